@@ -1,0 +1,27 @@
+//! linkmic: a self-hosted, low-latency RTMP edge and mixing server for live co-hosting.
+//!
+//! The rooms of the house, lowest row first. A row may use only the rows below it;
+//! `tests/architecture.rs` holds us to that, and ARCHITECTURE.md says why.
+
+pub mod metrics;
+pub mod reason;
+
+pub mod media;
+
+pub mod rtmp;
+
+pub mod auth;
+pub mod relay;
+
+pub mod ingest;
+#[cfg(feature = "mixer")]
+pub mod mixer;
+pub mod playback;
+pub mod push;
+
+pub mod api;
+
+pub mod config;
+pub mod server;
+
+pub mod cli;
