@@ -2,9 +2,16 @@
 //!
 //! Every room above speaks in these types. Knows the FLV/RTMP payload headers, but neither chunks nor connections.
 
+pub mod message;
 pub mod name;
+pub mod payload;
+pub mod repair;
+pub mod timeline;
 
+pub use message::{HeaderSlot, Headers, Kind, MediaTime, Message, Role, Slot};
 pub use name::{NameError, StreamKey};
+pub use payload::Codec;
+pub use timeline::Timeline;
 
 /// Which of a name's two feeds: what the anchor sends, or what viewers get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

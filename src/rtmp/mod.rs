@@ -1,1 +1,2 @@
 //! (room rtmp)
+pub mod frame;

@@ -1,0 +1,170 @@
+//! The publisher's handle on a name: an anchor's or a mix's epoch, ended by dropping it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::registry::Relay;
+use super::stream::Stream;
+use crate::media::{Feed, Message, StreamKey};
+use crate::reason::Reason;
+
+/// Who publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A client over the network.
+    Anchor {
+        address: SocketAddr,
+        /// Which key its URL was signed with, when it was.
+        key_id: Option<String>,
+    },
+    /// A mix of this server, by its id.
+    Mix { id: String },
+}
+
+/// What became of a published message, and what the publisher should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// An overlay before its first key frame: the message was noted or dropped, the source still plays.
+    Preparing,
+    /// On the feed.
+    Live,
+    /// On the feed; the source will take over at its next key frame. Keep publishing.
+    Ending,
+    /// The handle's hold has ended; stop.
+    Done,
+}
+
+/// Holds one feed of a name. Dropping it ends the epoch as a vanished publisher (or, for an overlay,
+/// hands the program feed back at the source's next key frame).
+pub struct Publisher {
+    relay: Relay,
+    stream: Arc<Stream>,
+    feed: Feed,
+    /// Epoch or overlay id within the stream.
+    id: u64,
+    evict: Arc<Notify>,
+    finished: bool,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        relay: Relay,
+        stream: Arc<Stream>,
+        feed: Feed,
+        id: u64,
+        evict: Arc<Notify>,
+    ) -> Self {
+        Self {
+            relay,
+            stream,
+            feed,
+            id,
+            evict,
+            finished: false,
+        }
+    }
+
+    pub fn key(&self) -> &StreamKey {
+        &self.stream.key
+    }
+
+    /// Hands a message to the feed. Never blocks on a subscriber. The message's time is on this
+    /// publisher's own timeline: any zero for an anchor, the `zero` of [`Relay::overlay`] for a mix in place.
+    pub fn publish(&self, message: Message, now: Instant) -> Status {
+        match self.feed {
+            Feed::Source => self.stream.publish_source(self.id, message, now),
+            Feed::Program => self.stream.publish_overlay(self.id, message, now),
+        }
+    }
+
+    /// Where this handle stands without publishing anything.
+    pub fn status(&self) -> Status {
+        match self.feed {
+            Feed::Source => {
+                let inner = self.stream.lock();
+                match inner.publisher.as_ref() {
+                    Some(p) if p.id == self.id => Status::Live,
+                    _ => Status::Done,
+                }
+            }
+            Feed::Program => self.stream.overlay_status(self.id),
+        }
+    }
+
+    /// An overlay asks to end: keep publishing while this and [`Self::publish`] answer [`Status::Ending`].
+    /// For a source it is the same as [`Self::finish`] without giving up the handle.
+    pub fn request_end(&self, now: Instant) -> Status {
+        match self.feed {
+            Feed::Source => Status::Done,
+            Feed::Program => self.stream.end_overlay(self.id, now),
+        }
+    }
+
+    /// Resolves when the overlay's status may have changed, or at once for a source.
+    ///
+    /// # Cancel safety
+    /// Safe: it holds nothing.
+    pub async fn done(&self) {
+        if self.feed == Feed::Source {
+            return;
+        }
+        loop {
+            let news = self.stream.overlay_news.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if self.stream.overlay_status(self.id) == Status::Done {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Resolves when the API asks for this publisher to be dropped.
+    ///
+    /// # Cancel safety
+    /// Safe: a permit that came while nobody waited is kept.
+    pub async fn evicted(&self) {
+        self.evict.notified().await;
+    }
+
+    /// A clean end: readers of the feeds that this epoch fed are told at once.
+    pub fn finish(mut self, reason: Reason) {
+        self.end(reason, true);
+    }
+
+    /// The publisher vanished: readers wait for the next one, up to the configured grace.
+    pub fn vanish(mut self, reason: Reason) {
+        self.end(reason, false);
+    }
+
+    fn end(&mut self, reason: Reason, clean: bool) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        match self.feed {
+            Feed::Source => self.relay.end_epoch(&self.stream, self.id, reason, clean),
+            Feed::Program => self.stream.drop_overlay(self.id, Instant::now()),
+        }
+        self.relay.leave(&self.stream);
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.end(Reason::Disconnected, false);
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("key", &self.stream.key)
+            .field("feed", &self.feed)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,328 @@
+//! One feed's ring of messages: publishing appends, readers are cursors, a skip moves a cursor.
+//!
+//! Bounded by bytes and by media time. Pure but for the memory it keeps.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Config;
+use super::item::Item;
+use crate::media::{Headers, Kind, MediaTime, Message};
+
+/// How a reader begins (semantics, "Joining").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// Headers and the whole GOP from the newest key frame, as recorded.
+    Burst,
+    /// Headers, then the GOP's video 1 ms apart ending at the live edge; audio from the live edge only.
+    Squeeze,
+    /// From the next key frame.
+    Wait,
+}
+
+/// What reading from a cursor gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Nothing new, or all that was new is in the output now.
+    Upto,
+    /// The cursor had fallen out of the ring; it was moved to the newest key frame (or the head when
+    /// there is none), whose header set is the first thing to send. That many messages were skipped.
+    Skipped(u64),
+}
+
+/// Messages of one feed with consecutive sequence numbers.
+#[derive(Debug)]
+pub(super) struct Ring {
+    items: VecDeque<Arc<Item>>,
+    /// Sequence number of `items[0]`.
+    front: u64,
+    /// Sequence number of the newest item where a reader may begin.
+    newest_start: Option<u64>,
+    /// Headers as of the newest message.
+    headers: Arc<Headers>,
+    has_video: bool,
+    bytes: usize,
+}
+
+impl Ring {
+    pub fn new() -> Self {
+        Self {
+            items: VecDeque::new(),
+            front: 0,
+            newest_start: None,
+            headers: Arc::default(),
+            has_video: false,
+            bytes: 0,
+        }
+    }
+
+    /// Sequence number that the next message will get.
+    pub fn head(&self) -> u64 {
+        self.front + self.items.len() as u64
+    }
+
+    pub fn headers(&self) -> &Arc<Headers> {
+        &self.headers
+    }
+
+    /// Media time of the newest message; zero when empty.
+    pub fn head_time(&self) -> MediaTime {
+        self.items
+            .back()
+            .map_or(MediaTime::ZERO, |i| i.message().dts)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn push(&mut self, message: Arc<Message>, config: &Config) {
+        let mut start = message.is_video_key();
+        if message.is_header() {
+            self.headers = Arc::new(self.headers.with(&message));
+        } else if message.kind == Kind::Video {
+            self.has_video = true;
+        } else if message.kind == Kind::Audio && !self.has_video {
+            // Without video every audio frame is a place to begin.
+            start = true;
+        }
+        if start {
+            self.newest_start = Some(self.head());
+        }
+        self.bytes += message.payload.len();
+        let headers = start.then(|| self.headers.clone());
+        self.items.push_back(Arc::new(Item::new(message, headers)));
+        self.trim(config);
+    }
+
+    /// Ends an epoch: nobody may begin in it any more and the next one shares no headers with it.
+    /// Readers that are a little late may still finish it.
+    pub fn seal(&mut self) {
+        self.newest_start = None;
+        self.headers = Arc::default();
+        self.has_video = false;
+    }
+
+    /// Begins a segment with the header set of another feeder; the caller pushes the headers themselves.
+    pub fn begin_segment(&mut self) {
+        self.seal();
+    }
+
+    fn trim(&mut self, config: &Config) {
+        let head = self.head_time();
+        while let Some(oldest) = self.items.front() {
+            let age = head.since(oldest.message().dts);
+            let before_gop = self.newest_start.is_none_or(|start| self.front < start);
+            let over = self.bytes > config.gop_bytes || age > config.gop_time;
+            if self.items.len() <= 1 || !(over || (before_gop && age > config.history)) {
+                break;
+            }
+            self.bytes -= oldest.message().payload.len();
+            self.items.pop_front();
+            if self.newest_start == Some(self.front) {
+                self.newest_start = None;
+            }
+            self.front += 1;
+        }
+    }
+
+    /// The newest place to begin, if the ring still has it.
+    pub fn newest_start(&self) -> Option<u64> {
+        self.newest_start
+    }
+
+    /// Items from `cursor` on, `max` of them at most, appended to `out`; the cursor moves behind them.
+    pub fn read(&self, cursor: &mut u64, max: usize, out: &mut Vec<Arc<Item>>) -> Read {
+        let mut outcome = Read::Upto;
+        if *cursor < self.front {
+            let to = self.newest_start.unwrap_or(self.head());
+            outcome = Read::Skipped(to - *cursor);
+            *cursor = to;
+        }
+        let from = (*cursor - self.front) as usize;
+        let upto = self.items.len().min(from + max);
+        if from < upto {
+            out.extend(self.items.range(from..upto).cloned());
+            *cursor = self.front + upto as u64;
+        }
+        outcome
+    }
+
+    /// The item with that sequence number, if the ring has it.
+    pub fn item(&self, sequence: u64) -> Option<&Arc<Item>> {
+        let index = sequence.checked_sub(self.front)?;
+        self.items.get(usize::try_from(index).ok()?)
+    }
+
+    /// Where a reader begins: private messages to send first, and its cursor.
+    pub fn join(&self, join: Join) -> (Vec<Arc<Item>>, u64) {
+        let Some(start) = self.newest_start else {
+            return (Vec::new(), self.head());
+        };
+        match join {
+            Join::Wait => (Vec::new(), self.head()),
+            Join::Burst => (Vec::new(), start),
+            Join::Squeeze => (self.squeeze(start), self.head()),
+        }
+    }
+
+    /// The GOP's video from `start`, 1 ms apart, so that its last frame keeps its own time.
+    fn squeeze(&self, start: u64) -> Vec<Arc<Item>> {
+        let from = (start - self.front) as usize;
+        let video: Vec<_> = self
+            .items
+            .range(from..)
+            .filter(|i| i.message().kind == Kind::Video && !i.message().is_header())
+            .collect();
+        let Some(last) = video.last() else {
+            return Vec::new();
+        };
+        let last_dts = last.message().dts;
+        let count = video.len() as i64;
+        video
+            .iter()
+            .enumerate()
+            .map(|(n, item)| {
+                let dts = last_dts + (n as i64 + 1 - count);
+                let message = Arc::new(item.message().at(dts));
+                Arc::new(Item::new(message, item.headers().cloned()))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    const KEY: &[u8] = &[0x17, 1, 0, 0, 0, 9];
+    const INTER: &[u8] = &[0x27, 1, 0, 0, 0, 9];
+    const SOUND: &[u8] = &[0xaf, 1, 9];
+
+    fn push(ring: &mut Ring, kind: Kind, dts: i64, payload: &'static [u8]) {
+        let message = Message::new(kind, MediaTime(dts), Bytes::from_static(payload));
+        ring.push(Arc::new(message), &Config::default());
+    }
+
+    /// Two GOPs of 1 s at 25 frames a second with audio 10 ms after each frame.
+    fn two_gops() -> Ring {
+        let mut ring = Ring::new();
+        push(&mut ring, Kind::Video, 0, &[0x17, 0, 0, 0, 0, 1]);
+        for n in 0..50 {
+            let payload = if n % 25 == 0 { KEY } else { INTER };
+            push(&mut ring, Kind::Video, n * 40, payload);
+            push(&mut ring, Kind::Audio, n * 40 + 10, SOUND);
+        }
+        ring
+    }
+
+    fn read(ring: &Ring, mut cursor: u64) -> Vec<(Kind, i64)> {
+        let mut out = Vec::new();
+        ring.read(&mut cursor, usize::MAX, &mut out);
+        out.iter()
+            .map(|i| (i.message().kind, i.message().dts.0))
+            .collect()
+    }
+
+    #[test]
+    fn a_burst_joiner_gets_the_newest_gop_as_recorded() {
+        let ring = two_gops();
+        let (private, cursor) = ring.join(Join::Burst);
+        assert!(private.is_empty());
+        let got = read(&ring, cursor);
+        assert_eq!(got[0], (Kind::Video, 1_000));
+        assert_eq!(got.len(), 50);
+        assert!(ring.item(cursor).unwrap().headers().is_some());
+    }
+
+    #[test]
+    fn a_squeezed_joiner_gets_the_gop_at_the_live_edge_and_no_old_audio() {
+        let ring = two_gops();
+        let (private, cursor) = ring.join(Join::Squeeze);
+        assert_eq!(cursor, ring.head());
+        let times: Vec<_> = private.iter().map(|i| i.message().dts.0).collect();
+        // 25 frames, the last one at its own time 49 × 40 = 1960.
+        assert_eq!(times, (1_936..=1_960).collect::<Vec<_>>());
+        assert!(private[0].message().is_video_key() && private[0].headers().is_some());
+        assert!(private.iter().all(|i| i.message().kind == Kind::Video));
+        // The ring's own messages are untouched.
+        assert_eq!(read(&ring, ring.newest_start().unwrap())[0].1, 1_000);
+    }
+
+    #[test]
+    fn a_waiting_joiner_begins_at_the_head() {
+        let ring = two_gops();
+        let (private, cursor) = ring.join(Join::Wait);
+        assert!(private.is_empty());
+        assert_eq!(cursor, ring.head());
+    }
+
+    #[test]
+    fn a_cursor_that_fell_out_moves_to_the_newest_key_frame() {
+        let mut ring = two_gops();
+        for n in 50..250 {
+            let payload = if n % 25 == 0 { KEY } else { INTER };
+            push(&mut ring, Kind::Video, n * 40, payload);
+        }
+        let mut cursor = 0;
+        let mut out = Vec::new();
+        let outcome = ring.read(&mut cursor, usize::MAX, &mut out);
+        assert!(
+            matches!(outcome, Read::Skipped(n) if n > 100),
+            "{outcome:?}"
+        );
+        assert_eq!(out[0].message().dts, MediaTime(225 * 40));
+        assert!(out[0].headers().is_some());
+    }
+
+    #[test]
+    fn a_gop_without_end_is_bounded_by_time_and_bytes() {
+        let mut ring = Ring::new();
+        let config = Config {
+            gop_time: Duration::from_secs(2),
+            gop_bytes: 1_000,
+            ..Config::default()
+        };
+        let push = |ring: &mut Ring, dts, payload: &'static [u8]| {
+            let message = Message::new(Kind::Video, MediaTime(dts), Bytes::from_static(payload));
+            ring.push(Arc::new(message), &config);
+        };
+        push(&mut ring, 0, KEY);
+        for n in 1..500 {
+            push(&mut ring, n * 40, INTER);
+        }
+        assert!(
+            ring.bytes() <= 1_000 && ring.items.len() <= 51,
+            "{}",
+            ring.items.len()
+        );
+        // The key frame is gone, so nobody may begin in the middle of its GOP.
+        let (_, cursor) = ring.join(Join::Burst);
+        assert_eq!(cursor, ring.head());
+    }
+
+    #[test]
+    fn audio_without_video_lets_a_joiner_begin_anywhere() {
+        let mut ring = Ring::new();
+        for n in 0..10 {
+            push(&mut ring, Kind::Audio, n * 21, SOUND);
+        }
+        let (_, cursor) = ring.join(Join::Burst);
+        assert_eq!(read(&ring, cursor), [(Kind::Audio, 9 * 21)]);
+    }
+
+    #[test]
+    fn headers_of_a_key_frame_are_those_of_its_time() {
+        let mut ring = two_gops();
+        let start = ring.newest_start().unwrap();
+        push(&mut ring, Kind::Video, 2_000, &[0x17, 0, 0, 0, 0, 2]);
+        let headers = ring.item(start).unwrap().headers().unwrap();
+        assert_eq!(headers.iter().next().unwrap().payload.last(), Some(&1));
+        assert_eq!(
+            ring.headers().iter().next().unwrap().payload.last(),
+            Some(&2)
+        );
+    }
+}

@@ -1,0 +1,594 @@
+//! One name's state: its two rings, its publisher, and the overlay (a mix in place) on its program feed.
+//!
+//! All of it under one lock, held for a few pushes at a time and never across an await. The splice
+//! rules are semantics.md, "Feeds, rings and splices".
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::Notify;
+
+use super::Config;
+use super::publisher::{Origin, Status};
+use super::ring::Ring;
+use crate::media::{Class, Codec, Feed, Headers, Kind, MediaTime, Message, StreamKey, Timeline};
+use crate::reason::Reason;
+
+/// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
+const HOLD_LIMIT: Duration = Duration::from_millis(400);
+/// A source without a key frame for this long, while a mix wants to end, is reported (semantics.md).
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// One stream of the registry.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub key: StreamKey,
+    pub config: Config,
+    inner: Mutex<Inner>,
+    /// Woken after each message, per feed.
+    pub source_news: Notify,
+    pub program_news: Notify,
+    /// Woken when an overlay's state changes.
+    pub overlay_news: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub source: FeedState,
+    pub program: FeedState,
+    pub publisher: Option<Epoch>,
+    pub overlay: Option<Overlay>,
+    /// Publishers, overlays and subscribers that hold this stream in the registry.
+    pub handles: usize,
+    epochs: u64,
+    overlays: u64,
+}
+
+/// One feed: a ring, its timeline, and how often and where it ended.
+#[derive(Debug)]
+pub(super) struct FeedState {
+    pub ring: Ring,
+    timeline: Timeline,
+    /// The latest end of this feed; subscribers compare `count` with what they have seen.
+    pub end: End,
+    pub subscribers: [usize; 2],
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// An end of a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub count: u64,
+    /// Sequence number of the first message after the end.
+    pub at: u64,
+    pub reason: Reason,
+}
+
+/// The publisher's hold on the name, from grant to disconnect.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    pub id: u64,
+    pub origin: Origin,
+    pub since: SystemTime,
+    pub video: Option<Codec>,
+    pub audio: Option<Codec>,
+    pub messages: u64,
+    pub bytes: u64,
+    pub last_media: Option<Instant>,
+    /// Cancelled from the API: the publisher's connection watches this.
+    pub evict: Arc<Notify>,
+}
+
+/// A mix on the program feed.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    pub id: u64,
+    /// The moment that its decode time zero stands for.
+    zero: Instant,
+    state: OverlayState,
+    headers: Arc<Headers>,
+    /// Its publisher handle is gone: nothing more will come from it.
+    gone: bool,
+}
+
+#[derive(Debug)]
+enum OverlayState {
+    /// The program feed still forwards the source.
+    Preparing,
+    OnAir,
+    /// Asked to end; waits for the source's next key frame.
+    Ending {
+        since: Instant,
+        overdue: bool,
+        held: Option<Held>,
+    },
+}
+
+/// Source messages from the key frame at which the source takes over again.
+#[derive(Debug)]
+struct Held {
+    since: Instant,
+    headers: Arc<Headers>,
+    messages: Vec<Arc<Message>>,
+    video_passed: bool,
+    audio_passed: bool,
+}
+
+impl FeedState {
+    fn new() -> Self {
+        Self {
+            ring: Ring::new(),
+            timeline: Timeline::new(),
+            end: End {
+                count: 0,
+                at: 0,
+                reason: Reason::StreamEnded,
+            },
+            subscribers: [0; 2],
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Puts a message on this feed's own timeline and into its ring. An unchanged time shares the message.
+    fn push(
+        &mut self,
+        message: &Arc<Message>,
+        now: Instant,
+        config: &Config,
+    ) -> Option<Arc<Message>> {
+        let dts = self.timeline.map(message, now)?;
+        let message = if dts == message.dts {
+            message.clone()
+        } else {
+            Arc::new(message.at(dts))
+        };
+        self.messages += 1;
+        self.bytes += message.payload.len() as u64;
+        self.ring.push(message.clone(), config);
+        Some(message)
+    }
+
+    /// A splice: another feeder takes over with its headers, at the decode time `first` of its own timeline.
+    fn splice(&mut self, headers: &Headers, first: MediaTime, now: Instant, config: &Config) {
+        self.timeline.begin_segment(first, now);
+        self.ring.begin_segment();
+        for header in headers.iter() {
+            self.push(&Arc::new(header.at(first)), now, config);
+        }
+    }
+
+    fn end(&mut self, reason: Reason) {
+        self.ring.seal();
+        self.end = End {
+            count: self.end.count + 1,
+            at: self.ring.head(),
+            reason,
+        };
+    }
+}
+
+impl Stream {
+    pub fn new(key: StreamKey, config: Config) -> Self {
+        Self {
+            key,
+            config,
+            inner: Mutex::new(Inner {
+                source: FeedState::new(),
+                program: FeedState::new(),
+                publisher: None,
+                overlay: None,
+                handles: 0,
+                epochs: 0,
+                overlays: 0,
+            }),
+            source_news: Notify::new(),
+            program_news: Notify::new(),
+            overlay_news: Notify::new(),
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while holding this lock is a bug in the few lines of this file; the data is
+        // counters and queues that are valid after every statement, so reading on is sound.
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub fn news(&self, feed: Feed) -> &Notify {
+        match feed {
+            Feed::Source => &self.source_news,
+            Feed::Program => &self.program_news,
+        }
+    }
+
+    /// A message of the source's publisher. Its time is on the publisher's timeline.
+    pub fn publish_source(&self, epoch: u64, message: Message, now: Instant) -> Status {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(publisher) = inner.publisher.as_mut().filter(|p| p.id == epoch) else {
+            return Status::Done;
+        };
+        publisher.messages += 1;
+        publisher.bytes += message.payload.len() as u64;
+        publisher.last_media = Some(now);
+        match message.kind {
+            Kind::Video => publisher.video = Some(message.codec),
+            Kind::Audio => publisher.audio = Some(message.codec),
+            Kind::Data => {}
+        }
+        let Some(message) = inner.source.push(&Arc::new(message), now, &self.config) else {
+            return Status::Live;
+        };
+        self.source_news.notify_waiters();
+        let has_video = publisher.video.is_some();
+        match &mut inner.overlay {
+            None => {
+                inner.program.push(&message, now, &self.config);
+                self.program_news.notify_waiters();
+            }
+            Some(overlay) => match &mut overlay.state {
+                OverlayState::Preparing => {
+                    inner.program.push(&message, now, &self.config);
+                    self.program_news.notify_waiters();
+                }
+                OverlayState::OnAir => {}
+                OverlayState::Ending {
+                    held: Some(held), ..
+                } => {
+                    held.messages.push(message);
+                    if now.saturating_duration_since(held.since) > HOLD_LIMIT {
+                        self.splice_back(inner, now);
+                    }
+                }
+                OverlayState::Ending {
+                    since,
+                    overdue,
+                    held,
+                } => {
+                    let begins = message.is_video_key()
+                        || (!has_video && message.kind == Kind::Audio && !message.is_header());
+                    if begins {
+                        *held = Some(Held {
+                            since: now,
+                            headers: inner.source.ring.headers().clone(),
+                            messages: vec![message],
+                            video_passed: false,
+                            audio_passed: false,
+                        });
+                        if overlay.gone {
+                            self.splice_back(inner, now);
+                        }
+                    } else if !*overdue && now.saturating_duration_since(*since) > OVERDUE {
+                        *overdue = true;
+                        tracing::warn!(stream = %self.key, "mix cannot end: no key frame from the source for 10 s");
+                    }
+                }
+            },
+        }
+        Status::Live
+    }
+
+    /// A message of the overlay. Its time is on the overlay's timeline, whose zero is known since `begin_overlay`.
+    pub fn publish_overlay(&self, id: u64, message: Message, now: Instant) -> Status {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
+            return Status::Done;
+        };
+        if message.is_header() {
+            overlay.headers = Arc::new(overlay.headers.with(&Arc::new(message.clone())));
+        }
+        if matches!(overlay.state, OverlayState::Preparing) {
+            if !message.is_video_key() {
+                return Status::Preparing;
+            }
+            overlay.state = OverlayState::OnAir;
+            let headers = overlay.headers.clone();
+            inner
+                .program
+                .splice(&headers, message.dts, now, &self.config);
+            tracing::info!(stream = %self.key, "mix on air");
+            self.overlay_news.notify_waiters();
+        }
+        let picture = overlay_moment(overlay.zero, message.dts);
+        let (kind, header) = (message.kind, message.is_header());
+        inner.program.push(&Arc::new(message), now, &self.config);
+        self.program_news.notify_waiters();
+        let OverlayState::Ending { held, .. } = &mut overlay.state else {
+            return Status::Live;
+        };
+        if let Some(held) = held {
+            if !header && picture >= held.since {
+                match kind {
+                    Kind::Video => held.video_passed = true,
+                    Kind::Audio => held.audio_passed = true,
+                    Kind::Data => {}
+                }
+            }
+            let waited = now.saturating_duration_since(held.since) > HOLD_LIMIT;
+            if (held.video_passed && held.audio_passed) || waited {
+                self.splice_back(inner, now);
+                return Status::Done;
+            }
+        }
+        Status::Ending
+    }
+
+    /// The source takes the program feed back with the messages held since its key frame.
+    fn splice_back(&self, inner: &mut Inner, now: Instant) {
+        let Some(overlay) = inner.overlay.take() else {
+            return;
+        };
+        if let OverlayState::Ending {
+            held: Some(held), ..
+        } = overlay.state
+            && let Some(first) = held.messages.first()
+        {
+            inner
+                .program
+                .splice(&held.headers, first.dts, now, &self.config);
+            for message in &held.messages {
+                inner.program.push(message, now, &self.config);
+            }
+            tracing::info!(stream = %self.key, held_ms = now.saturating_duration_since(held.since).as_millis() as u64, "source back on the program feed");
+        }
+        self.program_news.notify_waiters();
+        self.overlay_news.notify_waiters();
+    }
+
+    /// The source's epoch ends. A clean end reaches readers at once; after another one they wait out a
+    /// grace, at whose end the caller calls [`Stream::end_feeds_if_offline`].
+    pub fn end_source(&self, epoch: u64, reason: Reason, clean: bool) -> Option<Epoch> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let ended = inner.publisher.take_if(|p| p.id == epoch)?;
+        inner.source.ring.seal();
+        if inner.overlay_forwards_source() {
+            inner.program.ring.seal();
+        }
+        if clean {
+            self.end_feeds(inner, reason);
+        }
+        Some(ended)
+    }
+
+    /// The grace of a vanished publisher is over: readers of the feeds that it fed are told.
+    pub fn end_feeds_if_offline(&self, epoch: u64, reason: Reason) {
+        let mut inner = self.lock();
+        if inner.publisher.is_none() && inner.epochs == epoch {
+            self.end_feeds(&mut inner, reason);
+        }
+    }
+
+    fn end_feeds(&self, inner: &mut Inner, reason: Reason) {
+        inner.source.end(reason);
+        self.source_news.notify_waiters();
+        let ending = inner
+            .overlay
+            .as_ref()
+            .is_some_and(|o| matches!(o.state, OverlayState::Ending { .. }));
+        if ending {
+            inner.overlay = None;
+            self.overlay_news.notify_waiters();
+        }
+        if inner.overlay_forwards_source() {
+            inner.program.end(reason);
+            self.program_news.notify_waiters();
+        }
+    }
+
+    pub fn begin_source(&self, origin: Origin, evict: Arc<Notify>) -> Option<u64> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        if inner.publisher.is_some() {
+            return None;
+        }
+        inner.epochs += 1;
+        inner.handles += 1;
+        inner.publisher = Some(Epoch {
+            id: inner.epochs,
+            origin,
+            since: SystemTime::now(),
+            video: None,
+            audio: None,
+            messages: 0,
+            bytes: 0,
+            last_media: None,
+            evict,
+        });
+        // Whatever clock the newcomer has, the feed continues where wall time is.
+        inner.source.timeline.new_feeder();
+        Some(inner.epochs)
+    }
+
+    pub fn begin_overlay(&self, zero: Instant) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.overlay.is_some() {
+            return None;
+        }
+        inner.overlays += 1;
+        inner.handles += 1;
+        let id = inner.overlays;
+        inner.overlay = Some(Overlay {
+            id,
+            zero,
+            state: OverlayState::Preparing,
+            headers: Arc::default(),
+            gone: false,
+        });
+        Some(id)
+    }
+
+    /// Asks the overlay to end. It keeps publishing until [`Status::Done`].
+    pub fn end_overlay(&self, id: u64, now: Instant) -> Status {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
+            return Status::Done;
+        };
+        match overlay.state {
+            OverlayState::Ending { .. } => return Status::Ending,
+            OverlayState::Preparing => inner.overlay = None,
+            OverlayState::OnAir if inner.publisher.is_none() => {
+                inner.overlay = None;
+                inner.program.end(Reason::StreamEnded);
+                self.program_news.notify_waiters();
+            }
+            OverlayState::OnAir => {
+                overlay.state = OverlayState::Ending {
+                    since: now,
+                    overdue: false,
+                    held: None,
+                };
+                self.overlay_news.notify_waiters();
+                return Status::Ending;
+            }
+        }
+        self.overlay_news.notify_waiters();
+        Status::Done
+    }
+
+    /// The overlay's publisher handle is gone.
+    pub fn drop_overlay(&self, id: u64, now: Instant) {
+        self.end_overlay(id, now);
+        let mut inner = self.lock();
+        if let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) {
+            overlay.gone = true;
+            let holds = matches!(&overlay.state, OverlayState::Ending { held: Some(_), .. });
+            if holds {
+                self.splice_back(&mut inner, now);
+            }
+        }
+    }
+
+    pub fn overlay_status(&self, id: u64) -> Status {
+        self.lock().overlay_status(id)
+    }
+
+    /// A snapshot for the API.
+    pub fn info(&self, now: Instant) -> StreamInfo {
+        let inner = self.lock();
+        let feed = |state: &FeedState| FeedInfo {
+            low_latency: state.subscribers[Class::LowLatency as usize],
+            viewers: state.subscribers[Class::Viewer as usize],
+            messages: state.messages,
+            bytes: state.bytes,
+            ring_bytes: state.ring.bytes(),
+            newest: state.ring.head_time(),
+        };
+        StreamInfo {
+            key: self.key.clone(),
+            publisher: inner.publisher.as_ref().map(|p| PublisherInfo {
+                epoch: p.id,
+                origin: p.origin.clone(),
+                since: p.since,
+                messages: p.messages,
+                bytes: p.bytes,
+                idle: p.last_media.map(|at| now.saturating_duration_since(at)),
+                video: p.video.map(|codec| TrackInfo { codec }),
+                audio: p.audio.map(|codec| TrackInfo { codec }),
+            }),
+            mixed: !inner.overlay_forwards_source(),
+            source: feed(&inner.source),
+            program: feed(&inner.program),
+        }
+    }
+}
+
+impl Inner {
+    pub fn feed(&self, feed: Feed) -> &FeedState {
+        match feed {
+            Feed::Source => &self.source,
+            Feed::Program => &self.program,
+        }
+    }
+
+    pub fn feed_mut(&mut self, feed: Feed) -> &mut FeedState {
+        match feed {
+            Feed::Source => &mut self.source,
+            Feed::Program => &mut self.program,
+        }
+    }
+
+    /// Does the program feed carry the source right now (and not a mix)?
+    fn overlay_forwards_source(&self) -> bool {
+        self.overlay
+            .as_ref()
+            .is_none_or(|o| matches!(o.state, OverlayState::Preparing))
+    }
+
+    fn overlay_status(&self, id: u64) -> Status {
+        match self.overlay.as_ref().filter(|o| o.id == id) {
+            None => Status::Done,
+            Some(overlay) => match overlay.state {
+                OverlayState::Preparing => Status::Preparing,
+                OverlayState::OnAir => Status::Live,
+                OverlayState::Ending { .. } => Status::Ending,
+            },
+        }
+    }
+}
+
+/// The moment that a decode time of an overlay stands for.
+fn overlay_moment(zero: Instant, dts: MediaTime) -> Instant {
+    zero + dts.since(MediaTime::ZERO)
+}
+
+/// What the API tells of one stream. Times are server time; counters run since the stream's record was made.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    pub key: StreamKey,
+    pub publisher: Option<PublisherInfo>,
+    /// The program feed carries a mix.
+    pub mixed: bool,
+    pub source: FeedInfo,
+    pub program: FeedInfo,
+}
+
+/// The running publish epoch.
+#[derive(Debug, Clone)]
+pub struct PublisherInfo {
+    /// Counts the epochs of this stream record from 1.
+    pub epoch: u64,
+    pub origin: Origin,
+    pub since: SystemTime,
+    pub messages: u64,
+    /// Media payload bytes.
+    pub bytes: u64,
+    /// Time since the last media message; `None` before the first.
+    pub idle: Option<Duration>,
+    pub video: Option<TrackInfo>,
+    pub audio: Option<TrackInfo>,
+}
+
+/// What is known of one track.
+#[derive(Debug, Clone, Copy)]
+pub struct TrackInfo {
+    pub codec: Codec,
+}
+
+/// One feed's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedInfo {
+    pub low_latency: usize,
+    pub viewers: usize,
+    pub messages: u64,
+    /// Media payload bytes that went into the ring.
+    pub bytes: u64,
+    /// Media payload bytes in the ring now.
+    pub ring_bytes: usize,
+    /// Time of the newest message on the feed's own timeline.
+    pub newest: MediaTime,
+}
+
+impl Origin {
+    /// The peer's address, for anchors.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Origin::Anchor { address, .. } => Some(*address),
+            Origin::Mix { .. } => None,
+        }
+    }
+}

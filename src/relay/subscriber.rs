@@ -1,0 +1,195 @@
+//! A reader's handle on a feed: a cursor into its ring, counted while it lives.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::item::Item;
+use super::registry::Relay;
+use super::ring::{Join, Read};
+use super::stream::Stream;
+use crate::media::{Class, Feed, Headers, MediaTime, StreamKey};
+use crate::reason::Reason;
+
+/// What one read gave besides the items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reception {
+    pub read: Read,
+    /// The feed ended before the next item; told once per end, after all items before it.
+    pub ended: Option<Reason>,
+    /// Media time of the newest message in the ring.
+    pub head: MediaTime,
+}
+
+/// One reader of one feed. Dropping it leaves.
+///
+/// It stays attached while publishers come and go; whether an end means leaving is its owner's choice.
+pub struct Subscriber {
+    relay: Relay,
+    stream: Arc<Stream>,
+    feed: Feed,
+    class: Class,
+    cursor: u64,
+    ends_seen: u64,
+}
+
+impl Subscriber {
+    pub(super) fn new(relay: Relay, stream: Arc<Stream>, feed: Feed, class: Class) -> Self {
+        let (cursor, ends_seen) = {
+            let mut inner = stream.lock();
+            inner.handles += 1;
+            let state = inner.feed_mut(feed);
+            state.subscribers[class as usize] += 1;
+            (state.ring.head(), state.end.count)
+        };
+        Self {
+            relay,
+            stream,
+            feed,
+            class,
+            cursor,
+            ends_seen,
+        }
+    }
+
+    pub fn key(&self) -> &StreamKey {
+        &self.stream.key
+    }
+
+    pub fn feed(&self) -> Feed {
+        self.feed
+    }
+
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Sequence number of the next item that a read will give.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Moves the cursor to an item already known to be handled (a writer loop that read for many).
+    pub fn advance_to(&mut self, cursor: u64) {
+        self.cursor = self.cursor.max(cursor);
+    }
+
+    /// Is a publisher (or for the program feed a mix) feeding this now?
+    pub fn is_fed(&self) -> bool {
+        let inner = self.stream.lock();
+        inner.publisher.is_some() || (self.feed == Feed::Program && inner.overlay.is_some())
+    }
+
+    /// Can a reader begin now, that is, is there a key frame (or audio without video) in the ring?
+    pub fn can_begin(&self) -> bool {
+        let inner = self.stream.lock();
+        inner.feed(self.feed).ring.newest_start().is_some()
+    }
+
+    /// Places the cursor for a joiner. What comes back is private to it and goes out first; its first
+    /// item has the header set to send before it. Empty: the reader begins at the next item that has headers
+    /// ([`Item::headers`]).
+    pub fn join(&mut self, join: Join) -> Vec<Arc<Item>> {
+        let inner = self.stream.lock();
+        let (private, cursor) = inner.feed(self.feed).ring.join(join);
+        self.cursor = cursor;
+        private
+    }
+
+    /// The feed's headers as of now.
+    pub fn headers(&self) -> Arc<Headers> {
+        self.stream.lock().feed(self.feed).ring.headers().clone()
+    }
+
+    /// Sequence number that the feed's next message will get: what is before it was published before this call.
+    pub fn head(&self) -> u64 {
+        self.stream.lock().feed(self.feed).ring.head()
+    }
+
+    /// Takes up to `max` new items without waiting. Items before an end come first, the end by itself.
+    pub fn try_read(&mut self, max: usize, out: &mut Vec<Arc<Item>>) -> Reception {
+        let inner = self.stream.lock();
+        let state = inner.feed(self.feed);
+        let head = state.ring.head_time();
+        if state.end.count != self.ends_seen {
+            if self.cursor >= state.end.at {
+                self.ends_seen = state.end.count;
+                return Reception {
+                    read: Read::Upto,
+                    ended: Some(state.end.reason),
+                    head,
+                };
+            }
+            let before_end = (state.end.at - self.cursor).min(max as u64) as usize;
+            let read = state.ring.read(&mut self.cursor, before_end, out);
+            return Reception {
+                read,
+                ended: None,
+                head,
+            };
+        }
+        let read = state.ring.read(&mut self.cursor, max, out);
+        Reception {
+            read,
+            ended: None,
+            head,
+        }
+    }
+
+    /// Waits until [`Self::try_read`] has something to give.
+    ///
+    /// # Cancel safety
+    /// Safe: it takes nothing.
+    pub async fn ready(&self) {
+        loop {
+            let news = self.stream.news(self.feed).notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            {
+                let inner = self.stream.lock();
+                let state = inner.feed(self.feed);
+                if state.ring.head() > self.cursor || state.end.count != self.ends_seen {
+                    return;
+                }
+            }
+            news.await;
+        }
+    }
+
+    /// Waits for items or an end and takes up to `max` of them.
+    ///
+    /// # Cancel safety
+    /// Safe: items are taken only in the last, synchronous step.
+    pub async fn read(&mut self, max: usize, out: &mut Vec<Arc<Item>>) -> Reception {
+        self.ready().await;
+        self.try_read(max, out)
+    }
+
+    /// Media time between the next item of this reader and the newest message.
+    pub fn lag(&self) -> Duration {
+        let inner = self.stream.lock();
+        let ring = &inner.feed(self.feed).ring;
+        match ring.item(self.cursor) {
+            Some(item) => ring.head_time().since(item.message().dts),
+            None => Duration::ZERO,
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.stream.lock().feed_mut(self.feed).subscribers[self.class as usize] -= 1;
+        self.relay.leave(&self.stream);
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber")
+            .field("key", &self.stream.key)
+            .field("feed", &self.feed)
+            .field("class", &self.class)
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
