@@ -34,15 +34,19 @@ impl Timeline {
     /// It lands at the last decode time given out plus the wall time passed since (at least 1 ms), and
     /// after every presentation time given out, so that a cut after B-frames shows no frame twice.
     pub fn begin_segment(&mut self, first: MediaTime, now: Instant) {
-        let start = match self.newest {
+        let start = self.next_start(now);
+        self.segment_start = start;
+        self.offset = Some(start - first);
+    }
+
+    fn next_start(&self, now: Instant) -> MediaTime {
+        match self.newest {
             None => MediaTime::ZERO,
             Some((newest, at)) => {
                 let elapsed = now.saturating_duration_since(at).as_millis().max(1) as i64;
                 (newest + elapsed).max(self.newest_pts + 1)
             }
-        };
-        self.segment_start = start;
-        self.offset = Some(start - first);
+        }
     }
 
     /// Another feeder takes over with a clock of its own: the next message mapped begins a segment.
@@ -53,10 +57,15 @@ impl Timeline {
     /// Where a message lands, or `None` when it belongs before this segment's beginning: after a splice
     /// the new feeder's audio may lag its first key frame, and what it lags by was already heard.
     ///
-    /// The first message ever begins the first segment, and the first after [`Self::new_feeder`] the next.
+    /// The first message ever begins the first segment, and the first after [`Self::new_feeder`] the next;
+    /// headers and script data before it land where it would begin now.
     pub fn map(&mut self, message: &Message, now: Instant) -> Option<MediaTime> {
         let offset = match self.offset {
             Some(offset) => offset,
+            // Headers and metadata often carry time 0 whatever the media's clock says: they begin nothing.
+            None if message.is_header() || message.kind == Kind::Data => {
+                return Some(self.next_start(now));
+            }
             None => {
                 self.begin_segment(message.dts, now);
                 self.segment_start - message.dts
@@ -125,6 +134,20 @@ mod tests {
             line.map(&audio(17), t0 + Duration::from_millis(2_050)),
             Some(MediaTime(2_050))
         );
+    }
+
+    #[test]
+    fn headers_with_time_zero_do_not_set_the_clock() {
+        let t0 = Instant::now();
+        let mut line = Timeline::new();
+        let header = Message::new(
+            Kind::Video,
+            MediaTime(0),
+            Bytes::from_static(&[0x17, 0, 0, 0, 0]),
+        );
+        assert_eq!(line.map(&header, t0), Some(MediaTime(0)));
+        assert_eq!(line.map(&video(9_000, 0), t0), Some(MediaTime(0)));
+        assert_eq!(line.map(&video(9_040, 0), t0), Some(MediaTime(40)));
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Ring {
             *cursor = to;
         }
         let from = (*cursor - self.front) as usize;
-        let upto = self.items.len().min(from + max);
+        let upto = self.items.len().min(from.saturating_add(max));
         if from < upto {
             out.extend(self.items.range(from..upto).cloned());
             *cursor = self.front + upto as u64;
