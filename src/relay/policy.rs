@@ -47,6 +47,8 @@ pub enum Verdict {
 /// A reader's state. A word, not a pair of booleans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Working through the GOP it was given to begin with: lag does not count until it has caught up once.
+    Joining,
     Live,
     /// Waiting for a key frame: after joining without one, or over budget.
     Skipping,
@@ -60,10 +62,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A reader whose cursor stands on a place to begin.
-    pub fn live(now: Instant) -> Self {
+    /// A reader whose cursor stands on a place to begin, however long ago that was recorded.
+    pub fn joining(now: Instant) -> Self {
         Self {
-            state: State::Live,
+            state: State::Joining,
             last_progress: now,
         }
     }
@@ -86,6 +88,11 @@ impl Pace {
         self.state = State::Skipping;
     }
 
+    /// Is every message to be sent as it is, as long as the lag stays within the budget?
+    pub fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
     /// Has the reader taken nothing for longer than its budget allows?
     pub fn is_stuck(&self, budget: &Budget, now: Instant) -> bool {
         now.saturating_duration_since(self.last_progress) > budget.stuck
@@ -105,6 +112,12 @@ impl Pace {
             return Verdict::Evict;
         }
         let over = lag > budget.max_lag;
+        if self.state == State::Joining {
+            if !over {
+                self.state = State::Live;
+            }
+            return Verdict::Send;
+        }
         match (self.state, message.role) {
             (_, Role::Header(_)) => Verdict::Send,
             (State::Skipping, _) if can_begin && !over => {
@@ -114,7 +127,7 @@ impl Pace {
             (State::Skipping, _) if message.kind == crate::media::Kind::Video => Verdict::Drop,
             // Old audio would only keep the reader behind.
             _ if over && message.kind == crate::media::Kind::Audio => Verdict::Drop,
-            (State::Live, _) if over && message.kind == crate::media::Kind::Video => {
+            _ if over && message.kind == crate::media::Kind::Video => {
                 self.state = State::Skipping;
                 Verdict::Drop
             }
@@ -137,7 +150,7 @@ mod tests {
     fn a_late_reader_loses_video_until_a_key_frame_that_is_in_time() {
         let now = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::live(now);
+        let mut pace = Pace::joining(now);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
         let key = message(Kind::Video, &[0x17, 1, 0, 0, 0]);
         let header = message(Kind::Video, &[0x17, 0, 0, 0, 0]);
@@ -156,10 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn a_joiner_gets_its_whole_gop_and_is_judged_once_it_has_caught_up() {
+        let now = Instant::now();
+        let budget = Budget::low_latency();
+        let mut pace = Pace::joining(now);
+        let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
+        let mut judge = |ms| pace.judge(&inter, false, Duration::from_millis(ms), &budget, now);
+        assert_eq!(judge(2_900), Verdict::Send);
+        assert_eq!(judge(900), Verdict::Send);
+        assert_eq!(judge(10), Verdict::Send);
+        assert_eq!(judge(900), Verdict::Drop);
+    }
+
+    #[test]
     fn a_reader_that_takes_nothing_is_closed() {
         let t0 = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::live(t0);
+        let mut pace = Pace::joining(t0);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
         let later = t0 + budget.stuck + Duration::from_millis(1);
         assert_eq!(

@@ -123,7 +123,14 @@ impl Relay {
     pub fn subscribe(&self, key: &StreamKey, feed: Feed, class: Class) -> Subscriber {
         let mut streams = self.lock();
         let stream = self.stream(&mut streams, key);
-        Subscriber::new(self.clone(), stream, feed, class)
+        Subscriber::new(self.clone(), stream, feed, Some(class))
+    }
+
+    /// Attaches to a feed without being counted as a reader: for a loop that serves readers who are.
+    pub fn watch(&self, key: &StreamKey, feed: Feed) -> Subscriber {
+        let mut streams = self.lock();
+        let stream = self.stream(&mut streams, key);
+        Subscriber::new(self.clone(), stream, feed, None)
     }
 
     /// Asks the publisher of a name to go. `false` when there is none, or when it is a mix.

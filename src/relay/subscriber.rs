@@ -28,18 +28,21 @@ pub struct Subscriber {
     relay: Relay,
     stream: Arc<Stream>,
     feed: Feed,
-    class: Class,
+    /// `None`: a watcher that serves readers counted by themselves.
+    class: Option<Class>,
     cursor: u64,
     ends_seen: u64,
 }
 
 impl Subscriber {
-    pub(super) fn new(relay: Relay, stream: Arc<Stream>, feed: Feed, class: Class) -> Self {
+    pub(super) fn new(relay: Relay, stream: Arc<Stream>, feed: Feed, class: Option<Class>) -> Self {
         let (cursor, ends_seen) = {
             let mut inner = stream.lock();
             inner.handles += 1;
             let state = inner.feed_mut(feed);
-            state.subscribers[class as usize] += 1;
+            if let Some(class) = class {
+                state.subscribers[class as usize] += 1;
+            }
             (state.ring.head(), state.end.count)
         };
         Self {
@@ -60,7 +63,8 @@ impl Subscriber {
         self.feed
     }
 
-    pub fn class(&self) -> Class {
+    /// `None` for a watcher ([`Relay::watch`]).
+    pub fn class(&self) -> Option<Class> {
         self.class
     }
 
@@ -178,7 +182,9 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.stream.lock().feed_mut(self.feed).subscribers[self.class as usize] -= 1;
+        if let Some(class) = self.class {
+            self.stream.lock().feed_mut(self.feed).subscribers[class as usize] -= 1;
+        }
         self.relay.leave(&self.stream);
     }
 }
