@@ -4,6 +4,7 @@
 //! `tests/architecture.rs` holds us to that, and ARCHITECTURE.md says why.
 
 pub mod metrics;
+pub mod net;
 pub mod reason;
 
 pub mod media;

@@ -1,5 +1,6 @@
 //! Names of applications and streams, parsed once at the door and trusted afterwards.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,6 +73,29 @@ impl fmt::Display for StreamKey {
 impl fmt::Debug for StreamKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+/// A value per application, with one for those not named, where they are allowed at all.
+#[derive(Debug, Clone)]
+pub struct PerApp<T> {
+    pub named: HashMap<String, T>,
+    /// For every application not in `named`; `None`: there are no others.
+    pub others: Option<T>,
+}
+
+impl<T> PerApp<T> {
+    /// The same value for every application there may be.
+    pub fn all(value: T) -> Self {
+        Self {
+            named: HashMap::new(),
+            others: Some(value),
+        }
+    }
+
+    /// What holds for `app`; `None` when it does not exist here.
+    pub fn find(&self, app: &str) -> Option<&T> {
+        self.named.get(app).or(self.others.as_ref())
     }
 }
 

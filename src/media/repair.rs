@@ -42,7 +42,22 @@ impl Repair {
 
     /// The repaired time of a message with the wire timestamp `wire`, and what was mended, if anything.
     /// Zero is wire timestamp 0 of the epoch's first clock.
-    pub fn map(&mut self, kind: Kind, wire: u32) -> (MediaTime, Option<Anomaly>) {
+    ///
+    /// `is_clock` is false for headers and script data: encoders send them with time 0 whatever their clock
+    /// says, so they follow the media and never set or move anything.
+    pub fn map(&mut self, kind: Kind, wire: u32, is_clock: bool) -> (MediaTime, Option<Anomaly>) {
+        if !is_clock {
+            let near = self.last[kind.index()].or(self.newest);
+            let raw = near.map_or(0, |near| {
+                let raw = near + i64::from(wire.wrapping_sub(near as u32) as i32);
+                if (raw - near).abs() > MAX_BACK_MS {
+                    near
+                } else {
+                    raw
+                }
+            });
+            return (MediaTime(raw + self.correction), None);
+        }
         let reference = self.last[kind.index()].or(self.newest);
         let raw = match reference {
             // The nearest 64-bit time with those low 32 bits: crosses 2^32 in both directions.
@@ -51,11 +66,6 @@ impl Repair {
         };
         let mut anomaly = None;
         if let Some(near) = reference {
-            // Script data often carries timestamp 0 in mid-stream; it is not a clock.
-            if kind == Kind::Data && (raw - near).abs() > MAX_BACK_MS {
-                let here = self.newest.unwrap_or(near);
-                return (MediaTime(here + self.correction), None);
-            }
             let step = raw - near;
             if !(-MAX_BACK_MS..=MAX_STEP_MS).contains(&step) {
                 // Another track may already have taken the jump into the correction; then this
@@ -86,7 +96,10 @@ mod tests {
 
     fn run(steps: &[(Kind, u32)]) -> Vec<i64> {
         let mut repair = Repair::new();
-        steps.iter().map(|&(k, t)| repair.map(k, t).0.0).collect()
+        steps
+            .iter()
+            .map(|&(k, t)| repair.map(k, t, true).0.0)
+            .collect()
     }
 
     #[test]
@@ -114,32 +127,47 @@ mod tests {
     #[test]
     fn a_jump_is_mended_once_for_both_tracks() {
         let mut repair = Repair::new();
-        repair.map(Kind::Video, 1_000);
-        repair.map(Kind::Audio, 1_010);
-        let (video, what) = repair.map(Kind::Video, 500_000);
+        repair.map(Kind::Video, 1_000, true);
+        repair.map(Kind::Audio, 1_010, true);
+        let (video, what) = repair.map(Kind::Video, 500_000, true);
         assert_eq!(
             (video, what),
             (MediaTime(1_030), Some(Anomaly::Ahead(499_000)))
         );
-        let (audio, what) = repair.map(Kind::Audio, 500_010);
+        let (audio, what) = repair.map(Kind::Audio, 500_010, true);
         assert_eq!((audio, what), (MediaTime(1_040), None));
     }
 
     #[test]
     fn a_reset_to_zero_is_mended() {
         let mut repair = Repair::new();
-        repair.map(Kind::Video, 60_000);
-        repair.map(Kind::Audio, 60_010);
-        assert_eq!(repair.map(Kind::Audio, 0).0, MediaTime(60_030));
-        assert_eq!(repair.map(Kind::Video, 5).0, MediaTime(60_035));
+        repair.map(Kind::Video, 60_000, true);
+        repair.map(Kind::Audio, 60_010, true);
+        assert_eq!(repair.map(Kind::Audio, 0, true).0, MediaTime(60_030));
+        assert_eq!(repair.map(Kind::Video, 5, true).0, MediaTime(60_035));
     }
 
     #[test]
     fn script_data_with_time_zero_moves_no_clock() {
         let mut repair = Repair::new();
-        repair.map(Kind::Video, 60_000);
-        assert_eq!(repair.map(Kind::Data, 0), (MediaTime(60_000), None));
-        assert_eq!(repair.map(Kind::Video, 60_040), (MediaTime(60_040), None));
+        repair.map(Kind::Video, 60_000, true);
+        assert_eq!(repair.map(Kind::Data, 0, false), (MediaTime(60_000), None));
+        assert_eq!(
+            repair.map(Kind::Video, 60_040, true),
+            (MediaTime(60_040), None)
+        );
+    }
+
+    #[test]
+    fn a_header_with_time_zero_moves_no_clock() {
+        let mut repair = Repair::new();
+        assert_eq!(repair.map(Kind::Video, 0, false), (MediaTime(0), None));
+        let first = repair.map(Kind::Video, 3_600_000, true);
+        assert_eq!(first, (MediaTime(3_600_000), None));
+        let again = repair.map(Kind::Video, 0, false);
+        assert_eq!(again, (MediaTime(3_600_000), None));
+        let next = repair.map(Kind::Video, 3_600_040, true);
+        assert_eq!(next, (MediaTime(3_600_040), None));
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Timeline {
         };
         let mapped = message.dts + offset;
         let last = self.per_kind[message.kind.index()];
-        if mapped < self.segment_start && last.is_some_and(|l| mapped <= l) {
+        let heard = mapped < self.segment_start && last.is_some_and(|l| mapped <= l);
+        if heard && !message.is_header() {
             return None;
         }
         let dts = mapped.max(last.unwrap_or(MediaTime::ZERO));

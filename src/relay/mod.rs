@@ -5,6 +5,7 @@
 //! [`Subscriber`], which clean up when dropped. Facts go up as [`Event`]s. Called by `ingest`,
 //! `playback`, `push`, `mixer`; looked at by `api`.
 
+
 mod item;
 mod policy;
 mod publisher;
@@ -25,6 +26,8 @@ pub use subscriber::{Reception, Subscriber};
 
 use std::time::Duration;
 
+use crate::media::PerApp;
+
 /// Bounds of the hall. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -35,7 +38,7 @@ pub struct Config {
     /// Media time that a ring keeps behind its newest key frame for readers that are a little late.
     pub history: Duration,
     /// How long readers of a vanished publisher wait for the next one.
-    pub republish_grace: Duration,
+    pub republish_grace: PerApp<Duration>,
 }
 
 impl Default for Config {
@@ -44,7 +47,7 @@ impl Default for Config {
             gop_time: Duration::from_secs(20),
             gop_bytes: 32 << 20,
             history: Duration::from_secs(4),
-            republish_grace: Duration::from_secs(10),
+            republish_grace: PerApp::all(Duration::from_secs(10)),
         }
     }
 }

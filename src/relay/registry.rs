@@ -53,7 +53,7 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Shared {
-    config: Config,
+    config: Arc<Config>,
     streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
     events: broadcast::Sender<Event>,
 }
@@ -63,7 +63,7 @@ impl Relay {
         let (events, _) = broadcast::channel(EVENTS);
         Self {
             shared: Arc::new(Shared {
-                config,
+                config: Arc::new(config),
                 streams: Mutex::default(),
                 events,
             }),
@@ -190,7 +190,13 @@ impl Relay {
             return;
         }
         // Only readers are kept waiting, and only while somebody holds the stream: nobody to tell otherwise.
-        let grace = self.shared.config.republish_grace;
+        let grace = self
+            .shared
+            .config
+            .republish_grace
+            .find(stream.key.app())
+            .copied()
+            .unwrap_or_default();
         let stream = Arc::downgrade(stream);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {

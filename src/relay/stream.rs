@@ -24,7 +24,7 @@ const OVERDUE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Stream {
     pub key: StreamKey,
-    pub config: Config,
+    pub config: Arc<Config>,
     inner: Mutex<Inner>,
     /// Woken after each message, per feed.
     pub source_news: Notify,
@@ -171,7 +171,7 @@ impl FeedState {
 }
 
 impl Stream {
-    pub fn new(key: StreamKey, config: Config) -> Self {
+    pub fn new(key: StreamKey, config: Arc<Config>) -> Self {
         Self {
             key,
             config,
@@ -400,6 +400,9 @@ impl Stream {
         });
         // Whatever clock the newcomer has, the feed continues where wall time is.
         inner.source.timeline.new_feeder();
+        // Players may wait for this.
+        self.source_news.notify_waiters();
+        self.program_news.notify_waiters();
         Some(inner.epochs)
     }
 

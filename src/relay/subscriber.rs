@@ -84,6 +84,29 @@ impl Subscriber {
         inner.publisher.is_some() || (self.feed == Feed::Program && inner.overlay.is_some())
     }
 
+    /// Resolves once [`Self::is_fed`].
+    ///
+    /// # Cancel safety
+    /// Safe: it takes nothing.
+    pub async fn fed(&self) {
+        loop {
+            let news = self.stream.news(self.feed).notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            if self.is_fed() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Readers of this one's feed and class, itself included.
+    pub fn readers(&self) -> usize {
+        let inner = self.stream.lock();
+        self.class
+            .map_or(0, |class| inner.feed(self.feed).subscribers[class as usize])
+    }
+
     /// Can a reader begin now, that is, is there a key frame (or audio without video) in the ring?
     pub fn can_begin(&self) -> bool {
         let inner = self.stream.lock();
@@ -98,6 +121,12 @@ impl Subscriber {
         let (private, cursor) = inner.feed(self.feed).ring.join(join);
         self.cursor = cursor;
         private
+    }
+
+    /// The next item, left where it is; `None` at the head.
+    pub fn peek(&self) -> Option<Arc<Item>> {
+        let inner = self.stream.lock();
+        inner.feed(self.feed).ring.item(self.cursor).cloned()
     }
 
     /// The feed's headers as of now.
