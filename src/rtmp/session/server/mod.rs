@@ -233,8 +233,7 @@ impl Session {
             "play" => return self.play(command, stream_id).map(Some),
             "closeStream" => return Ok(self.end_of(stream_id, End::Closed)),
             "deleteStream" => {
-                // By argument; on the stream itself when a client leaves that out.
-                let id = command.number(0).map_or(stream_id, |id| id as u32);
+                let id = self.deleted(command, stream_id);
                 let event = self.end_of(id, End::Deleted);
                 self.streams.retain(|stream| stream.id != id);
                 return Ok(event);
@@ -250,13 +249,13 @@ impl Session {
                         _ => Event::ReceiveVideo { stream_id, on },
                     }));
             }
-            "releaseStream" | "_checkbw" => self.result(command.transaction, None),
+            "releaseStream" | "_checkbw" => self.courtesy(command.transaction),
             // Live streams have no length. ffmpeg asks before it plays.
             "getStreamLength" => self.result(command.transaction, Some(0.0)),
             // Flash Media Live Encoder waits for the second part before it goes on to createStream. That is no
             // permission yet: the answer to publish is.
             "FCPublish" => {
-                self.result(command.transaction, None);
+                self.courtesy(command.transaction);
                 let name = url::split_name(command.text(0).unwrap_or_default()).0;
                 self.notice("onFCPublish", "NetStream.Publish.Start", name);
             }
@@ -336,7 +335,7 @@ impl Session {
 
     fn fc_unpublish(&mut self, command: &Command) -> Option<Event> {
         let full = command.text(0).unwrap_or_default();
-        self.result(command.transaction, None);
+        self.courtesy(command.transaction);
         let name = url::split_name(full).0;
         self.notice("onFCUnpublish", "NetStream.Unpublish.Success", name);
         let mut publishing = self
@@ -352,6 +351,18 @@ impl Session {
             },
         };
         self.end_of(id, End::Deleted)
+    }
+
+    /// Which stream `deleteStream` means: its number as argument, except that GStreamer gives the name instead, and
+    /// the stream the command came on when there is no argument.
+    fn deleted(&self, command: &Command, stream_id: u32) -> u32 {
+        if let Some(id) = command.number(0) {
+            return id as u32;
+        }
+        let named = command
+            .text(0)
+            .and_then(|name| self.streams.iter().find(|stream| stream.name == name));
+        named.map_or(stream_id, |stream| stream.id)
     }
 
     /// Ends whatever the stream does; it may be used again.
@@ -456,6 +467,13 @@ impl Session {
             body.number(value);
         }
         self.out.command(0, &mut body);
+    }
+
+    /// A result that says nothing, for clients that asked for one: GStreamer sends such commands as transaction 0.
+    fn courtesy(&mut self, transaction: f64) {
+        if transaction != 0.0 {
+            self.result(transaction, None);
+        }
     }
 
     fn notice(&mut self, command: &str, code: &str, description: &str) {

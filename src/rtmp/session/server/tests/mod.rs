@@ -1,6 +1,7 @@
 //! Conversations as real clients hold them; the edges are in the files beside.
 
 mod edges;
+mod recorded;
 mod streams;
 
 use super::*;

@@ -10,11 +10,14 @@ fn closing_and_deleting_say_how_a_stream_ended() {
     let bare = |peer: &mut Peer| peer.send(1, command::begin("deleteStream", 0.0).null());
     let other =
         |peer: &mut Peer| peer.send(0, command::begin("FCUnpublish", 0.0).null().string("z"));
+    let named =
+        |peer: &mut Peer| peer.send(0, command::begin("deleteStream", 0.0).null().string("a"));
     let end = |how| Ok(Some(Event::Unpublish { stream_id: 1, how }));
     let stop = || Ok(Some(Event::StopPlay { stream_id: 1 }));
     assert_eq!(close(&mut Peer::publishing()), end(End::Closed));
     assert_eq!(delete(&mut Peer::publishing()), end(End::Deleted));
     assert_eq!(bare(&mut Peer::publishing()), end(End::Deleted));
+    assert_eq!(named(&mut Peer::publishing()), end(End::Deleted));
     assert_eq!(
         other(&mut Peer::publishing()),
         end(End::Deleted),
