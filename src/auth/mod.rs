@@ -1,1 +1,154 @@
-//! (room auth)
+//! Decides who may publish and who may play what, from the signature in a URL.
+//!
+//! | source | covered here |
+//! |---|---|
+//! | contract, section 1 (the vendor's anti-leech signature) | `txSecret = md5(key + stream name + txTime)`, both txTime spellings, every vector as a test |
+//! | semantics, "Names and signatures" (decides) | which key set opens which feed; the table is one test in `tests.rs` |
+//!
+//! Owns the key sets, the signature, and the decision as a pure function of a [`Request`]. Refuses to know
+//! sockets, clocks (`now` is in the request), the relay and the configuration file. Called by ingest and
+//! playback through [`Authorizer`], by the API and the command line to sign and to explain URLs.
+//!
+//! Two properties of the vendor's scheme cannot be repaired here, only known:
+//! - The application is not part of the signed text: a key opens a name in every application that uses the key.
+//! - The three parts are joined without separators, so the text of (`x`, ten decimal digits) is also that of
+//!   (`x` + two digits, eight digits). We therefore only ever sign hexadecimal txTime, as the vendor's samples do.
+
+mod address;
+mod policy;
+mod secret;
+mod signature;
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::SystemTime;
+
+pub use address::{Address, AddressError};
+pub use policy::{Access, Config, Key, KeySet, NearMisses, Policy, Purpose, SignError};
+pub use secret::{KeyId, Secret};
+pub use signature::{sign, signed_query, tx_time};
+
+use crate::media::{Class, Feed, StreamKey};
+use crate::reason::Reason;
+
+/// What the client wants to do with the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Send media under the name.
+    Publish,
+    /// Receive one of the name's feeds.
+    Play,
+}
+
+/// Everything a decision may look at. Debug leaves the query out: it may hold a valid signature.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// What is asked for.
+    pub action: Action,
+    /// The name, already parsed.
+    pub key: &'a StreamKey,
+    /// The URL's query as received, still percent-encoded, without the leading `?`; empty when there is none.
+    pub query: &'a str,
+    /// Who asks; not looked at by [`Policy`], there for hooks.
+    pub peer: SocketAddr,
+    /// The wall clock at the time of asking.
+    pub now: SystemTime,
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("action", &self.action)
+            .field("key", &self.key)
+            .field("query", &"***")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was granted. It holds for the connection's life: expiry is checked when a client comes, not later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// May publish under the name.
+    Publish {
+        /// The push key the URL was signed with; `None` when publishing is open and no key was needed.
+        key: Option<KeyId>,
+    },
+    /// May play the name.
+    Play {
+        /// Which of the two feeds.
+        feed: Feed,
+        /// How the reader is to be served.
+        class: Class,
+        /// The key the URL was signed with; `None` when none was needed.
+        key: Option<KeyId>,
+    },
+}
+
+impl Grant {
+    /// The key that opened the door, if one was needed.
+    pub fn key(&self) -> Option<&KeyId> {
+        match self {
+            Grant::Publish { key } | Grant::Play { key, .. } => key.as_ref(),
+        }
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Grant::Publish { .. } => f.write_str("publish")?,
+            Grant::Play { feed, class, .. } => {
+                write!(
+                    f,
+                    "play the {} feed, class {}",
+                    feed.as_str(),
+                    class.as_str()
+                )?;
+            }
+        }
+        match self.key() {
+            Some(key) => write!(f, ", signed with key \"{key}\""),
+            None => f.write_str(", no signature needed"),
+        }
+    }
+}
+
+/// Why not. The message is for the client and the log, and never has a secret or a signature in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The word for metrics, callbacks and `onStatus`.
+    pub reason: Reason,
+    /// What a person can act on, e.g. `txTime expired 37 s ago`.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with its sentence.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The answer of an [`Authorizer`], to be awaited.
+pub type Decision<'a> = Pin<Box<dyn Future<Output = Result<Grant, Refusal>> + Send + 'a>>;
+
+/// Asked once for every publish and every play, before the client hears success.
+///
+/// Asynchronous because a decision may come from elsewhere (an HTTP hook); [`Policy`] answers at once.
+///
+/// # Cancel safety
+/// Dropping the future drops the request; nothing was granted.
+pub trait Authorizer: Send + Sync {
+    /// Grants or refuses one request.
+    fn authorize<'a>(&'a self, request: &'a Request<'a>) -> Decision<'a>;
+}
+
+#[cfg(test)]
+mod tests;

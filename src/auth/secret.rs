@@ -1,0 +1,84 @@
+//! Secrets that cannot be printed, and the ids they are spoken of by.
+
+use std::fmt;
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+/// A signing key or token. `Debug` and `Display` print `***`; equality takes the same time for equal lengths.
+#[derive(Clone)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Wraps the text as given.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. For hashing and for talking to others, never for messages or logs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `given` is this secret, in a time that depends on the lengths only.
+    pub fn matches(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.0.as_bytes())
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What a key is called in the configuration, in logs and in answers. Not secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(Arc<str>);
+
+impl KeyId {
+    /// Wraps the text as given.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_as_stars_and_still_compares() {
+        let secret = Secret::new("f3313e36c611150119f5d04ff1225b3e");
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+        assert!(secret.matches(b"f3313e36c611150119f5d04ff1225b3e"));
+        assert!(!secret.matches(b"f3313e36c611150119f5d04ff1225b3f"));
+        assert!(!secret.matches(b"f3313e"));
+        assert_ne!(secret, Secret::new(""));
+    }
+}
