@@ -3,6 +3,7 @@
 //! The rooms of the house, lowest row first. A row may use only the rows below it;
 //! `tests/architecture.rs` holds us to that, and ARCHITECTURE.md says why.
 
+pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reason;
