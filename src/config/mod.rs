@@ -1,0 +1,159 @@
+//! The configuration: one file and the environment, read once, checked whole, and typed.
+//!
+//! Owns the keys' names, their defaults (`config/linkmic.toml` shows them all and is tested to be equal), and the
+//! sentences about mistakes. A mistake never hides another: reading goes on, and all are reported with their key's
+//! path. Refuses to know what the values are used for; a room that has its own `Config` gets it from here ready
+//! made. Called by the command line and the server, passed by value, never looked up from below.
+
+mod check;
+mod read;
+mod reader;
+mod source;
+mod token;
+mod types;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use source::Env;
+pub use token::{Token, TokenError};
+pub use types::{
+    App, Apps, ClassLimits, Classes, Control, Http, Join, Limits, Log, Mixer, Push, Rtmp, Rule,
+    Sign, State, TargetUrl, TokenSource,
+};
+
+use crate::auth;
+
+/// Everything an operator can say, checked. Secrets in it print as `***`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[rtmp]`
+    pub rtmp: Rtmp,
+    /// `[http]`
+    pub http: Http,
+    /// `[control]`
+    pub control: Control,
+    /// `[auth]`: no secret stands twice, no id twice in a set.
+    pub auth: auth::Config,
+    /// `[apps]`
+    pub apps: Apps,
+    /// `[push]`
+    pub push: Push,
+    /// `[classes]`
+    pub classes: Classes,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[mixer]`
+    pub mixer: Mixer,
+    /// `[state]`
+    pub state: State,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// One thing in the configuration that is wrong, or worth a second look.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remark {
+    /// The key's path, as in `auth.push_keys[0].secret`.
+    pub path: String,
+    /// What about it, and what to do. Never has a secret in it.
+    pub message: String,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The text is not TOML. Without the line itself, which may hold a secret.
+    #[error("{origin}: {message}")]
+    Syntax { origin: String, message: String },
+    /// Every mistake there is, in the order of the keys' paths.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Remark>),
+}
+
+impl Config {
+    /// Reads a file (`None`: defaults only) under the overrides in `env`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, or has mistakes: then all of them.
+    pub fn load(file: Option<&Path>, env: &Env) -> Result<Self, Error> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path).map_err(|source| Error::Read {
+                path: path.to_owned(),
+                source,
+            })?,
+            None => String::new(),
+        };
+        let origin = file.map_or_else(String::new, |path| path.display().to_string());
+        Self::parse(&text, &origin, env)
+    }
+
+    /// Reads TOML text under the overrides in `env`; `origin` names the text in messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, origin: &str, env: &Env) -> Result<Self, Error> {
+        let tree = source::merge(text, origin, env)?;
+        let (config, mistakes) = read::config(tree, env);
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(Error::Invalid(mistakes))
+        }
+    }
+
+    /// What `config/linkmic.toml` says, with the state directory this environment suggests.
+    pub fn defaults(env: &Env) -> Self {
+        Self {
+            rtmp: Rtmp::default(),
+            http: Http::default(),
+            control: Control::default(),
+            auth: auth::Config::default(),
+            apps: Apps::default(),
+            push: Push::default(),
+            classes: Classes::default(),
+            limits: Limits::default(),
+            mixer: Mixer::default(),
+            state: State {
+                dir: source::state_dir(env),
+            },
+            log: Log::default(),
+        }
+    }
+
+    /// What holds for an application: its own section, else that of `*`. `None`: it is not configured, refuse it.
+    pub fn app(&self, name: &str) -> Option<&App> {
+        self.apps.find(name)
+    }
+
+    /// What is allowed but deserves a second look, in the order of the keys' paths.
+    pub fn warnings(&self) -> Vec<Remark> {
+        check::warnings(self)
+    }
+}
+
+impl Default for Config {
+    /// [`Config::defaults`] in this process's environment.
+    fn default() -> Self {
+        Self::defaults(&Env::process())
+    }
+}
+
+fn lines(remarks: &[Remark]) -> String {
+    let lines: Vec<_> = remarks.iter().map(Remark::to_string).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Which keys there are: the tree of values becomes a [`Config`].
+//!
+//! Where a value is a mistake its default stands in, so that reading can go on; the caller throws the result
+//! away when there was any mistake.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::config::Value;
+
+use super::reader::{
+    Parsed, Reader, Table, addresses, bytes, choice, duration, non_empty, number, string,
+};
+use super::{
+    App, Apps, ClassLimits, Classes, Config, Control, Env, Http, Join, Limits, Log, Mixer, Push,
+    Remark, Rtmp, Rule, Sign, State, TargetUrl, TokenSource, check,
+};
+use crate::auth::{self, Access, Key, KeyId, Secret};
+use crate::logging;
+use crate::media::{Feed, StreamKey};
+
+/// Waiting for anything longer than a day is not waiting.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// Longest life of a signature; beyond it the answer is `open`.
+const MAX_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Shortest useful wait: below it nothing would ever come in time.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+/// As many readers or connections as one host could ever hold.
+const MAX_COUNT: usize = 1_000_000;
+/// The vendor's own bound for a mix's bitrate.
+const MAX_KBPS: u32 = 50_000;
+
+const ACCESS: &[(&str, Access)] = &[("signed", Access::Signed), ("open", Access::Open)];
+const FEEDS: &[(&str, Feed)] = &[("program", Feed::Program), ("source", Feed::Source)];
+const JOINS: &[(&str, Join)] = &[
+    ("squeeze", Join::Squeeze),
+    ("burst", Join::Burst),
+    ("wait", Join::Wait),
+];
+const FORMATS: &[(&str, logging::Format)] = &[
+    ("auto", logging::Format::Auto),
+    ("human", logging::Format::Human),
+    ("json", logging::Format::Json),
+];
+
+/// The configuration in a tree, and every mistake in it.
+pub(super) fn config(tree: Value, env: &Env) -> (Config, Vec<Remark>) {
+    let reader = Reader::default();
+    let config = read(&reader, tree, env);
+    check::consistency(&config, &reader);
+    (config, reader.mistakes())
+}
+
+/// Reads all sections; mistakes are left in the reader.
+pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
+    let default = Config::defaults(env);
+    reader.root(tree, |root| Config {
+        rtmp: root.section("rtmp", |t| Rtmp {
+            listen: t.value("listen", default.rtmp.listen, addresses),
+        }),
+        http: root.section("http", |t| Http {
+            listen: t.value("listen", default.http.listen, addresses),
+        }),
+        control: root.section("control", |t| control(t, default.control)),
+        auth: root.section("auth", auth),
+        apps: root.optional_section("apps", apps).unwrap_or_default(),
+        push: root.section("push", |t| push(t, default.push)),
+        classes: root.section("classes", |t| Classes {
+            low_latency: t.section("low_latency", |t| class(t, default.classes.low_latency)),
+            viewer: t.section("viewer", |t| class(t, default.classes.viewer)),
+        }),
+        limits: root.section("limits", |t| limits(t, default.limits)),
+        mixer: root.section("mixer", |t| mixer(t, default.mixer)),
+        state: root.section("state", |t| State {
+            dir: t.value("dir", default.state.dir, absolute),
+        }),
+        log: root.section("log", |t| Log {
+            format: t.value("format", default.log.format, choice(FORMATS)),
+            level: t.value("level", default.log.level, level),
+        }),
+    })
+}
+
+fn control(t: &mut Table<'_>, default: Control) -> Control {
+    let listen = t.value("listen", default.listen, addresses);
+    let token = t.optional("token", secret);
+    let file = t.optional("token_file", absolute);
+    if token.is_some() && file.is_some() {
+        t.mistake(
+            "token_file",
+            "stands beside token; only one of them can hold",
+        );
+    }
+    let token = match (token, file) {
+        (Some(token), _) => TokenSource::Given(token),
+        (None, Some(file)) => TokenSource::File(file),
+        (None, None) => TokenSource::Generated,
+    };
+    Control { listen, token }
+}
+
+fn auth(t: &mut Table<'_>) -> auth::Config {
+    auth::Config {
+        push_keys: t.list("push_keys", |t| key(t, false)),
+        peer_keys: t.list("peer_keys", |t| key(t, false)),
+        play_keys: t.list("play_keys", |t| key(t, true)),
+        push: t.value("push", Access::default(), choice(ACCESS)),
+        peer: t.value("peer", Access::default(), choice(ACCESS)),
+        clock_skew: t.value(
+            "clock_skew",
+            Duration::ZERO,
+            duration(Duration::ZERO..=MAX_WAIT),
+        ),
+    }
+}
+
+fn key(t: &mut Table<'_>, has_validity: bool) -> Option<Key> {
+    let id = t.required("id", key_id);
+    let secret = t.required("secret", secret);
+    let valid_for = if has_validity {
+        let bounds = Duration::ZERO..=MAX_VALIDITY;
+        t.value("valid_for", Duration::ZERO, duration(bounds))
+    } else {
+        Duration::ZERO
+    };
+    Some(Key {
+        id: id?,
+        secret: secret?,
+        valid_for,
+    })
+}
+
+fn apps(t: &mut Table<'_>) -> Apps {
+    let mut named = t.named(|_, t| app(t));
+    named.retain(|(name, _)| match app_name(name) {
+        Ok(()) => true,
+        Err(message) => {
+            t.mistake(name, message);
+            false
+        }
+    });
+    if named.is_empty() {
+        // Also when `[apps]` stands there with nothing in it: then no application is named.
+        return Apps::default();
+    }
+    Apps(named.into_iter().collect())
+}
+
+fn app(t: &mut Table<'_>) -> App {
+    let default = App::default();
+    App {
+        republish_grace: t.value(
+            "republish_grace",
+            default.republish_grace,
+            duration(Duration::ZERO..=MAX_WAIT),
+        ),
+        publish_idle: t.value("publish_idle", default.publish_idle, wait()),
+        gop_warning: t.value("gop_warning", default.gop_warning, wait()),
+    }
+}
+
+fn push(t: &mut Table<'_>, default: Push) -> Push {
+    Push {
+        hold: t.value("hold", default.hold, duration(Duration::ZERO..=MAX_WAIT)),
+        max_backoff: t.value("max_backoff", default.max_backoff, wait()),
+        rules: t.list("rules", rule),
+    }
+}
+
+fn rule(t: &mut Table<'_>) -> Option<Rule> {
+    let app = t.required("app", non_empty);
+    let pattern = t.required("match", pattern);
+    let feed = t.value("feed", Feed::Program, choice(FEEDS));
+    let url = t.required("url", target_url);
+    let sign = t.optional_section("sign", |t| {
+        let key = t.required("key", secret);
+        let expires_in = t.required(
+            "expires_in",
+            duration(Duration::from_secs(1)..=MAX_VALIDITY),
+        );
+        Some(Sign {
+            key: key?,
+            expires_in: expires_in?,
+        })
+    });
+    Some(Rule {
+        app: app?,
+        pattern: pattern?,
+        feed,
+        url: url?,
+        sign: match sign {
+            Some(sign) => Some(sign?),
+            None => None,
+        },
+    })
+}
+
+fn class(t: &mut Table<'_>, default: ClassLimits) -> ClassLimits {
+    let readers = default.readers_per_name.unwrap_or(0);
+    let readers = t.value("readers_per_name", readers, number(0..=MAX_COUNT));
+    ClassLimits {
+        max_lag: t.value("max_lag", default.max_lag, wait()),
+        join: t.value("join", default.join, choice(JOINS)),
+        readers_per_name: (readers > 0).then_some(readers),
+    }
+}
+
+fn limits(t: &mut Table<'_>, default: Limits) -> Limits {
+    let count = || number(1..=MAX_COUNT);
+    let waiting = || number(0..=MAX_COUNT);
+    Limits {
+        connections: t.value("connections", default.connections, count()),
+        waiting_per_name: t.value("waiting_per_name", default.waiting_per_name, waiting()),
+        waiting_per_address: t.value(
+            "waiting_per_address",
+            default.waiting_per_address,
+            waiting(),
+        ),
+        waiting_total: t.value("waiting_total", default.waiting_total, waiting()),
+        wait: t.value("wait", default.wait, duration(Duration::ZERO..=MAX_WAIT)),
+        handshake: t.value("handshake", default.handshake, wait()),
+        gop_bytes: t.value(
+            "gop_bytes",
+            default.gop_bytes,
+            bytes(64 * 1024..=1024 * 1024 * 1024),
+        ),
+        gop_time: t.value("gop_time", default.gop_time, wait()),
+    }
+}
+
+fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
+    Mixer {
+        preset: t.value("preset", default.preset, preset),
+        // The vendor's own bound for a mix's audio.
+        audio_kbps: t.value("audio_kbps", default.audio_kbps, number(8..=500)),
+        video_kbps: t
+            .optional("video_kbps", number(1..=MAX_KBPS))
+            .or(default.video_kbps),
+        // Beyond a second the output would no longer be a conversation.
+        deadline: t.value(
+            "deadline",
+            default.deadline,
+            duration(MIN_WAIT..=Duration::from_secs(1)),
+        ),
+    }
+}
+
+fn wait() -> impl Fn(&Value) -> Parsed<Duration> {
+    duration(MIN_WAIT..=MAX_WAIT)
+}
+
+fn secret(value: &Value) -> Parsed<Secret> {
+    let text = non_empty(value)?;
+    if text.trim() != text {
+        return Err("begins or ends with white space".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
+fn key_id(value: &Value) -> Parsed<KeyId> {
+    let text = non_empty(value)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if text.len() > 64 || !text.chars().all(plain) {
+        return Err(format!(
+            "{text:?} is not an id of up to 64 characters of A-Z a-z 0-9 _ . -"
+        ));
+    }
+    Ok(KeyId::new(text))
+}
+
+fn app_name(name: &str) -> Parsed<()> {
+    if name == Apps::ANY {
+        return Ok(());
+    }
+    // Any stream name will do: it is the application's that is judged.
+    StreamKey::new(name, "x")
+        .map(drop)
+        .map_err(|error| format!("{error}, or \"*\" for all applications"))
+}
+
+fn pattern(value: &Value) -> Parsed<String> {
+    let text = non_empty(value)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '*');
+    match text.chars().find(|&c| !allowed(c)) {
+        Some(found) => Err(format!(
+            "{text:?} has the character {found:?}; allowed are those of stream names, A-Z a-z 0-9 _ . -, and *"
+        )),
+        None => Ok(text),
+    }
+}
+
+fn target_url(value: &Value) -> Parsed<TargetUrl> {
+    let form =
+        "expected rtmp://host[:port]/app/name, with {stream} and {app} filled in for each stream";
+    let target = TargetUrl(string(value)?);
+    let filled = target.expose("app", "stream");
+    if filled.contains(['{', '}']) {
+        return Err(format!(
+            "has braces other than {{app}} and {{stream}}; {form}"
+        ));
+    }
+    let url = url::Url::parse(&filled).map_err(|error| format!("not a URL ({error}); {form}"))?;
+    if url.scheme() != "rtmp" {
+        return Err(format!("scheme {:?} is not rtmp; {form}", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("has a user name or password; {form}"));
+    }
+    let parts = url.path().split('/').filter(|part| !part.is_empty());
+    let parts = parts.count();
+    if url.host_str().is_none_or(str::is_empty) || parts < 2 {
+        return Err(format!("has no host, application or name; {form}"));
+    }
+    Ok(target)
+}
+
+fn preset(value: &Value) -> Parsed<String> {
+    let text = string(value)?;
+    if Mixer::PRESETS.contains(&text.as_str()) {
+        return Ok(text);
+    }
+    Err(format!("{text:?} is none of {}", Mixer::PRESETS.join(", ")))
+}
+
+fn level(value: &Value) -> Parsed<String> {
+    let text = non_empty(value)?;
+    logging::check_level(&text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+fn absolute(value: &Value) -> Parsed<PathBuf> {
+    let path = PathBuf::from(non_empty(value)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{} is not an absolute path", path.display()))
+    }
+}

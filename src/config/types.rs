@@ -1,0 +1,355 @@
+//! The sections as values, each with its defaults.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth::Secret;
+use crate::logging;
+use crate::media::{Class, Feed};
+
+/// `[rtmp]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rtmp {
+    /// At least one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[http]`: the public listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// At least one.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[control]`: the private listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// At least one.
+    pub listen: Vec<SocketAddr>,
+    /// Where the API's token is to come from; [`super::Config::control_token`] fetches it.
+    pub token: TokenSource,
+}
+
+/// Where the API's token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// It stands in the configuration.
+    Given(Secret),
+    /// It stands in a file of the operator's.
+    File(PathBuf),
+    /// It is made at the first start, and kept in `state.dir`.
+    Generated,
+}
+
+/// `[apps]`: which applications there are. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apps(pub(super) BTreeMap<String, App>);
+
+impl Apps {
+    /// The section that stands for every application without its own.
+    pub const ANY: &str = "*";
+
+    /// What holds for an application; `None` when it is not configured.
+    pub fn find(&self, name: &str) -> Option<&App> {
+        self.0.get(name).or_else(|| self.0.get(Self::ANY))
+    }
+
+    /// The configured names, `*` among them where it stands.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// `[apps.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct App {
+    /// How long readers wait for a publisher whose connection was lost.
+    pub republish_grace: Duration,
+    /// Without media for this long, a publisher's epoch ends.
+    pub publish_idle: Duration,
+    /// A GOP longer than this is reported in the publisher's health.
+    pub gop_warning: Duration,
+}
+
+/// `[push]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// How long a connection is kept after its stream has ended.
+    pub hold: Duration,
+    /// Longest pause between two attempts.
+    pub max_backoff: Duration,
+    /// Streams that are pushed without an API call.
+    pub rules: Vec<Rule>,
+}
+
+/// `[[push.rules]]`: every published stream of `app` whose name matches goes to `url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// A configured application.
+    pub app: String,
+    /// Stream names, `*` standing for any characters (also none).
+    pub pattern: String,
+    /// Which feed is pushed.
+    pub feed: Feed,
+    /// Where to.
+    pub url: TargetUrl,
+    /// How the URL is signed at each connect, when the target wants that.
+    pub sign: Option<Sign>,
+}
+
+/// How a target's URL is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// The target's push key (theirs, not one of ours).
+    pub key: Secret,
+    /// How long after each connect the signature is good.
+    pub expires_in: Duration,
+}
+
+/// A target's URL, with `{app}` and `{stream}` still in it. Prints with `***` for its query: there may be a key in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TargetUrl(pub(super) String);
+
+impl TargetUrl {
+    /// The URL for one stream, query and all. For connecting, never for messages or logs.
+    pub fn expose(&self, app: &str, stream: &str) -> String {
+        self.0.replace("{app}", app).replace("{stream}", stream)
+    }
+
+    /// Whether different streams get different URLs.
+    pub fn names_stream(&self) -> bool {
+        self.0.contains("{stream}")
+    }
+}
+
+impl fmt::Display for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('?') {
+            Some((front, _)) => write!(f, "{front}?***"),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// `[classes]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// Peers in a conversation.
+    pub low_latency: ClassLimits,
+    /// Everybody else.
+    pub viewer: ClassLimits,
+}
+
+impl Classes {
+    /// What holds for a class.
+    pub fn of(&self, class: Class) -> &ClassLimits {
+        match class {
+            Class::LowLatency => &self.low_latency,
+            Class::Viewer => &self.viewer,
+        }
+    }
+}
+
+/// `[classes.low_latency]`, `[classes.viewer]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassLimits {
+    /// Further behind the live edge than this, video skips to the next key frame.
+    pub max_lag: Duration,
+    /// Where a reader starts.
+    pub join: Join,
+    /// Most readers of this class for one name; `None`: no limit.
+    pub readers_per_name: Option<usize>,
+}
+
+/// Where a reader starts that comes in the middle of a GOP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// The current GOP at once, its timestamps squeezed to end at the live edge.
+    Squeeze,
+    /// The current GOP at once, as recorded.
+    Burst,
+    /// The next key frame.
+    Wait,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// RTMP connections in total.
+    pub connections: usize,
+    /// Players waiting for one absent name.
+    pub waiting_per_name: usize,
+    /// Players waiting from one address.
+    pub waiting_per_address: usize,
+    /// Players waiting altogether.
+    pub waiting_total: usize,
+    /// How long a player waits for an absent stream.
+    pub wait: Duration,
+    /// For the handshake, and again for each step of the commands.
+    pub handshake: Duration,
+    /// Most that is kept of one feed's GOP.
+    pub gop_bytes: usize,
+    /// Longest GOP that is kept, in media time.
+    pub gop_time: Duration,
+}
+
+/// `[mixer]`: defaults for what a mix does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mixer {
+    /// x264's speed preset, one of [`Mixer::PRESETS`].
+    pub preset: String,
+    /// Kilobits per second of the output's audio.
+    pub audio_kbps: u32,
+    /// Kilobits per second of the output's video; `None`: by picture size and frame rate.
+    pub video_kbps: Option<u32>,
+    /// How long an output picture waits for its inputs.
+    pub deadline: Duration,
+}
+
+impl Mixer {
+    /// The presets that keep up with live pictures, fastest first.
+    pub const PRESETS: [&str; 6] = [
+        "ultrafast",
+        "superfast",
+        "veryfast",
+        "faster",
+        "fast",
+        "medium",
+    ];
+}
+
+/// `[state]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Where the server keeps what outlives it. Need not exist yet.
+    pub dir: PathBuf,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: logging::Format,
+    /// A level, or a list of levels by module; accepted by [`logging::init`].
+    pub level: String,
+}
+
+fn any_host(port: u16) -> Vec<SocketAddr> {
+    vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Default for Rtmp {
+    fn default() -> Self {
+        Self {
+            listen: any_host(1935),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: any_host(8080),
+        }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1985))],
+            token: TokenSource::Generated,
+        }
+    }
+}
+
+impl Default for Apps {
+    fn default() -> Self {
+        Self(BTreeMap::from([("live".to_owned(), App::default())]))
+    }
+}
+
+impl Default for App {
+    fn default() -> Self {
+        Self {
+            republish_grace: seconds(10),
+            publish_idle: seconds(15),
+            gop_warning: seconds(10),
+        }
+    }
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            hold: seconds(10),
+            max_backoff: seconds(30),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self {
+            low_latency: ClassLimits {
+                max_lag: Duration::from_millis(400),
+                join: Join::Squeeze,
+                readers_per_name: Some(10),
+            },
+            viewer: ClassLimits {
+                max_lag: seconds(3),
+                join: Join::Burst,
+                readers_per_name: None,
+            },
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            waiting_per_name: 50,
+            waiting_per_address: 20,
+            waiting_total: 1_000,
+            wait: seconds(10),
+            handshake: seconds(10),
+            gop_bytes: 16 * 1024 * 1024,
+            gop_time: seconds(20),
+        }
+    }
+}
+
+impl Default for Mixer {
+    fn default() -> Self {
+        Self {
+            preset: "superfast".to_owned(),
+            audio_kbps: 96,
+            video_kbps: None,
+            deadline: Duration::from_millis(40),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: logging::Format::Auto,
+            level: "info".to_owned(),
+        }
+    }
+}
