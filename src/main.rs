@@ -1,1 +1,31 @@
-fn main() {}
+//! The program: arguments in, exit code out. Everything else is in the library.
+//!
+//! Exit codes: 0 done; 1 the answer is no, or something failed; 2 arguments or configuration must change.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use linkmic::cli::{Cli, Error, Outcome};
+use linkmic::config::Env;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Negative) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("linkmic: {error:#}");
+            let code = error.downcast_ref::<Error>().map_or(1, Error::exit_code);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    Ok(runtime.block_on(cli.run(&Env::process(), &mut std::io::stdout()))?)
+}
