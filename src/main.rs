@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Parser;
 use linkmic::cli::{Cli, Error, Outcome};
 use linkmic::config::Env;
@@ -15,7 +15,8 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Negative) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("linkmic: {error:#}");
+            // Every error of ours says its cause itself; `{:#}` would say it again.
+            eprintln!("linkmic: {error}");
             let code = error.downcast_ref::<Error>().map_or(1, Error::exit_code);
             ExitCode::from(code)
         }
@@ -26,6 +27,6 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime")?;
+        .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
     Ok(runtime.block_on(cli.run(&Env::process(), &mut std::io::stdout()))?)
 }
