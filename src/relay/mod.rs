@@ -5,7 +5,7 @@
 //! [`Subscriber`], which clean up when dropped. Facts go up as [`Event`]s. Called by `ingest`,
 //! `playback`, `push`, `mixer`; looked at by `api`.
 
-
+pub mod door;
 mod item;
 mod policy;
 mod publisher;

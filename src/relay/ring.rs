@@ -103,9 +103,13 @@ impl Ring {
         self.has_video = false;
     }
 
-    /// Begins a segment with the header set of another feeder; the caller pushes the headers themselves.
-    pub fn begin_segment(&mut self) {
+    /// Begins a segment with the header set of another feeder, which the caller pushes, but for `kept`: a header
+    /// that readers have already and that joiners still need.
+    pub fn begin_segment(&mut self, kept: Option<Arc<Message>>) {
         self.seal();
+        if let Some(kept) = kept {
+            self.headers = Arc::new(Headers::default().with(&kept));
+        }
     }
 
     fn trim(&mut self, config: &Config) {

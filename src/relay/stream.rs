@@ -12,8 +12,11 @@ use tokio::sync::Notify;
 use super::Config;
 use super::publisher::{Origin, Status};
 use super::ring::Ring;
-use crate::media::{Class, Codec, Feed, Headers, Kind, MediaTime, Message, StreamKey, Timeline};
+use crate::media::{
+    Class, Codec, Feed, Headers, Kind, MediaTime, Message, Slot, StreamKey, Timeline,
+};
 use crate::reason::Reason;
+use crate::rtmp::amf;
 
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
 const HOLD_LIMIT: Duration = Duration::from_millis(400);
@@ -152,11 +155,23 @@ impl FeedState {
     }
 
     /// A splice: another feeder takes over with its headers, at the decode time `first` of its own timeline.
+    ///
+    /// Metadata is sent again only when the picture's size differs: players take it as a sign of a new stream.
     fn splice(&mut self, headers: &Headers, first: MediaTime, now: Instant, config: &Config) {
         self.timeline.begin_segment(first, now);
-        self.ring.begin_segment();
+        let known = self
+            .ring
+            .headers()
+            .find(Kind::Data, Slot::Metadata)
+            .cloned();
+        let fresh = headers.find(Kind::Data, Slot::Metadata);
+        let kept = known
+            .filter(|known| fresh.is_none_or(|fresh| picture_size(known) == picture_size(fresh)));
+        self.ring.begin_segment(kept.clone());
         for header in headers.iter() {
-            self.push(&Arc::new(header.at(first)), now, config);
+            if kept.is_none() || header.kind != Kind::Data {
+                self.push(&Arc::new(header.at(first)), now, config);
+            }
         }
     }
 
@@ -532,6 +547,18 @@ impl Inner {
             },
         }
     }
+}
+
+/// Width and height that onMetaData tells; `None` for each that it does not.
+fn picture_size(metadata: &Message) -> [Option<f64>; 2] {
+    // The stranger's AMF goes through the guard; what it refuses says nothing about size.
+    let values = amf::decode(&metadata.payload).unwrap_or_default();
+    ["width", "height"].map(|key| {
+        values
+            .iter()
+            .find_map(|value| amf::property(value, key))
+            .and_then(amf::number)
+    })
 }
 
 /// The moment that a decode time of an overlay stands for.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
+use crate::rtmp::amf;
 
 fn key() -> StreamKey {
     StreamKey::new("live", "8888_streamA").unwrap()
@@ -289,6 +290,41 @@ fn a_mix_takes_over_at_its_key_frame_and_gives_back_at_the_sources() {
     );
     let pictures = peer.iter().filter(|g| g.kind == Kind::Video && !g.header);
     assert_eq!(pictures.count() as i64, scene.n);
+}
+
+/// onMetaData as publishers send it, of a picture that wide, marked by `tag`.
+fn metadata(width: f64, tag: u8) -> Message {
+    let mut writer = amf::Writer::new();
+    writer.string("onMetaData").object();
+    writer.key("width").number(width);
+    writer.key("height").number(360.0);
+    writer.end();
+    let mut payload = writer.finish().to_vec();
+    // A trailing string that only tells whose it is.
+    payload.extend_from_slice(&[2, 0, 1, tag]);
+    Message::new(Kind::Data, MediaTime(0), payload.into())
+}
+
+#[test]
+fn metadata_goes_out_again_only_when_the_picture_size_differs() {
+    for (mix_width, sent) in [(640.0, vec![SOURCE]), (720.0, vec![SOURCE, MIX])] {
+        let mut scene = Scene::new();
+        let source = scene.source.as_ref().unwrap();
+        source.publish(metadata(640.0, SOURCE), scene.t0);
+        scene.step(false);
+        scene.start_mix();
+        let mix = scene.mix.as_ref().unwrap();
+        mix.publish(metadata(mix_width, MIX), scene.t0);
+        scene.step(true);
+        let (got, _) = drain(&mut scene.viewer);
+        let metadata: Vec<_> = got.iter().filter(|g| g.kind == Kind::Data).collect();
+        assert_eq!(metadata.iter().map(|g| g.tag).collect::<Vec<_>>(), sent);
+        // A joiner gets one, whichever it is.
+        let joiner = scene.relay.subscribe(&key(), Feed::Program, Class::Viewer);
+        let headers = joiner.headers();
+        let known = headers.find(Kind::Data, crate::media::Slot::Metadata);
+        assert_eq!(known.unwrap().payload.last(), sent.last());
+    }
 }
 
 #[test]

@@ -1,0 +1,35 @@
+//! The door between the RTMP listener and playback, which may not know each other: the listener hands a
+//! connection that wants to play through this trait; the server puts playback behind it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use tokio::net::TcpStream;
+
+use crate::media::{Class, Feed, StreamKey};
+use crate::reason::Reason;
+use crate::rtmp::chunk;
+use crate::rtmp::session::server::Session;
+
+/// A connection whose request to play was authorised and not answered yet.
+pub struct Handover {
+    pub socket: TcpStream,
+    pub peer: SocketAddr,
+    pub session: Session,
+    /// May hold bytes that came after the request.
+    pub reader: chunk::Reader,
+    /// The message stream that the client wants to play on.
+    pub stream_id: u32,
+    /// The name as the client wrote it, without its query, for the answer.
+    pub name: String,
+    pub key: StreamKey,
+    pub feed: Feed,
+    pub class: Class,
+}
+
+/// Takes over connections that want to play.
+pub trait PlayDoor: Send + Sync {
+    /// Serves the connection to its end and says why it ended.
+    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Reason> + Send + '_>>;
+}
