@@ -1,1 +1,562 @@
-//! (room metrics)
+//! The instruments of the whole house in one registry, made once and handed to the rooms.
+//!
+//! Owns names, help texts, labels and buckets. Refuses to know any room: a room either counts on the handles
+//! here as things happen, or tells its numbers when asked, and the API sets the gauges at scrape time
+//! (`linkmic_relay_*`, `linkmic_push_targets`, `linkmic_mixer_inputs`). No series is named after a client or a
+//! stream, and every label value is registered at start, so the number of series never grows.
+//!
+//! Names are `linkmic_<room>_<thing>_<unit>[_total]`; seconds and bytes, as Prometheus wants them.
+
+use std::sync::Arc;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::reason::Reason;
+
+/// Content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The label value for anything that is not in a fixed list: a mistake on our side, which must not become a series each.
+const OTHER: &str = "other";
+
+const ACTIONS: [&str; 2] = ["publish", "play"];
+const GRANTED: &str = "granted";
+const DROP_CAUSES: [&str; 3] = ["skip", "lost", OTHER];
+const ANOMALIES: [&str; 3] = ["ahead", "back", OTHER];
+const FEEDS: [&str; 2] = ["source", "program"];
+const CLASSES: [&str; 2] = ["low_latency", "viewer"];
+const PUSH_STATES: [&str; 5] = ["waiting", "connecting", "live", "backoff", "ended"];
+const MIX_INPUT_STATES: [&str; 5] = ["waiting", "joining", "live", "held", OTHER];
+const NEAR_MISSES: [&str; 2] = ["forgiven", "refused"];
+
+/// Dense around 0.4 s, the budget of the low latency class; then the viewers' 3 s.
+const LAG_BUCKETS: [f64; 14] = [
+    0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 3.0, 10.0,
+];
+
+/// The mixer is built to add about 10 ms; over 0.1 s something is wrong.
+const MIX_LATENCY_BUCKETS: [f64; 11] = [
+    0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0,
+];
+
+/// Every instrument. The public handles are resolved once: using one is an atomic addition, no lookup.
+pub struct Metrics {
+    registry: Registry,
+
+    /// RTMP connections open now.
+    pub connections_open: IntGauge,
+    /// RTMP connections accepted since start.
+    pub connections_total: IntCounter,
+    /// Media payload bytes received from publishers.
+    pub ingest_bytes: IntCounter,
+    /// Media messages received from publishers.
+    pub ingest_messages: IntCounter,
+    /// Bytes written to players, framing included.
+    pub playback_bytes: IntCounter,
+    /// Media messages written to players.
+    pub playback_messages: IntCounter,
+    /// How far players are behind the newest message, in seconds of media time.
+    pub lag: Histogram,
+    /// Media bytes written to CDN targets, framing included.
+    pub push_bytes: IntCounter,
+    /// Media messages written to CDN targets.
+    pub push_messages: IntCounter,
+    /// Messages that were left out for a CDN target that was behind.
+    pub push_dropped: IntCounter,
+    /// Connections to CDN targets that were begun.
+    pub push_connects: IntCounter,
+    /// Connections to CDN targets that failed or broke.
+    pub push_failures: IntCounter,
+    /// From a frame's arrival to its place in an encoded output picture, in seconds.
+    pub mix_added_latency: Histogram,
+    /// Pictures that mixes put out.
+    pub mix_frames: IntCounter,
+    /// Pictures that mixes should have put out and did not.
+    pub mix_skips: IntCounter,
+
+    auth: IntCounterVec,
+    disconnects: Vec<IntCounter>,
+    playback_drops: Fixed,
+    anomalies: Fixed,
+
+    publishers: IntGauge,
+    streams: IntGauge,
+    subscribers: IntGaugeVec,
+    near_misses: IntCounterVec,
+    push_targets: IntGaugeVec,
+    push_stalled: prometheus::Gauge,
+    mixes: IntGauge,
+    mix_inputs: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything, all label values included, so that a counter reads 0 before its first event.
+    pub fn new() -> Arc<Self> {
+        let r = Registry::new();
+        let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        let disconnects = counters(
+            &r,
+            "linkmic_ingest_disconnects_total",
+            "RTMP connections ended, by reason.",
+            "reason",
+        );
+        let auth = register(
+            &r,
+            IntCounterVec::new(
+                Opts::new(
+                    "linkmic_auth_decisions_total",
+                    "Requests to publish or play, by outcome: granted, or the reason of the refusal.",
+                ),
+                &["action", "outcome"],
+            ),
+        );
+        for action in ACTIONS {
+            for outcome in reasons.iter().copied().chain([GRANTED, OTHER]) {
+                auth.with_label_values(&[action, outcome]);
+            }
+        }
+        let subscribers = register(
+            &r,
+            IntGaugeVec::new(
+                Opts::new(
+                    "linkmic_relay_subscribers",
+                    "Readers attached now, by feed and class.",
+                ),
+                &["feed", "class"],
+            ),
+        );
+        for feed in FEEDS {
+            for class in CLASSES {
+                subscribers.with_label_values(&[feed, class]);
+            }
+        }
+        let build = gauges(
+            &r,
+            "linkmic_build_info",
+            "Always 1; the version is in the label.",
+            "version",
+            &[env!("CARGO_PKG_VERSION")],
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+
+        Arc::new(Self {
+            connections_open: gauge(
+                &r,
+                "linkmic_ingest_connections",
+                "RTMP connections open now.",
+            ),
+            connections_total: counter(
+                &r,
+                "linkmic_ingest_connections_total",
+                "RTMP connections accepted since start.",
+            ),
+            ingest_bytes: counter(
+                &r,
+                "linkmic_ingest_bytes_total",
+                "Media payload bytes received from publishers.",
+            ),
+            ingest_messages: counter(
+                &r,
+                "linkmic_ingest_messages_total",
+                "Media messages received from publishers.",
+            ),
+            playback_bytes: counter(
+                &r,
+                "linkmic_playback_bytes_total",
+                "Bytes written to players, framing included.",
+            ),
+            playback_messages: counter(
+                &r,
+                "linkmic_playback_messages_total",
+                "Media messages written to players.",
+            ),
+            lag: histogram(
+                &r,
+                "linkmic_playback_lag_seconds",
+                "Media time between a player and the newest message.",
+                &LAG_BUCKETS,
+            ),
+            push_bytes: counter(
+                &r,
+                "linkmic_push_bytes_total",
+                "Bytes written to CDN targets, framing included.",
+            ),
+            push_messages: counter(
+                &r,
+                "linkmic_push_messages_total",
+                "Media messages written to CDN targets.",
+            ),
+            push_dropped: counter(
+                &r,
+                "linkmic_push_dropped_messages_total",
+                "Media messages left out for CDN targets that were behind.",
+            ),
+            push_connects: counter(
+                &r,
+                "linkmic_push_connects_total",
+                "Connections to CDN targets begun.",
+            ),
+            push_failures: counter(
+                &r,
+                "linkmic_push_failures_total",
+                "Connections to CDN targets that failed or broke.",
+            ),
+            mix_added_latency: histogram(
+                &r,
+                "linkmic_mixer_added_latency_seconds",
+                "From a frame's arrival to its place in an encoded output picture.",
+                &MIX_LATENCY_BUCKETS,
+            ),
+            mix_frames: counter(
+                &r,
+                "linkmic_mixer_frames_total",
+                "Pictures that mixes put out.",
+            ),
+            mix_skips: counter(
+                &r,
+                "linkmic_mixer_skipped_frames_total",
+                "Pictures that mixes should have put out and did not.",
+            ),
+            auth,
+            disconnects: reasons
+                .iter()
+                .map(|code| disconnects.with_label_values(&[*code]))
+                .collect(),
+            playback_drops: Fixed::new(
+                &counters(
+                    &r,
+                    "linkmic_playback_dropped_messages_total",
+                    "Media messages that players did not get, by cause: skip (behind its budget), lost (fallen out of the ring).",
+                    "cause",
+                ),
+                &DROP_CAUSES,
+            ),
+            anomalies: Fixed::new(
+                &counters(
+                    &r,
+                    "linkmic_ingest_timestamp_anomalies_total",
+                    "Repaired jumps in publishers' timestamps, by direction.",
+                    "kind",
+                ),
+                &ANOMALIES,
+            ),
+            publishers: gauge(
+                &r,
+                "linkmic_relay_publishers",
+                "Names that are published now, by anchors or mixes.",
+            ),
+            streams: gauge(
+                &r,
+                "linkmic_relay_streams",
+                "Names with a publisher or a reader now.",
+            ),
+            subscribers,
+            near_misses: {
+                let vec = counters(
+                    &r,
+                    "linkmic_auth_near_misses_total",
+                    "URLs a little after their expiry, by what became of them: a sign of clocks apart.",
+                    "outcome",
+                );
+                for outcome in NEAR_MISSES {
+                    vec.with_label_values(&[outcome]);
+                }
+                vec
+            },
+            push_targets: gauges(
+                &r,
+                "linkmic_push_targets",
+                "CDN targets, by state.",
+                "state",
+                &PUSH_STATES,
+            ),
+            push_stalled: register(
+                &r,
+                prometheus::Gauge::new(
+                    "linkmic_push_last_progress_seconds",
+                    "Time since a CDN target last took bytes, the worst of those that have media to send; 0 without any.",
+                ),
+            ),
+            mixes: gauge(&r, "linkmic_mixer_mixes", "Mixes that exist now."),
+            mix_inputs: gauges(
+                &r,
+                "linkmic_mixer_inputs",
+                "Inputs of all mixes, by state.",
+                "state",
+                &MIX_INPUT_STATES,
+            ),
+            registry: r,
+        })
+    }
+
+    /// A request to `"publish"` or `"play"` was decided: `"granted"`, or the code of the [`Reason`] of the refusal.
+    pub fn auth(&self, action: &str, outcome: &str) {
+        let action = known(&ACTIONS, action).unwrap_or("play");
+        let outcome = match outcome {
+            GRANTED => GRANTED,
+            code => Reason::ALL
+                .iter()
+                .map(|reason| reason.code())
+                .find(|known| *known == code)
+                .unwrap_or(OTHER),
+        };
+        self.auth.with_label_values(&[action, outcome]).inc();
+    }
+
+    /// An RTMP connection ended.
+    pub fn disconnected(&self, reason: Reason) {
+        if let Some(at) = Reason::ALL.iter().position(|r| *r == reason) {
+            self.disconnects[at].inc();
+        }
+    }
+
+    /// `n` messages did not reach a player: `"skip"` (over its budget) or `"lost"` (fallen out of the ring).
+    pub fn playback_drops(&self, cause: &str, n: u64) {
+        self.playback_drops.get(cause).inc_by(n);
+    }
+
+    /// A publisher's timestamp jumped `"ahead"` or `"back"` and was repaired.
+    pub fn anomalies(&self, kind: &str) {
+        self.anomalies.get(kind).inc();
+    }
+
+    /// At scrape: names known to the relay, and how many of them are published.
+    pub fn set_streams(&self, streams: usize, publishers: usize) {
+        self.streams.set(count(streams));
+        self.publishers.set(count(publishers));
+    }
+
+    /// At scrape: readers of one feed (`"source"`, `"program"`) in one class (`"low_latency"`, `"viewer"`).
+    pub fn set_subscribers(&self, feed: &str, class: &str, n: usize) {
+        if let (Some(feed), Some(class)) = (known(&FEEDS, feed), known(&CLASSES, class)) {
+            self.subscribers
+                .with_label_values(&[feed, class])
+                .set(count(n));
+        }
+    }
+
+    /// At scrape: how many near misses there were since start, in and out of the tolerance.
+    pub fn set_near_misses(&self, forgiven: u64, refused: u64) {
+        for (outcome, total) in NEAR_MISSES.into_iter().zip([forgiven, refused]) {
+            let counter = self.near_misses.with_label_values(&[outcome]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    /// At scrape: targets per state (words of `push::State`), and the longest time without progress among those that
+    /// have media to send.
+    pub fn set_push(&self, by_state: &[(&str, usize)], stalled: std::time::Duration) {
+        set_states(&self.push_targets, &PUSH_STATES, by_state);
+        self.push_stalled.set(stalled.as_secs_f64());
+    }
+
+    /// At scrape: mixes, and their inputs per state (words of the mixer's input states).
+    pub fn set_mixes(&self, mixes: usize, inputs_by_state: &[(&str, usize)]) {
+        self.mixes.set(count(mixes));
+        set_states(&self.mix_inputs, &MIX_INPUT_STATES, inputs_by_state);
+    }
+
+    /// All series in the text format, for [`CONTENT_TYPE`].
+    pub fn encode(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing to memory does not fail; a family that the encoder refuses (none: a test encodes them all) costs
+        // itself and those after it, not the process.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        text
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Counters of one label whose values are known; the last is for whatever is not.
+struct Fixed(Vec<(&'static str, IntCounter)>);
+
+impl Fixed {
+    fn new(vec: &IntCounterVec, values: &[&'static str]) -> Self {
+        debug_assert!(values.last() == Some(&OTHER));
+        let resolve = |value: &&'static str| (*value, vec.with_label_values(&[*value]));
+        Self(values.iter().map(resolve).collect())
+    }
+
+    fn get(&self, value: &str) -> &IntCounter {
+        let found = self.0.iter().position(|(known, _)| *known == value);
+        &self.0[found.unwrap_or(self.0.len() - 1)].1
+    }
+}
+
+fn known(list: &[&'static str], value: &str) -> Option<&'static str> {
+    list.iter().copied().find(|known| *known == value)
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn set_states(vec: &IntGaugeVec, states: &[&'static str], by_state: &[(&str, usize)]) {
+    for state in states {
+        let n = by_state.iter().filter(|(word, _)| {
+            word == state || (*state == OTHER && known(states, word).is_none())
+        });
+        vec.with_label_values(&[*state])
+            .set(count(n.map(|(_, n)| n).sum()));
+    }
+}
+
+/// Names, labels and buckets are literals of this file, each used once; what `prometheus` could object to is a typing
+/// mistake, which the tests below would meet at once.
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> C {
+    let collector = collector.expect("metric names and labels are valid literals");
+    registry
+        .register(Box::new(collector.clone()))
+        .expect("each metric name is registered once");
+    collector
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
+    register(
+        registry,
+        IntCounterVec::new(Opts::new(name, help), &[label]),
+    )
+}
+
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[&str],
+) -> IntGaugeVec {
+    let vec = register(registry, IntGaugeVec::new(Opts::new(name, help), &[label]));
+    for value in values {
+        vec.with_label_values(&[*value]);
+    }
+    vec
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(opts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.encode()).unwrap()
+    }
+
+    /// Series names with labels, without values.
+    fn series(metrics: &Metrics) -> Vec<String> {
+        text(metrics)
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.rsplit_once(' ').unwrap().0.to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_reason_reads_zero_before_anything_happened() {
+        let text = text(&Metrics::new());
+        for reason in Reason::ALL {
+            let line = format!("linkmic_ingest_disconnects_total{{reason=\"{reason}\"}} 0\n");
+            assert!(text.contains(&line), "{line}");
+            let line =
+                format!("linkmic_auth_decisions_total{{action=\"play\",outcome=\"{reason}\"}} 0\n");
+            assert!(text.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_series_does_not_grow_whatever_is_reported() {
+        let metrics = Metrics::new();
+        let before = series(&metrics);
+        for n in 0..100 {
+            metrics.auth("publish", &format!("made up {n}"));
+            metrics.auth(&format!("made up {n}"), "granted");
+            metrics.playback_drops(&format!("made up {n}"), 1);
+            metrics.anomalies(&format!("made up {n}"));
+            metrics.set_subscribers("source", &format!("made up {n}"), 1);
+            metrics.set_push(&[("made up", n)], Duration::ZERO);
+            metrics.set_mixes(n, &[("made up", n)]);
+        }
+        assert_eq!(series(&metrics), before);
+    }
+
+    #[test]
+    fn what_is_counted_is_what_is_shown() {
+        let metrics = Metrics::new();
+        metrics.connections_open.set(3);
+        metrics.auth("publish", "granted");
+        metrics.auth("play", Reason::SignatureExpired.code());
+        metrics.disconnected(Reason::TooSlow);
+        metrics.playback_drops("skip", 7);
+        metrics.anomalies("back");
+        metrics.lag.observe(0.35);
+        metrics.set_streams(5, 2);
+        metrics.set_subscribers("source", "low_latency", 4);
+        metrics.set_near_misses(2, 5);
+        metrics.set_near_misses(2, 6);
+        metrics.set_push(&[("live", 2), ("backoff", 1)], Duration::from_millis(1_500));
+        metrics.set_mixes(1, &[("live", 3), ("unheard of", 1)]);
+        let text = text(&metrics);
+        for line in [
+            "linkmic_ingest_connections 3",
+            "linkmic_auth_decisions_total{action=\"publish\",outcome=\"granted\"} 1",
+            "linkmic_auth_decisions_total{action=\"play\",outcome=\"signature_expired\"} 1",
+            "linkmic_ingest_disconnects_total{reason=\"too_slow\"} 1",
+            "linkmic_playback_dropped_messages_total{cause=\"skip\"} 7",
+            "linkmic_ingest_timestamp_anomalies_total{kind=\"back\"} 1",
+            "linkmic_playback_lag_seconds_bucket{le=\"0.3\"} 0",
+            "linkmic_playback_lag_seconds_bucket{le=\"0.4\"} 1",
+            "linkmic_relay_streams 5",
+            "linkmic_relay_publishers 2",
+            "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 4",
+            "linkmic_auth_near_misses_total{outcome=\"forgiven\"} 2",
+            "linkmic_auth_near_misses_total{outcome=\"refused\"} 6",
+            "linkmic_push_targets{state=\"live\"} 2",
+            "linkmic_push_targets{state=\"waiting\"} 0",
+            "linkmic_push_last_progress_seconds 1.5",
+            "linkmic_mixer_inputs{state=\"live\"} 3",
+            "linkmic_mixer_inputs{state=\"other\"} 1",
+            concat!(
+                "linkmic_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_keep_to_the_pattern() {
+        for line in series(&Metrics::new()) {
+            let name = line.split('{').next().unwrap();
+            assert!(name.starts_with("linkmic_"), "{name}");
+            assert!(name.split('_').count() >= 3, "{name}");
+        }
+    }
+}
