@@ -1,0 +1,271 @@
+//! Decides, message by message, what one connection to a target gets. Pure.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::outbox::Outbox;
+use crate::media::{Kind, MediaTime, Message, Role, Slot};
+use crate::relay::{Budget, Item, Pace, Verdict};
+use crate::rtmp::{Framed, MEDIA_STREAM_ID};
+
+/// AMF0 string `@setDataFrame`: what a publisher says before metadata, so that servers keep it for those who join later.
+const SET_DATA_FRAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
+
+/// One connection's place in its feed.
+pub(super) struct Feeder {
+    budget: Budget,
+    pace: Pace,
+    /// Latest decode time that an earlier connection of the target handed out: this one begins after it.
+    resume_after: Option<MediaTime>,
+    /// Nothing was sent yet on this connection.
+    before_begin: bool,
+    /// The recorded GOP that it began with lies behind the live edge by design; it is judged once it has caught up.
+    catching_up_until: Option<Instant>,
+    /// The message stream as the target numbered it.
+    stream_id: u32,
+    newest: Option<MediaTime>,
+    /// Since the last [`Feeder::take_counts`].
+    messages: u64,
+    dropped: u64,
+}
+
+impl Feeder {
+    /// For a connection that may publish since `now`. `max_lag`: see [`super::Config::max_lag`].
+    pub(super) fn new(
+        stream_id: u32,
+        resume_after: Option<MediaTime>,
+        max_lag: Duration,
+        now: Instant,
+    ) -> Self {
+        Self {
+            budget: Budget {
+                max_lag,
+                // The connection's own watchdog is shorter and knows what the socket took.
+                stuck: Duration::MAX,
+            },
+            pace: Pace::waiting(now),
+            resume_after,
+            before_begin: true,
+            catching_up_until: Some(now + max_lag),
+            stream_id,
+            newest: resume_after,
+            messages: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Latest decode time handed out, on this connection or before.
+    pub(super) fn newest(&self) -> Option<MediaTime> {
+        self.newest
+    }
+
+    /// Messages handed out and left out since the last call.
+    pub(super) fn take_counts(&mut self) -> (u64, u64) {
+        (
+            std::mem::take(&mut self.messages),
+            std::mem::take(&mut self.dropped),
+        )
+    }
+
+    /// The ring moved the cursor over this many messages.
+    pub(super) fn lost(&mut self, messages: u64) {
+        self.dropped += messages;
+        if !self.before_begin {
+            self.pace.skipped();
+        }
+    }
+
+    /// Judges the next item; `head` is the time of the newest message of the feed.
+    pub(super) fn offer(&mut self, item: &Item, head: MediaTime, now: Instant, out: &mut Outbox) {
+        let message = item.message();
+        let seen = self.resume_after.is_some_and(|last| message.dts <= last);
+        if seen && !message.is_header() {
+            return;
+        }
+        if self.before_begin {
+            // Headers come with the place to begin, as that place needs them.
+            if item.headers().is_none() {
+                self.dropped += u64::from(!message.is_header());
+                return;
+            }
+        }
+        let lag = head.since(message.dts);
+        let lag = match self.catching_up_until {
+            Some(until) if now < until && lag > self.budget.max_lag => Duration::ZERO,
+            Some(_) => {
+                self.catching_up_until = None;
+                lag
+            }
+            None => lag,
+        };
+        let can_begin = item.headers().is_some();
+        match self.pace.judge(message, can_begin, lag, &self.budget, now) {
+            Verdict::Send if !self.before_begin => self.send(item, out),
+            Verdict::Resume => {
+                self.before_begin = false;
+                for header in item.headers().into_iter().flat_map(|set| set.iter()) {
+                    out.push(self.frame(header, message.dts));
+                    self.messages += 1;
+                }
+                self.send(item, out);
+            }
+            Verdict::Send | Verdict::Drop | Verdict::Evict => self.dropped += 1,
+        }
+    }
+
+    fn send(&mut self, item: &Item, out: &mut Outbox) {
+        let message = item.message();
+        let shared = self.stream_id == MEDIA_STREAM_ID && !is_metadata(message);
+        out.push(if shared {
+            item.rtmp().clone()
+        } else {
+            self.frame(message, message.dts)
+        });
+        self.messages += 1;
+        self.newest = self.newest.max(Some(message.dts));
+    }
+
+    /// A framing of this connection's own, around the same payload.
+    fn frame(&self, message: &Message, dts: MediaTime) -> Framed {
+        let payload = if is_metadata(message) {
+            set_data_frame(&message.payload)
+        } else {
+            message.payload.clone()
+        };
+        Framed::new(message.kind.type_id(), dts.wire(), self.stream_id, payload)
+    }
+}
+
+fn is_metadata(message: &Message) -> bool {
+    message.kind == Kind::Data
+        && matches!(message.role, Role::Header(slot) if slot.slot == Slot::Metadata)
+}
+
+fn set_data_frame(payload: &Bytes) -> Bytes {
+    let mut whole = BytesMut::with_capacity(SET_DATA_FRAME.len() + payload.len());
+    whole.extend_from_slice(SET_DATA_FRAME);
+    whole.extend_from_slice(payload);
+    whole.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::Headers;
+    use std::sync::Arc;
+
+    const KEY: &[u8] = &[0x17, 1, 0, 0, 0, 9];
+    const INTER: &[u8] = &[0x27, 1, 0, 0, 0, 9];
+    const VIDEO_HEADER: &[u8] = &[0x17, 0, 0, 0, 0, 1];
+    const METADATA: &[u8] = b"\x02\0\x0aonMetaData\x05";
+    const SOUND: &[u8] = &[0xaf, 1, 9];
+    const MAX_LAG: Duration = Duration::from_secs(3);
+
+    fn message(kind: Kind, dts: i64, payload: &'static [u8]) -> Arc<Message> {
+        Arc::new(Message::new(
+            kind,
+            MediaTime(dts),
+            Bytes::from_static(payload),
+        ))
+    }
+
+    fn headers() -> Arc<Headers> {
+        Arc::new(
+            Headers::default()
+                .with(&message(Kind::Video, 0, VIDEO_HEADER))
+                .with(&message(Kind::Data, 0, METADATA)),
+        )
+    }
+
+    fn video(dts: i64, key: bool) -> Item {
+        let payload = if key { KEY } else { INTER };
+        Item::new(message(Kind::Video, dts, payload), key.then(headers))
+    }
+
+    fn sound(dts: i64) -> Item {
+        Item::new(message(Kind::Audio, dts, SOUND), None)
+    }
+
+    /// Offers, and says how many messages came out of it.
+    fn offer(feeder: &mut Feeder, item: &Item, head: i64, now: Instant) -> u64 {
+        let mut out = Outbox::default();
+        feeder.offer(item, MediaTime(head), now, &mut out);
+        let (messages, _) = feeder.take_counts();
+        assert_eq!(out.is_empty(), messages == 0);
+        messages
+    }
+
+    #[test]
+    fn a_connection_begins_with_headers_and_a_key_frame() {
+        let now = Instant::now();
+        let mut feeder = Feeder::new(1, None, MAX_LAG, now);
+        assert_eq!(offer(&mut feeder, &sound(0), 0, now), 0);
+        assert_eq!(offer(&mut feeder, &video(40, false), 40, now), 0);
+        // Metadata, decoder configuration, key frame.
+        assert_eq!(offer(&mut feeder, &video(80, true), 80, now), 3);
+        assert_eq!(offer(&mut feeder, &sound(90), 90, now), 1);
+        assert_eq!(offer(&mut feeder, &video(120, false), 120, now), 1);
+        assert_eq!(feeder.newest(), Some(MediaTime(120)));
+    }
+
+    #[test]
+    fn a_reconnection_begins_at_a_key_frame_after_all_that_was_sent_before() {
+        let now = Instant::now();
+        let mut feeder = Feeder::new(1, Some(MediaTime(100)), MAX_LAG, now);
+        assert_eq!(offer(&mut feeder, &video(0, true), 200, now), 0);
+        assert_eq!(offer(&mut feeder, &video(100, true), 200, now), 0);
+        assert_eq!(offer(&mut feeder, &video(140, false), 200, now), 0);
+        assert_eq!(offer(&mut feeder, &video(180, true), 200, now), 3);
+        // Interleaved a little behind the picture, but heard before.
+        assert_eq!(offer(&mut feeder, &sound(99), 200, now), 0);
+        assert_eq!(offer(&mut feeder, &sound(101), 200, now), 1);
+    }
+
+    #[test]
+    fn a_long_recorded_group_of_pictures_is_not_lag() {
+        let now = Instant::now();
+        let mut feeder = Feeder::new(1, None, MAX_LAG, now);
+        // The newest key frame is 8 s behind the head: all of it goes out.
+        assert_eq!(offer(&mut feeder, &video(0, true), 8_000, now), 3);
+        for dts in (40..=8_000).step_by(40) {
+            assert_eq!(
+                offer(&mut feeder, &video(dts, false), 8_000, now),
+                1,
+                "{dts}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_that_falls_behind_continues_at_a_key_frame_in_time() {
+        let now = Instant::now();
+        let mut feeder = Feeder::new(1, None, MAX_LAG, now);
+        assert_eq!(offer(&mut feeder, &video(0, true), 0, now), 3);
+        let now = now + Duration::from_secs(10);
+        assert_eq!(offer(&mut feeder, &video(40, false), 3_041, now), 0);
+        assert_eq!(offer(&mut feeder, &video(80, false), 80, now), 0);
+        assert_eq!(offer(&mut feeder, &sound(80), 80, now), 1);
+        assert_eq!(offer(&mut feeder, &video(120, true), 120, now), 3);
+        feeder.lost(500);
+        assert_eq!(offer(&mut feeder, &video(20_000, false), 20_000, now), 0);
+        assert_eq!(offer(&mut feeder, &video(20_040, true), 20_040, now), 3);
+        let mut out = Outbox::default();
+        feeder.lost(5);
+        feeder.offer(&video(20_080, false), MediaTime(20_080), now, &mut out);
+        assert!(out.is_empty());
+        assert_eq!(feeder.take_counts(), (0, 6));
+    }
+
+    #[test]
+    fn metadata_is_sent_as_a_publisher_sends_it() {
+        let framed = |stream_id| {
+            let feeder = Feeder::new(stream_id, None, MAX_LAG, Instant::now());
+            feeder.frame(&message(Kind::Data, 0, METADATA), MediaTime(7))
+        };
+        assert_eq!(
+            framed(1).payload().as_ref(),
+            b"\x02\x00\x0d@setDataFrame\x02\0\x0aonMetaData\x05"
+        );
+    }
+}
