@@ -7,12 +7,13 @@
 //!
 //! Names are `linkmic_<room>_<thing>_<unit>[_total]`; seconds and bytes, as Prometheus wants them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::reason::Reason;
@@ -61,16 +62,6 @@ pub struct Metrics {
     pub playback_messages: IntCounter,
     /// How far players are behind the newest message, in seconds of media time.
     pub lag: Histogram,
-    /// Media bytes written to CDN targets, framing included.
-    pub push_bytes: IntCounter,
-    /// Media messages written to CDN targets.
-    pub push_messages: IntCounter,
-    /// Messages that were left out for a CDN target that was behind.
-    pub push_dropped: IntCounter,
-    /// Connections to CDN targets that were begun.
-    pub push_connects: IntCounter,
-    /// Connections to CDN targets that failed or broke.
-    pub push_failures: IntCounter,
     /// From a frame's arrival to its place in an encoded output picture, in seconds.
     pub mix_added_latency: Histogram,
     /// Pictures that mixes put out.
@@ -88,9 +79,30 @@ pub struct Metrics {
     subscribers: IntGaugeVec,
     near_misses: IntCounterVec,
     push_targets: IntGaugeVec,
-    push_stalled: prometheus::Gauge,
+    push_stalled: Gauge,
+    push_connects: IntCounter,
+    push_failures: IntCounter,
+    push_bytes: IntCounter,
+    push_messages: IntCounter,
+    push_dropped: IntCounter,
     mixes: IntGauge,
     mix_inputs: IntGaugeVec,
+    /// Held while counters are brought up to totals, so that two scrapes at a time do not both add the difference.
+    raising: Mutex<()>,
+}
+
+/// All CDN targets in numbers, as the push room tells them. Counters are totals since start.
+#[derive(Debug, Clone, Copy)]
+pub struct Push<'a> {
+    /// Targets per state.
+    pub by_state: &'a [(&'a str, usize)],
+    /// The longest time without progress among targets that have media to send.
+    pub stalled: Duration,
+    pub connects: u64,
+    pub failures: u64,
+    pub bytes: u64,
+    pub messages: u64,
+    pub dropped: u64,
 }
 
 impl Metrics {
@@ -276,7 +288,7 @@ impl Metrics {
             ),
             push_stalled: register(
                 &r,
-                prometheus::Gauge::new(
+                Gauge::new(
                     "linkmic_push_last_progress_seconds",
                     "Time since a CDN target last took bytes, the worst of those that have media to send; 0 without any.",
                 ),
@@ -289,6 +301,7 @@ impl Metrics {
                 "state",
                 &MIX_INPUT_STATES,
             ),
+            raising: Mutex::default(),
             registry: r,
         })
     }
@@ -341,23 +354,38 @@ impl Metrics {
 
     /// At scrape: how many near misses there were since start, in and out of the tolerance.
     pub fn set_near_misses(&self, forgiven: u64, refused: u64) {
-        for (outcome, total) in NEAR_MISSES.into_iter().zip([forgiven, refused]) {
-            let counter = self.near_misses.with_label_values(&[outcome]);
-            counter.inc_by(total.saturating_sub(counter.get()));
-        }
+        let counter = |outcome| self.near_misses.with_label_values(&[outcome]);
+        self.raise(&[
+            (&counter(NEAR_MISSES[0]), forgiven),
+            (&counter(NEAR_MISSES[1]), refused),
+        ]);
     }
 
-    /// At scrape: targets per state (words of `push::State`), and the longest time without progress among those that
-    /// have media to send.
-    pub fn set_push(&self, by_state: &[(&str, usize)], stalled: std::time::Duration) {
-        set_states(&self.push_targets, &PUSH_STATES, by_state);
-        self.push_stalled.set(stalled.as_secs_f64());
+    /// At scrape: CDN targets.
+    pub fn set_push(&self, push: &Push<'_>) {
+        set_states(&self.push_targets, &PUSH_STATES, push.by_state);
+        self.push_stalled.set(push.stalled.as_secs_f64());
+        self.raise(&[
+            (&self.push_connects, push.connects),
+            (&self.push_failures, push.failures),
+            (&self.push_bytes, push.bytes),
+            (&self.push_messages, push.messages),
+            (&self.push_dropped, push.dropped),
+        ]);
     }
 
     /// At scrape: mixes, and their inputs per state (words of the mixer's input states).
     pub fn set_mixes(&self, mixes: usize, inputs_by_state: &[(&str, usize)]) {
         self.mixes.set(count(mixes));
         set_states(&self.mix_inputs, &MIX_INPUT_STATES, inputs_by_state);
+    }
+
+    /// Brings counters up to totals that are counted elsewhere.
+    fn raise(&self, counters: &[(&IntCounter, u64)]) {
+        let _one_at_a_time = self.raising.lock().unwrap_or_else(|e| e.into_inner());
+        for (counter, total) in counters {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
     }
 
     /// All series in the text format, for [`CONTENT_TYPE`].
@@ -460,103 +488,4 @@ fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Hi
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn text(metrics: &Metrics) -> String {
-        String::from_utf8(metrics.encode()).unwrap()
-    }
-
-    /// Series names with labels, without values.
-    fn series(metrics: &Metrics) -> Vec<String> {
-        text(metrics)
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| line.rsplit_once(' ').unwrap().0.to_owned())
-            .collect()
-    }
-
-    #[test]
-    fn every_reason_reads_zero_before_anything_happened() {
-        let text = text(&Metrics::new());
-        for reason in Reason::ALL {
-            let line = format!("linkmic_ingest_disconnects_total{{reason=\"{reason}\"}} 0\n");
-            assert!(text.contains(&line), "{line}");
-            let line =
-                format!("linkmic_auth_decisions_total{{action=\"play\",outcome=\"{reason}\"}} 0\n");
-            assert!(text.contains(&line), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_number_of_series_does_not_grow_whatever_is_reported() {
-        let metrics = Metrics::new();
-        let before = series(&metrics);
-        for n in 0..100 {
-            metrics.auth("publish", &format!("made up {n}"));
-            metrics.auth(&format!("made up {n}"), "granted");
-            metrics.playback_drops(&format!("made up {n}"), 1);
-            metrics.anomalies(&format!("made up {n}"));
-            metrics.set_subscribers("source", &format!("made up {n}"), 1);
-            metrics.set_push(&[("made up", n)], Duration::ZERO);
-            metrics.set_mixes(n, &[("made up", n)]);
-        }
-        assert_eq!(series(&metrics), before);
-    }
-
-    #[test]
-    fn what_is_counted_is_what_is_shown() {
-        let metrics = Metrics::new();
-        metrics.connections_open.set(3);
-        metrics.auth("publish", "granted");
-        metrics.auth("play", Reason::SignatureExpired.code());
-        metrics.disconnected(Reason::TooSlow);
-        metrics.playback_drops("skip", 7);
-        metrics.anomalies("back");
-        metrics.lag.observe(0.35);
-        metrics.set_streams(5, 2);
-        metrics.set_subscribers("source", "low_latency", 4);
-        metrics.set_near_misses(2, 5);
-        metrics.set_near_misses(2, 6);
-        metrics.set_push(&[("live", 2), ("backoff", 1)], Duration::from_millis(1_500));
-        metrics.set_mixes(1, &[("live", 3), ("unheard of", 1)]);
-        let text = text(&metrics);
-        for line in [
-            "linkmic_ingest_connections 3",
-            "linkmic_auth_decisions_total{action=\"publish\",outcome=\"granted\"} 1",
-            "linkmic_auth_decisions_total{action=\"play\",outcome=\"signature_expired\"} 1",
-            "linkmic_ingest_disconnects_total{reason=\"too_slow\"} 1",
-            "linkmic_playback_dropped_messages_total{cause=\"skip\"} 7",
-            "linkmic_ingest_timestamp_anomalies_total{kind=\"back\"} 1",
-            "linkmic_playback_lag_seconds_bucket{le=\"0.3\"} 0",
-            "linkmic_playback_lag_seconds_bucket{le=\"0.4\"} 1",
-            "linkmic_relay_streams 5",
-            "linkmic_relay_publishers 2",
-            "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 4",
-            "linkmic_auth_near_misses_total{outcome=\"forgiven\"} 2",
-            "linkmic_auth_near_misses_total{outcome=\"refused\"} 6",
-            "linkmic_push_targets{state=\"live\"} 2",
-            "linkmic_push_targets{state=\"waiting\"} 0",
-            "linkmic_push_last_progress_seconds 1.5",
-            "linkmic_mixer_inputs{state=\"live\"} 3",
-            "linkmic_mixer_inputs{state=\"other\"} 1",
-            concat!(
-                "linkmic_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn names_keep_to_the_pattern() {
-        for line in series(&Metrics::new()) {
-            let name = line.split('{').next().unwrap();
-            assert!(name.starts_with("linkmic_"), "{name}");
-            assert!(name.split('_').count() >= 3, "{name}");
-        }
-    }
-}
+mod tests;

@@ -1,1 +1,100 @@
-//! (room api)
+//! The control plane over HTTP: streams, mixes, pushes, URLs, health and metrics.
+//!
+//! Owns paths, JSON forms, status codes and who may call. Refuses to decide anything about media: every request is a
+//! call on the handle of the room below, and every error a translation of that room's. The server puts a
+//! [`State`] together and serves [`control_router`] on the private listener and [`public_router`] on the public one,
+//! both through [`serve`]. Every endpoint is described, with an example answer, in docs/api.md.
+//!
+//! Times are RFC 3339 in UTC; durations are milliseconds in fields that end in `_ms` and texts like `12h` in requests.
+
+mod access;
+mod body;
+mod error;
+mod health;
+mod listener;
+mod mixes;
+mod pushes;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod urls;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+pub use error::Error;
+pub use health::Readiness;
+pub use listener::{Peer, serve};
+pub use mixes::{Made, MixError, Mixes, Pending};
+
+use crate::auth::{Policy, Secret};
+use crate::media::PerApp;
+use crate::metrics::Metrics;
+use crate::push::Pushes;
+use crate::relay::Relay;
+
+/// Largest request body. A mix of sixteen inputs has about 3 KB.
+const MAX_BODY_BYTES: usize = 256 << 10;
+
+/// What the endpoints call.
+pub struct State {
+    pub relay: Relay,
+    pub pushes: Pushes,
+    /// `None`: built without the mixer.
+    pub mixes: Option<Arc<dyn Mixes>>,
+    pub policy: Arc<Policy>,
+    pub metrics: Arc<Metrics>,
+    pub readiness: Readiness,
+    /// What `Authorization: Bearer` must say.
+    pub token: Secret,
+    /// Which applications exist here.
+    pub apps: PerApp<()>,
+    /// Scheme, host and port of signed URLs for which the request names none: `rtmp://live.example`.
+    pub base_url: String,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+/// Everything, for the private listener.
+pub fn control_router(state: State) -> Router {
+    let state = Arc::new(state);
+    Router::new()
+        .route("/api/v1/streams", get(streams::list))
+        .route(
+            "/api/v1/streams/{app}/{name}",
+            get(streams::get).delete(streams::delete),
+        )
+        .route("/api/v1/mixes", get(mixes::list))
+        .route(
+            "/api/v1/mixes/{id}",
+            get(mixes::get).put(mixes::put).delete(mixes::delete),
+        )
+        .route("/api/v1/pushes", get(pushes::list))
+        .route(
+            "/api/v1/pushes/{id}",
+            get(pushes::get).put(pushes::put).delete(pushes::delete),
+        )
+        .route("/api/v1/urls/sign", post(urls::sign))
+        .route("/api/v1/urls/verify", post(urls::verify))
+        .route("/metrics", get(health::metrics))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), access::check))
+        // Health is asked by machines without tokens, so it stands outside the check.
+        .merge(health::router(state.readiness.clone()))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(state)
+}
+
+/// Health only, for the public listener.
+pub fn public_router(readiness: Readiness) -> Router {
+    health::router(readiness).fallback(error::not_found)
+}

@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::status::{Record, presentable};
 use super::{Config, SignError};
 use crate::media::MediaTime;
+use crate::net;
 use crate::relay::{Read, Subscriber};
 use crate::rtmp::session::client::{self, Event, Session};
 use crate::rtmp::url::Target;
@@ -104,7 +105,7 @@ impl Connection {
         let socket = timeout(limit, dial(target, limit))
             .await
             .map_err(|_| Failure::ConnectTimeout(limit))??;
-        socket.set_nodelay(true)?;
+        net::tune(&socket)?;
         let raw = SockRef::from(&socket);
         raw.set_send_buffer_size(FIRST_SEND_BUFFER)?;
         // For a peer that vanished: our own watchdog sees one that is there and does not read.
@@ -192,11 +193,14 @@ impl Connection {
                 last_progress = Instant::now();
             }
             let writing = !self.outbox.is_empty();
-            let (interest, deadline) = if writing {
+            let (interest, deadline) = if !writing {
+                (Interest::READABLE, last_media + config.hold)
+            } else if self.outbox.control_bytes() < net::MAX_OUTBOX_BYTES {
                 let both = Interest::READABLE | Interest::WRITABLE;
                 (both, last_progress + config.stall)
             } else {
-                (Interest::READABLE, last_media + config.hold)
+                // It asks and does not read: no more questions until it has taken some answers.
+                (Interest::WRITABLE, last_progress + config.stall)
             };
             // Cancel safe: nothing is taken from the socket or the feed before an arm has won.
             tokio::select! {

@@ -20,8 +20,6 @@ pub(super) struct Feeder {
     resume_after: Option<MediaTime>,
     /// Nothing was sent yet on this connection.
     before_begin: bool,
-    /// The recorded GOP that it began with lies behind the live edge by design; it is judged once it has caught up.
-    catching_up_until: Option<Instant>,
     /// The message stream as the target numbered it.
     stream_id: u32,
     newest: Option<MediaTime>,
@@ -47,7 +45,6 @@ impl Feeder {
             pace: Pace::waiting(now),
             resume_after,
             before_begin: true,
-            catching_up_until: Some(now + max_lag),
             stream_id,
             newest: resume_after,
             messages: 0,
@@ -83,35 +80,33 @@ impl Feeder {
         if seen && !message.is_header() {
             return;
         }
+        let can_begin = item.headers().is_some();
         if self.before_begin {
             // Headers come with the place to begin, as that place needs them.
-            if item.headers().is_none() {
+            if !can_begin {
                 self.dropped += u64::from(!message.is_header());
                 return;
             }
+            self.before_begin = false;
+            // The recorded group of pictures lies behind the live edge by design; that is no lag.
+            self.pace = Pace::joining(now);
+            return self.begin(item, out);
         }
         let lag = head.since(message.dts);
-        let lag = match self.catching_up_until {
-            Some(until) if now < until && lag > self.budget.max_lag => Duration::ZERO,
-            Some(_) => {
-                self.catching_up_until = None;
-                lag
-            }
-            None => lag,
-        };
-        let can_begin = item.headers().is_some();
         match self.pace.judge(message, can_begin, lag, &self.budget, now) {
-            Verdict::Send if !self.before_begin => self.send(item, out),
-            Verdict::Resume => {
-                self.before_begin = false;
-                for header in item.headers().into_iter().flat_map(|set| set.iter()) {
-                    out.push(self.frame(header, message.dts));
-                    self.messages += 1;
-                }
-                self.send(item, out);
-            }
-            Verdict::Send | Verdict::Drop | Verdict::Evict => self.dropped += 1,
+            Verdict::Send => self.send(item, out),
+            Verdict::Resume => self.begin(item, out),
+            Verdict::Drop | Verdict::Evict => self.dropped += 1,
         }
+    }
+
+    /// A place to begin, with what a decoder needs before it.
+    fn begin(&mut self, item: &Item, out: &mut Outbox) {
+        for header in item.headers().into_iter().flat_map(|set| set.iter()) {
+            out.push(self.frame(header, item.message().dts));
+            self.messages += 1;
+        }
+        self.send(item, out);
     }
 
     fn send(&mut self, item: &Item, out: &mut Outbox) {
@@ -242,7 +237,8 @@ mod tests {
         let now = Instant::now();
         let mut feeder = Feeder::new(1, None, MAX_LAG, now);
         assert_eq!(offer(&mut feeder, &video(0, true), 0, now), 3);
-        let now = now + Duration::from_secs(10);
+        // It has caught up; from now on lag counts.
+        assert_eq!(offer(&mut feeder, &video(20, false), 20, now), 1);
         assert_eq!(offer(&mut feeder, &video(40, false), 3_041, now), 0);
         assert_eq!(offer(&mut feeder, &video(80, false), 80, now), 0);
         assert_eq!(offer(&mut feeder, &sound(80), 80, now), 1);

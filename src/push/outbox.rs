@@ -31,6 +31,8 @@ pub(super) struct Outbox {
     pieces: VecDeque<Piece>,
     /// Bytes of the first piece that the socket has taken already.
     taken: usize,
+    /// Control bytes among the pieces, whole pieces counted.
+    control: usize,
 }
 
 impl Outbox {
@@ -42,9 +44,15 @@ impl Outbox {
         self.pieces.push_back(Piece::Framed(framed));
     }
 
+    /// Control bytes that wait, media not counted.
+    pub(super) fn control_bytes(&self) -> usize {
+        self.control
+    }
+
     /// Control bytes. They follow whole messages and so never land inside one.
     pub(super) fn push_bytes(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
+            self.control += bytes.len();
             self.pieces.push_back(Piece::Bytes(bytes));
         }
     }
@@ -90,7 +98,9 @@ impl Outbox {
             }
             written -= left;
             self.taken = 0;
-            self.pieces.pop_front();
+            if let Some(Piece::Bytes(bytes)) = self.pieces.pop_front() {
+                self.control -= bytes.len();
+            }
         }
     }
 }
@@ -136,6 +146,7 @@ mod tests {
                 outbox.advance(taken);
             }
             assert_eq!(sent, expected, "step {step}");
+            assert_eq!(outbox.control_bytes(), 0);
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Who may call: whoever knows the token, and for metrics also whoever is on this machine.
+
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::{Error, Peer};
+
+/// Lets a request through, or answers 401.
+pub(super) async fn check(
+    State(state): State<Arc<super::State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.uri().path() == "/metrics" && is_local(&request) {
+        return next.run(request).await;
+    }
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| bearer(value.as_bytes()));
+    let message = match given {
+        Some(token) if state.token.matches(token) => return next.run(request).await,
+        Some(_) => "the token is not the one of this server",
+        None => "send the control token as Authorization: Bearer …",
+    };
+    Error::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+}
+
+/// The token of an `Authorization` header. The scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| token.trim_ascii())
+}
+
+/// Without an address (a router not served by [`super::serve`]) nobody is local.
+fn is_local(request: &Request) -> bool {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    peer.is_some_and(|ConnectInfo(Peer(address))| address.ip().to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_header_has_a_token() {
+        for (value, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Basic abc", None),
+            ("Bearer", None),
+            ("Bearerabc", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                bearer(value.as_bytes()),
+                token.map(str::as_bytes),
+                "{value}"
+            );
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Request bodies and path segments, with errors that name the field.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection};
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use super::{Error, MAX_BODY_BYTES};
+
+/// A body as it came, or why it did not.
+pub(super) type Body = Result<Bytes, BytesRejection>;
+/// Path parameters, or why they could not be read.
+pub(super) type Path<T> = Result<axum::extract::Path<T>, PathRejection>;
+
+/// The body's bytes.
+pub(super) fn bytes(body: Body) -> Result<Bytes, Error> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("body exceeds the limit of {MAX_BODY_BYTES} bytes"),
+        ),
+        _ => Error::new(StatusCode::BAD_REQUEST, "malformed", "body was cut short"),
+    })
+}
+
+/// The body as `T`. Whatever content type it claims: there is only JSON here, and many clients claim something else.
+pub(super) fn json<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
+    parse(&bytes(body)?)
+}
+
+/// JSON text as `T`, with the path of the field in the message when it does not fit.
+pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+    match Json::from_bytes(text) {
+        Ok(Json(value)) => Ok(value),
+        Err(rejection) => {
+            let text = rejection.body_text();
+            // The frame around the message is about Rust types; the rest, "path: what is wrong", is for the caller.
+            let detail = text
+                .split_once(": ")
+                .map_or(text.as_str(), |(_, rest)| rest);
+            Err(match rejection {
+                JsonRejection::JsonDataError(_) => Error::invalid(detail),
+                _ => Error::new(
+                    StatusCode::BAD_REQUEST,
+                    "malformed_json",
+                    format!("body is not JSON: {detail}"),
+                ),
+            })
+        }
+    }
+}
+
+/// The path's parameters.
+pub(super) fn path<T>(path: Path<T>) -> Result<T, Error> {
+    path.map(|axum::extract::Path(value)| value)
+        .map_err(|rejection| Error::invalid(rejection.body_text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // only parsed
+    struct Outer {
+        inputs: Vec<Inner>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // only parsed
+    struct Inner {
+        x: u32,
+    }
+
+    #[test]
+    fn mistakes_are_named_by_their_path() {
+        for (text, code, message) in [
+            (
+                r#"{"inputs": [{"x": 1}, {"x": "a"}]}"#,
+                "invalid",
+                "inputs[1].x: invalid type",
+            ),
+            (
+                r#"{"inputs": [{"x": 1, "y": 2}]}"#,
+                "invalid",
+                "inputs[0].y: unknown field `y`",
+            ),
+            (
+                r#"{"input": []}"#,
+                "invalid",
+                "input: unknown field `input`",
+            ),
+            (r#"{}"#, "invalid", "missing field `inputs`"),
+            (r#"{"inputs": ["#, "malformed_json", "body is not JSON: "),
+            ("", "malformed_json", "body is not JSON: "),
+            (
+                r#"{"inputs": []} x"#,
+                "malformed_json",
+                "body is not JSON: ",
+            ),
+        ] {
+            let error = parse::<Outer>(text.as_bytes()).unwrap_err();
+            assert_eq!(error.code, code, "{text}: {error:?}");
+            assert!(error.message.starts_with(message), "{text}: {error:?}");
+        }
+    }
+}

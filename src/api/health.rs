@@ -1,0 +1,118 @@
+//! Alive, ready, and in numbers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::{Error, error};
+use crate::media::{Class, Feed};
+use crate::metrics;
+
+/// Whether the server takes work: set once all listeners are open, taken back when it is going down. Shared by clones.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Not ready yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What `/readyz` says from now on.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+/// `/healthz` and `/readyz`.
+pub(super) fn router<S: Clone + Send + Sync + 'static>(readiness: Readiness) -> Router<S> {
+    let ready = move || {
+        let ready = readiness.is_ready();
+        async move {
+            if ready {
+                Ok(Json(Health { status: "ready" }))
+            } else {
+                Err(Error::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "not_ready",
+                    "the server is starting or going down",
+                ))
+            }
+        }
+    };
+    Router::new()
+        .route("/healthz", get(|| async { Json(Health { status: "ok" }) }))
+        .route("/readyz", get(ready))
+        .method_not_allowed_fallback(error::method_not_allowed)
+}
+
+/// `GET /metrics`: asks the rooms for what they know, then shows everything.
+pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl IntoResponse {
+    collect(&state);
+    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (content_type, state.metrics.encode())
+}
+
+fn collect(state: &super::State) {
+    let metrics = &state.metrics;
+    let streams = state.relay.streams();
+    let published = streams.iter().filter(|s| s.publisher.is_some()).count();
+    metrics.set_streams(streams.len(), published);
+    for feed in [Feed::Source, Feed::Program] {
+        let mut readers = [0, 0];
+        for stream in &streams {
+            let info = match feed {
+                Feed::Source => &stream.source,
+                Feed::Program => &stream.program,
+            };
+            readers[0] += info.low_latency;
+            readers[1] += info.viewers;
+        }
+        for (class, n) in [Class::LowLatency, Class::Viewer].into_iter().zip(readers) {
+            metrics.set_subscribers(feed.as_str(), class.as_str(), n);
+        }
+    }
+    let near = state.policy.near_misses();
+    metrics.set_near_misses(near.forgiven, near.refused);
+    let push = state.pushes.metrics();
+    metrics.set_push(&metrics::Push {
+        by_state: &push.by_state,
+        stalled: push.stalled,
+        connects: push.connects,
+        failures: push.failures,
+        bytes: push.bytes,
+        messages: push.messages,
+        dropped: push.dropped,
+    });
+    if let Some(mixes) = &state.mixes {
+        let mixes = mixes.list();
+        let mut by_state: Vec<(&str, usize)> = Vec::new();
+        for input in mixes
+            .iter()
+            .filter_map(|mix| mix["inputs"].as_array())
+            .flatten()
+        {
+            let word = input["state"].as_str().unwrap_or_default();
+            match by_state.iter_mut().find(|(known, _)| *known == word) {
+                Some((_, n)) => *n += 1,
+                None => by_state.push((word, 1)),
+            }
+        }
+        metrics.set_mixes(mixes.len(), &by_state);
+    }
+}

@@ -1,0 +1,179 @@
+//! Serves a router on a socket: knows who calls, and gives up on callers that fall silent.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+/// Connections per listener. Health checks and scrapers need a handful.
+const MAX_CONNECTIONS: usize = 256;
+/// A connection on which nothing moves for this long is closed. Longer than usual scrape intervals, so that these keep
+/// their connection.
+const SILENCE: Duration = Duration::from_secs(75);
+/// Pause after a failed accept (out of file descriptors): trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The caller's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, Guarded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
+        Peer(*stream.remote_addr())
+    }
+}
+
+/// Serves until `stop`, then lets requests in progress finish.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let guarded = Guarded {
+        listener,
+        room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+    };
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(guarded, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
+/// A listener with room for [`MAX_CONNECTIONS`]; more wait in the kernel's queue.
+pub(super) struct Guarded {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Guarded {
+    type Io = Impatient;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Impatient, SocketAddr) {
+        loop {
+            let room = self.room.clone().acquire_owned().await;
+            // The semaphore is never closed; without a permit there would merely be no limit.
+            let room = room.ok();
+            match self.listener.accept().await {
+                Ok((stream, address)) => return (Impatient::new(stream, room), address),
+                Err(error) => {
+                    tracing::warn!(%error, "HTTP connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends with an error when nothing is read or written for [`SILENCE`].
+pub(super) struct Impatient {
+    stream: TcpStream,
+    patience: Pin<Box<Sleep>>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Impatient {
+    fn new(stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            stream,
+            patience: Box::pin(tokio::time::sleep(SILENCE)),
+            _room: room,
+        }
+    }
+
+    /// Passes a result on; one that is still pending becomes an error when patience is over.
+    fn judge<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.patience.as_mut().reset(Instant::now() + SILENCE);
+            return result;
+        }
+        match self.patience.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.judge(result, cx)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(result, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.judge(result, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_falls_silent_is_dropped() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let _client = client.unwrap();
+        let mut server = Impatient::new(server.unwrap().0, None);
+        let began = Instant::now();
+        let error = server.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), SILENCE.as_secs());
+    }
+}

@@ -1,0 +1,141 @@
+//! What docs/api shows is what the server answers: the same keys with the same types.
+
+use std::path::Path;
+
+use super::*;
+
+/// An example from docs/api.
+fn example(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs/api")
+        .join(format!("{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path:?}: {e}"))
+}
+
+/// Where two values differ in shape; empty when they don't. Null stands for any type; an array is as its first item.
+fn differences(at: &str, shown: &Value, real: &Value) -> Vec<String> {
+    match (shown, real) {
+        (Value::Null, _) | (_, Value::Null) => Vec::new(),
+        (Value::Object(shown), Value::Object(real)) => {
+            let mut found = Vec::new();
+            for key in real.keys().filter(|key| !shown.contains_key(*key)) {
+                found.push(format!("{at}.{key} is not documented"));
+            }
+            for (key, value) in shown {
+                match real.get(key) {
+                    Some(real) => found.extend(differences(&format!("{at}.{key}"), value, real)),
+                    None => found.push(format!("{at}.{key} is documented and not there")),
+                }
+            }
+            found
+        }
+        (Value::Array(shown), Value::Array(real)) => match (shown.first(), real.first()) {
+            (Some(shown), Some(real)) => differences(&format!("{at}[0]"), shown, real),
+            _ => vec![format!("{at} needs an item to compare")],
+        },
+        (Value::Bool(_), Value::Bool(_))
+        | (Value::Number(_), Value::Number(_))
+        | (Value::String(_), Value::String(_)) => Vec::new(),
+        _ => vec![format!("{at} is {real}, documented is {shown}")],
+    }
+}
+
+fn is_as_documented(name: &str, real: &Value) {
+    let found = differences(name, &example(name), real);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_comparison_sees_what_is_missing_extra_or_of_another_type() {
+    let shown = json!({"a": 1, "b": [{"c": "x"}], "d": null});
+    assert!(differences("", &shown, &json!({"a": 2, "b": [{"c": "y"}], "d": 5})).is_empty());
+    for real in [
+        json!({"a": 2, "b": [{"c": "y"}]}),
+        json!({"a": 2, "b": [{"c": "y"}], "d": null, "e": 1}),
+        json!({"a": "2", "b": [{"c": "y"}], "d": null}),
+        json!({"a": 2, "b": [{"c": 1}], "d": null}),
+        json!({"a": 2, "b": [], "d": null}),
+    ] {
+        assert!(!differences("", &shown, &real).is_empty(), "{real}");
+    }
+}
+
+#[tokio::test]
+async fn streams_answer_as_documented() {
+    let (house, client) = open(None).await;
+    let _publisher = anchor(&house.relay);
+    let listed = client.call("GET", "/api/v1/streams", "").await.json();
+    is_as_documented("streams", &listed);
+    let path = "/api/v1/streams/live/8888_streamA";
+    let shown = client.call("GET", path, "").await.json();
+    is_as_documented("stream", &shown);
+    assert_eq!(shown["publisher"]["video"]["codec"], "h264");
+    let deleted = client.call("DELETE", path, "").await.json();
+    is_as_documented("stream_delete", &deleted);
+}
+
+#[tokio::test]
+async fn pushes_answer_as_documented() {
+    let (house, client) = open(None).await;
+    let _publisher = anchor(&house.relay);
+    let path = "/api/v1/pushes/cdn-a";
+    // Nobody listens at port 1 of this machine, so there is an error to show.
+    let body = json!({
+        "app": "live", "stream": "8888_streamA", "feed": "program",
+        "url": "rtmp://127.0.0.1:1/live/8888_streamA?k=v",
+        "sign": {"key": "main", "expires_in": "12h"}
+    })
+    .to_string();
+    let created = client.call("PUT", path, &body).await;
+    assert_eq!(created.status, 201);
+    is_as_documented("push", &created.json());
+    assert_eq!(client.call("PUT", path, &body).await.status, 200);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let shown = client.call("GET", path, "").await.json();
+        is_as_documented("push", &shown);
+        if shown["state"] == "backoff" {
+            assert!(shown["last_error"].is_string() && shown["retry_in_ms"].is_number());
+            assert_eq!(shown["url"], "rtmp://127.0.0.1:1/live/8888_streamA?***");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{shown}");
+    }
+    let listed = client.call("GET", "/api/v1/pushes", "").await.json();
+    is_as_documented("pushes", &listed);
+    let deleted = client.call("DELETE", path, "").await;
+    assert_eq!(deleted.status, 200);
+    is_as_documented("push_delete", &deleted.json());
+    assert_eq!(deleted.json()["state"], "ended");
+    for method in ["GET", "DELETE"] {
+        is_error(&client.call(method, path, "").await, 404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn urls_answer_as_documented() {
+    let (_house, client) = open(None).await;
+    let body =
+        json!({"action": "peer", "app": "live", "stream": "8888_streamA", "expires_in": "12h"});
+    let signed = client.post("/api/v1/urls/sign", &body).await.json();
+    is_as_documented("urls_sign", &signed);
+    for url in [&signed["url"], &json!("rtmp://h/live/a")] {
+        let verified = client
+            .post("/api/v1/urls/verify", &json!({"url": url}))
+            .await;
+        is_as_documented("urls_verify", &verified.json());
+    }
+}
+
+#[tokio::test]
+async fn health_and_errors_answer_as_documented() {
+    let (house, client) = open(None).await;
+    house.readiness.set(true);
+    let alive = client.call("GET", "/healthz", "").await.json();
+    is_as_documented("healthz", &alive);
+    let ready = client.call("GET", "/readyz", "").await.json();
+    is_as_documented("readyz", &ready);
+    let error = client.call("GET", "/nothing", "").await.json();
+    is_as_documented("error", &error);
+}

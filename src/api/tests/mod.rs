@@ -1,0 +1,468 @@
+//! The API over real HTTP, and every answer against the examples in docs/api.
+
+mod client;
+mod examples;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, StatusCode};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use self::client::{Answer, Client};
+use super::*;
+use crate::auth::{self, Key, KeyId};
+use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
+use crate::push::{self, SignError, Signer};
+use crate::reason::Reason;
+use crate::relay::{Origin, Publisher};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const PUSH_KEY: &str = "f3313e36c611150119f5d04ff1225b3e";
+const PLAY_KEY: &str = "69e0daf7234b01f257a7adb9f807ae9f";
+
+struct NoKeys;
+
+impl Signer for NoKeys {
+    fn sign(&self, id: &str, _: &str, _: Duration) -> Result<String, SignError> {
+        match id {
+            "main" => Ok("txSecret=0&txTime=0".into()),
+            _ => Err(SignError(format!("no key has the id {id:?}"))),
+        }
+    }
+}
+
+/// Remembers scenes as they came, and refuses those that say so.
+#[derive(Default)]
+struct Scenes(Mutex<Vec<(String, Value)>>);
+
+impl Mixes for Scenes {
+    fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
+        Box::pin(async move {
+            let scene: Value = body::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            match scene["fail"].as_str() {
+                Some("conflict") => return Err(MixError::Conflict("output: is taken".into())),
+                Some("unavailable") => return Err(MixError::Unavailable("no encoder".into())),
+                _ => {}
+            }
+            let mut all = self.0.lock().unwrap();
+            let made = match all.iter().find(|(known, _)| known == id) {
+                None => Made::Created,
+                Some((_, old)) if *old == scene => Made::Unchanged,
+                Some(_) => Made::Changed,
+            };
+            all.retain(|(known, _)| known != id);
+            all.push((id.to_owned(), scene.clone()));
+            Ok((made, scene))
+        })
+    }
+
+    fn get(&self, id: &str) -> Option<Value> {
+        let all = self.0.lock().unwrap();
+        let found = all.iter().find(|(known, _)| known == id);
+        found.map(|(_, scene)| scene.clone())
+    }
+
+    fn list(&self) -> Vec<Value> {
+        let all = self.0.lock().unwrap();
+        all.iter().map(|(_, scene)| scene.clone()).collect()
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
+        let found = self.get(id);
+        Box::pin(async move {
+            found.ok_or_else(|| MixError::NotFound(format!("no mix has the id {id:?}")))?;
+            Ok(json!({"id": id, "state": "ending"}))
+        })
+    }
+}
+
+struct House {
+    relay: Relay,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    router: Router,
+}
+
+fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
+    let key = |id, secret| Key {
+        id: KeyId::new(id),
+        secret: Secret::new(secret),
+        valid_for: Duration::ZERO,
+    };
+    let relay = Relay::new(crate::relay::Config::default());
+    let metrics = Metrics::new();
+    let readiness = Readiness::new();
+    let state = State {
+        relay: relay.clone(),
+        pushes: Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys)),
+        mixes,
+        policy: Arc::new(Policy::new(auth::Config {
+            push_keys: vec![key("main", PUSH_KEY)],
+            play_keys: vec![key("viewers", PLAY_KEY)],
+            ..auth::Config::default()
+        })),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        token: Secret::new(TOKEN),
+        apps: PerApp {
+            named: [("live".to_owned(), ())].into(),
+            others: None,
+        },
+        base_url: "rtmp://live.example".to_owned(),
+    };
+    House {
+        relay,
+        readiness,
+        metrics,
+        router: control_router(state),
+    }
+}
+
+/// A house with a listener, and a client that knows the token.
+async fn open(mixes: Option<Arc<dyn Mixes>>) -> (House, Client) {
+    let house = house(mixes);
+    let client = Client::new(listen(house.router.clone()).await, Some(TOKEN));
+    (house, client)
+}
+
+async fn listen(router: Router) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, router, CancellationToken::new()));
+    address
+}
+
+fn key() -> StreamKey {
+    StreamKey::new("live", "8888_streamA").unwrap()
+}
+
+fn anchor(relay: &Relay) -> Publisher {
+    let origin = Origin::Anchor {
+        address: ([203, 0, 113, 7], 50_412).into(),
+        key_id: Some("main".into()),
+    };
+    let publisher = relay.publish(&key(), origin).unwrap();
+    for (kind, payload) in [
+        (Kind::Video, &[0x17, 0, 0, 0, 0, 1][..]),
+        (Kind::Audio, &[0xaf, 0, 0x11, 0x90]),
+        (Kind::Video, &[0x17, 1, 0, 0, 0, 1]),
+    ] {
+        let message = Message::new(kind, MediaTime(0), Bytes::copy_from_slice(payload));
+        publisher.publish(message, Instant::now());
+    }
+    publisher
+}
+
+fn is_error(answer: &Answer, status: u16, code: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    let body = answer.json();
+    assert_eq!(body["code"], code, "{answer:?}");
+    assert!(!body["message"].as_str().unwrap().is_empty());
+    assert_eq!(body.as_object().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn without_the_token_nothing_is_told() {
+    let (_house, client) = open(None).await;
+    for given in [None, Some(""), Some("wrong"), Some(&TOKEN[..31])] {
+        let stranger = Client::new(client.address, given);
+        for (method, path) in [
+            ("GET", "/api/v1/streams"),
+            ("GET", "/api/v1/nothing"),
+            ("PUT", "/api/v1/pushes/a"),
+            ("DELETE", "/api/v1/streams/live/a"),
+            ("POST", "/api/v1/urls/sign"),
+        ] {
+            let answer = stranger.call(method, path, "{}").await;
+            is_error(&answer, 401, "unauthorized");
+            assert_eq!(
+                answer.header("www-authenticate"),
+                Some("Bearer realm=\"linkmic\"")
+            );
+        }
+        assert_eq!(stranger.call("GET", "/healthz", "").await.status, 200);
+    }
+    assert_eq!(client.call("GET", "/api/v1/streams", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_are_open_on_this_machine_only() {
+    let (house, client) = open(None).await;
+    let stranger = Client::new(client.address, None);
+    let answer = stranger.call("GET", "/metrics", "").await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain")
+    );
+
+    // From another machine, and where the address is not known.
+    let ask = |peer: Option<[u8; 4]>, token: Option<&str>| {
+        let mut request = Request::get("/metrics").body(Body::empty()).unwrap();
+        if let Some(ip) = peer {
+            let peer = Peer((ip, 4_000).into());
+            request.extensions_mut().insert(ConnectInfo(peer));
+        }
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        house.router.clone().oneshot(request)
+    };
+    for peer in [Some([203, 0, 113, 9]), Some([10, 0, 0, 1]), None] {
+        let status = ask(peer, None).await.unwrap().status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{peer:?}");
+        let status = ask(peer, Some(TOKEN)).await.unwrap().status();
+        assert_eq!(status, StatusCode::OK, "{peer:?}");
+    }
+    let status = ask(Some([127, 0, 0, 1]), None).await.unwrap().status();
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn metrics_tell_what_the_rooms_know() {
+    let (house, client) = open(Some(Arc::new(Scenes::default()))).await;
+    let _publisher = anchor(&house.relay);
+    let _peer = house
+        .relay
+        .subscribe(&key(), Feed::Source, Class::LowLatency);
+    let _viewers = [(); 2].map(|()| house.relay.subscribe(&key(), Feed::Program, Class::Viewer));
+    house.metrics.connections_open.set(4);
+    let scene = r#"{"inputs": [{"state": "live"}, {"state": "waiting"}, {"state": "live"}]}"#;
+    client.call("PUT", "/api/v1/mixes/m", scene).await;
+    let text = client.call("GET", "/metrics", "").await.body;
+    for line in [
+        "linkmic_relay_publishers 1",
+        "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 1",
+        "linkmic_relay_subscribers{class=\"viewer\",feed=\"program\"} 2",
+        "linkmic_ingest_connections 4",
+        "linkmic_mixer_mixes 1",
+        "linkmic_mixer_inputs{state=\"live\"} 2",
+        "linkmic_mixer_inputs{state=\"waiting\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_follows_the_flag_on_both_listeners() {
+    let (house, client) = open(None).await;
+    let public = Client::new(listen(public_router(house.readiness.clone())).await, None);
+    for asked in [&client, &public] {
+        is_error(&asked.call("GET", "/readyz", "").await, 503, "not_ready");
+        assert_eq!(asked.call("GET", "/healthz", "").await.status, 200);
+    }
+    house.readiness.set(true);
+    for asked in [&client, &public] {
+        assert_eq!(asked.call("GET", "/readyz", "").await.status, 200);
+        let answer = asked.call("POST", "/healthz", "").await;
+        is_error(&answer, 405, "method_not_allowed");
+    }
+    for path in ["/api/v1/streams", "/metrics", "/"] {
+        is_error(&public.call("GET", path, "").await, 404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_answered_in_json() {
+    let (_house, client) = open(None).await;
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v1/nothing",
+        "/api/v2/streams",
+        "/api/v1/streams/live",
+    ] {
+        is_error(&client.call("GET", path, "").await, 404, "not_found");
+    }
+    for (method, path) in [
+        ("POST", "/api/v1/streams"),
+        ("PATCH", "/api/v1/pushes/a"),
+        ("GET", "/api/v1/urls/sign"),
+        ("PUT", "/api/v1/streams/live/a"),
+    ] {
+        let answer = client.call(method, path, "{}").await;
+        is_error(&answer, 405, "method_not_allowed");
+        assert!(answer.header("allow").is_some(), "{answer:?}");
+    }
+    is_error(
+        &client.call("GET", "/api/v1/streams/live/%ff", "").await,
+        400,
+        "invalid",
+    );
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_with_the_field() {
+    let (_house, client) = open(None).await;
+    let target = "/api/v1/pushes/a";
+    for (body, code, message) in [
+        ("", "malformed_json", "body is not JSON"),
+        ("{\"app\": ", "malformed_json", "body is not JSON"),
+        ("[]", "invalid", "invalid"),
+        (r#"{"app": 5}"#, "invalid", "app: invalid type"),
+        (r#"{"apps": 5}"#, "invalid", "apps: unknown field"),
+        (r#"{"app": "live"}"#, "invalid", "missing field"),
+        (
+            r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "sign": {"key": "k", "expires_in": "soon"}}"#,
+            "invalid",
+            "sign.expires_in: ",
+        ),
+        (
+            r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "role": "backup"}"#,
+            "invalid",
+            "role: primary and backup targets are not supported yet",
+        ),
+        (
+            r#"{"app": "other", "stream": "a", "url": "rtmp://h/a/b"}"#,
+            "invalid",
+            "app: no application \"other\" is configured",
+        ),
+    ] {
+        let answer = client.call("PUT", target, body).await;
+        is_error(&answer, 400, code);
+        let text = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(text.contains(message), "{body}: {text}");
+    }
+    let long = format!("{{\"app\": \"{}\"}}", "a".repeat(MAX_BODY_BYTES));
+    is_error(&client.call("PUT", target, &long).await, 413, "too_large");
+    let listed = client.call("GET", "/api/v1/pushes", "").await.json();
+    assert_eq!(listed, json!({"pushes": []}));
+}
+
+#[tokio::test]
+async fn a_publisher_is_dropped_on_request() {
+    let (house, client) = open(None).await;
+    let path = "/api/v1/streams/live/8888_streamA";
+    for method in ["GET", "DELETE"] {
+        is_error(&client.call(method, path, "").await, 404, "not_found");
+    }
+    let publisher = anchor(&house.relay);
+    assert_eq!(client.call("DELETE", path, "").await.status, 202);
+    publisher.evicted().await;
+    publisher.finish(Reason::Dropped);
+    is_error(&client.call("DELETE", path, "").await, 404, "not_found");
+
+    // A mix is not a publisher to be dropped.
+    let origin = Origin::Mix { id: "m".into() };
+    let _mix = house.relay.publish(&key(), origin).unwrap();
+    is_error(&client.call("DELETE", path, "").await, 409, "conflict");
+    let shown = client.call("GET", path, "").await.json();
+    assert_eq!(shown["publisher"]["mix"], "m");
+}
+
+#[tokio::test]
+async fn mixes_are_translated_both_ways() {
+    let (_house, client) = open(Some(Arc::new(Scenes::default()))).await;
+    let path = "/api/v1/mixes/m";
+    is_error(&client.call("GET", path, "").await, 404, "not_found");
+    is_error(&client.call("DELETE", path, "").await, 404, "not_found");
+    for (body, status) in [
+        (r#"{"a": 1}"#, 201),
+        (r#"{"a": 1}"#, 200),
+        (r#"{"a": 2}"#, 200),
+    ] {
+        assert_eq!(
+            client.call("PUT", path, body).await.status,
+            status,
+            "{body}"
+        );
+    }
+    for (body, status, code) in [
+        ("{", 400, "invalid"),
+        (r#"{"fail": "conflict"}"#, 409, "conflict"),
+        (r#"{"fail": "unavailable"}"#, 503, "unavailable"),
+    ] {
+        is_error(&client.call("PUT", path, body).await, status, code);
+    }
+    assert_eq!(client.call("GET", path, "").await.json(), json!({"a": 2}));
+    let listed = client.call("GET", "/api/v1/mixes", "").await.json();
+    assert_eq!(listed, json!({"mixes": [{"a": 2}]}));
+    let answer = client.call("DELETE", path, "").await;
+    assert_eq!(
+        (answer.status, answer.json()["state"].as_str()),
+        (202, Some("ending"))
+    );
+}
+
+#[tokio::test]
+async fn without_the_mixer_mixes_are_not_implemented() {
+    let (_house, client) = open(None).await;
+    for (method, path) in [
+        ("GET", "/api/v1/mixes"),
+        ("GET", "/api/v1/mixes/m"),
+        ("PUT", "/api/v1/mixes/m"),
+        ("DELETE", "/api/v1/mixes/m"),
+    ] {
+        let answer = client.call(method, path, "{}").await;
+        is_error(&answer, 501, "mixer_not_built");
+    }
+}
+
+#[tokio::test]
+async fn a_signed_url_is_one_that_verifies() {
+    let (_house, client) = open(None).await;
+    for (action, publishes, feed) in [
+        // Without peer keys the push key opens both.
+        ("push", true, json!("source")),
+        ("peer", true, json!("source")),
+        ("view", false, json!("program")),
+    ] {
+        let body =
+            json!({"action": action, "app": "live", "stream": "8888_streamA", "expires_in": "12h"});
+        let signed = client.post("/api/v1/urls/sign", &body).await.json();
+        let url = signed["url"].as_str().unwrap();
+        assert!(url.starts_with("rtmp://live.example/live/8888_streamA?txSecret="));
+        let verified = client
+            .post("/api/v1/urls/verify", &json!({"url": url}))
+            .await
+            .json();
+        assert_eq!(verified["publish"]["granted"], publishes, "{action}");
+        assert_eq!(verified["play"]["feed"], feed, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn urls_that_cannot_be_signed_or_read_are_refused_with_the_field() {
+    let (_house, client) = open(None).await;
+    let good = json!({"action": "push", "app": "live", "stream": "a", "expires_in": "12h"});
+    for (field, value, message) in [
+        ("action", json!("steal"), "action: unknown variant"),
+        ("app", json!("other"), "app: no application"),
+        ("app", json!("li ve"), "app: "),
+        ("stream", json!("a b"), "stream: "),
+        ("expires_in", json!("0s"), "expires_in: "),
+        ("expires_in", json!(12), "expires_in: invalid type"),
+        ("key", json!("nobody"), "key: no push key has the id"),
+        ("base", json!("http://h"), "base: "),
+        ("base", json!("rtmp://h/more"), "base: has more than"),
+        ("base", json!("rtmp://h?k=v"), "base: "),
+        ("more", json!(1), "more: unknown field"),
+    ] {
+        let mut body = good.clone();
+        body[field] = value;
+        let answer = client.post("/api/v1/urls/sign", &body).await;
+        is_error(&answer, 400, "invalid");
+        let text = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(text.starts_with(message), "{field}: {text}");
+    }
+    for url in ["", "http://h/live/a", "rtmp://h/live", "rtmp://h/li%20ve/a"] {
+        let answer = client
+            .post("/api/v1/urls/verify", &json!({"url": url}))
+            .await;
+        is_error(&answer, 400, "invalid");
+    }
+    let unknown = json!({"url": "rtmp://h/other/a"});
+    let answer = client.post("/api/v1/urls/verify", &unknown).await.json();
+    assert_eq!(answer["publish"]["reason"], "unknown_app");
+}

@@ -1,0 +1,196 @@
+//! `/api/v1/urls`: signing URLs and explaining them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::body::{self, Body};
+use crate::auth::{Action, Grant, Purpose, Refusal, Request};
+use crate::media::StreamKey;
+use crate::reason::Reason;
+use crate::rtmp::url::Target;
+
+/// A URL that is good for longer than this is a URL without a signature.
+const MAX_VALIDITY: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sign {
+    action: Purposes,
+    app: String,
+    stream: String,
+    #[serde(with = "humantime_serde")]
+    expires_in: Duration,
+    key: Option<String>,
+    base: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Purposes {
+    Push,
+    Peer,
+    View,
+}
+
+#[derive(Serialize)]
+pub(super) struct Signed {
+    url: String,
+    /// `null` when a plain URL does.
+    query: Option<String>,
+    expires_at: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verify {
+    url: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Verified {
+    app: String,
+    stream: String,
+    publish: Verdict,
+    play: Verdict,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    granted: bool,
+    feed: Option<&'static str>,
+    class: Option<&'static str>,
+    key: Option<String>,
+    reason: Option<&'static str>,
+    message: String,
+}
+
+/// `POST /api/v1/urls/sign`
+pub(super) async fn sign(
+    State(state): State<Arc<super::State>>,
+    body: Body,
+) -> Result<Json<Signed>, Error> {
+    let request: Sign = body::json(body)?;
+    check_app(&state, &request.app)?;
+    let key = stream_key(&request.app, &request.stream)?;
+    if request.expires_in < Duration::from_secs(1) || request.expires_in > MAX_VALIDITY {
+        return Err(Error::invalid(
+            "expires_in: is outside one second to ten years",
+        ));
+    }
+    let base = request.base.as_deref().unwrap_or(&state.base_url);
+    let base = base.trim_end_matches('/');
+    let plain = format!("{base}/{}/{}", key.app(), key.stream());
+    // The base is the operator's text; what it is good for shows when the whole is parsed.
+    let parsed = Target::parse(&plain).map_err(|e| Error::invalid(format!("base: {e}")))?;
+    if parsed.app != key.app() || !parsed.query.is_empty() {
+        return Err(Error::invalid(
+            "base: has more than scheme, host and port; expected rtmp://host[:port]",
+        ));
+    }
+    let purpose = match request.action {
+        Purposes::Push => Purpose::Push,
+        Purposes::Peer => Purpose::Peer,
+        Purposes::View => Purpose::View,
+    };
+    let expires_at = SystemTime::now() + request.expires_in;
+    let query = state
+        .policy
+        .signed_query(purpose, &key, expires_at, request.key.as_deref())
+        .map_err(|e| Error::invalid(format!("key: {e}")))?;
+    Ok(Json(Signed {
+        url: match &query {
+            Some(query) => format!("{plain}?{query}"),
+            None => plain,
+        },
+        query,
+        expires_at: humantime::format_rfc3339_seconds(expires_at).to_string(),
+    }))
+}
+
+/// `POST /api/v1/urls/verify`: what a client with this URL would hear, as publisher and as player.
+pub(super) async fn verify(
+    State(state): State<Arc<super::State>>,
+    body: Body,
+) -> Result<Json<Verified>, Error> {
+    let request: Verify = body::json(body)?;
+    let target = Target::parse(&request.url).map_err(|e| Error::invalid(format!("url: {e}")))?;
+    let key = StreamKey::new(&target.app, &target.name)
+        .map_err(|e| Error::invalid(format!("url: {e}")))?;
+    let decide = |action| match state.apps.find(key.app()) {
+        Some(()) => state.policy.decide(&Request {
+            action,
+            key: &key,
+            query: &target.query,
+            peer: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            now: SystemTime::now(),
+        }),
+        None => Err(Refusal::new(
+            Reason::UnknownApp,
+            format!("no application {:?} is configured", key.app()),
+        )),
+    };
+    Ok(Json(Verified {
+        app: key.app().to_owned(),
+        stream: key.stream().to_owned(),
+        publish: decide(Action::Publish).into(),
+        play: decide(Action::Play).into(),
+    }))
+}
+
+/// Refuses applications that are not configured: such a request waits for something that cannot come.
+pub(super) fn check_app(state: &super::State, app: &str) -> Result<(), Error> {
+    match state.apps.find(app) {
+        Some(()) => Ok(()),
+        // An invalid name gets its own sentence from whoever parses it.
+        None if StreamKey::new(app, "x").is_err() => Ok(()),
+        None => Err(Error::invalid(format!(
+            "app: no application {app:?} is configured"
+        ))),
+    }
+}
+
+fn stream_key(app: &str, stream: &str) -> Result<StreamKey, Error> {
+    StreamKey::new(app, stream).map_err(|e| {
+        let field = if StreamKey::new(app, "x").is_err() {
+            "app"
+        } else {
+            "stream"
+        };
+        Error::invalid(format!("{field}: {e}"))
+    })
+}
+
+impl From<Result<Grant, Refusal>> for Verdict {
+    fn from(decision: Result<Grant, Refusal>) -> Self {
+        match decision {
+            Ok(grant) => {
+                let (feed, class) = match grant {
+                    Grant::Play { feed, class, .. } => (Some(feed.as_str()), Some(class.as_str())),
+                    Grant::Publish { .. } => (None, None),
+                };
+                Self {
+                    granted: true,
+                    feed,
+                    class,
+                    key: grant.key().map(|key| key.as_str().to_owned()),
+                    reason: None,
+                    message: grant.to_string(),
+                }
+            }
+            Err(refusal) => Self {
+                granted: false,
+                feed: None,
+                class: None,
+                key: None,
+                reason: Some(refusal.reason.code()),
+                message: refusal.message,
+            },
+        }
+    }
+}
