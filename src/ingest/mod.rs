@@ -1,1 +1,176 @@
-//! (room ingest)
+//! The front door: accepts RTMP connections, authorises them, and turns what anchors send into a source feed.
+//!
+//! Owns the listener, one task per connection, and the publish loop. Connections that want to play leave
+//! through [`crate::relay::door::PlayDoor`]. Refuses to know who reads.
+
+mod connection;
+mod publishing;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, info_span, warn};
+
+use crate::auth::Authorizer;
+use crate::media::PerApp;
+use crate::metrics::Metrics;
+use crate::reason::Reason;
+use crate::relay::Relay;
+use crate::relay::door::PlayDoor;
+use crate::rtmp::chunk;
+
+/// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What the door allows. Defaults are those of config/linkmic.toml.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Connections at a time, whatever they do.
+    pub connections: usize,
+    /// From accept to handshake, and again from there (and from each end of a publish) to publish or play.
+    pub stage_deadline: Duration,
+    pub chunks: chunk::Limits,
+    /// The applications that exist.
+    pub apps: PerApp<AppConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            stage_deadline: Duration::from_secs(10),
+            chunks: chunk::Limits::default(),
+            apps: PerApp::all(AppConfig::default()),
+        }
+    }
+}
+
+/// What holds for one application.
+#[derive(Debug, Clone)]
+pub struct AppConfig {
+    /// A publisher that sends no media for this long is disconnected.
+    pub publish_idle: Duration,
+}
+
+impl Default for AppConfig {
+    fn default() -> Self {
+        Self {
+            publish_idle: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The room's handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    relay: Relay,
+    authorizer: Arc<dyn Authorizer>,
+    door: Arc<dyn PlayDoor>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    open: AtomicUsize,
+}
+
+impl Ingest {
+    /// Connections are spawned on `tasks`; `shutdown` ends them.
+    pub fn new(
+        config: Config,
+        relay: Relay,
+        authorizer: Arc<dyn Authorizer>,
+        door: Arc<dyn PlayDoor>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                relay,
+                authorizer,
+                door,
+                metrics,
+                tasks,
+                shutdown,
+                open: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    /// Accepts until shutdown.
+    pub async fn serve(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.shared.shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.admit(socket, peer),
+                Err(e) => {
+                    warn!(error = %e, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, socket: TcpStream, peer: SocketAddr) {
+        let shared = self.shared.clone();
+        let metrics = &shared.metrics;
+        metrics.connections_total.inc();
+        let Some(guard) = Open::enter(&shared) else {
+            metrics.disconnected(Reason::LimitReached);
+            debug!(%peer, limit = shared.config.connections, "connection refused: limit reached");
+            return;
+        };
+        let span = info_span!("rtmp", peer = %canonical(peer));
+        let tasks = shared.tasks.clone();
+        tasks.spawn(
+            async move {
+                let reason = connection::run(&guard.0, socket, canonical(peer)).await;
+                debug!(%reason, "connection ended");
+                guard.0.metrics.disconnected(reason);
+            }
+            .instrument(span),
+        );
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn enter(shared: &Arc<Shared>) -> Option<Self> {
+        if shared.open.fetch_add(1, Ordering::Relaxed) >= shared.config.connections {
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        shared.metrics.connections_open.inc();
+        Some(Self(shared.clone()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections_open.dec();
+    }
+}
+
+/// An IPv4 peer on a dual-stack listener is still an IPv4 peer.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip() {
+        IpAddr::V6(v6) => SocketAddr::new(v6.to_canonical(), peer.port()),
+        IpAddr::V4(_) => peer,
+    }
+}

@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn payloads_are_told_apart() {
         let sequence = |kind, track| header(kind, track, Slot::Sequence);
-        let cases: [(&str, Kind, &[u8], Role, Codec, i32); 13] = [
+        type Case = (&'static str, Kind, &'static [u8], Role, Codec, i32);
+        let cases: [Case; 13] = [
             (
                 "avc header",
                 Kind::Video,

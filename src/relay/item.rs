@@ -28,10 +28,6 @@ impl Item {
         &self.message
     }
 
-    pub(super) fn shared_message(&self) -> &Arc<Message> {
-        &self.message
-    }
-
     /// The header set to send before this message to a reader that begins here; `None` where nobody may begin.
     pub fn headers(&self) -> Option<&Arc<Headers>> {
         self.headers.as_ref()

@@ -1,0 +1,407 @@
+//! One RTMP connection from accept to its end, or to the door of playback.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep_until, timeout_at};
+use tracing::{debug, info};
+
+use super::Shared;
+use super::publishing::Publishing;
+use crate::auth::{Action, Grant, Refusal, Request};
+use crate::media::StreamKey;
+use crate::net::{self, Outbox};
+use crate::reason::Reason;
+use crate::relay::Origin;
+use crate::relay::door::Handover;
+use crate::rtmp::session::server::{ConnectInfo, Event, Session};
+use crate::rtmp::{chunk, handshake};
+
+/// Status codes of refusals.
+const CONNECT_REJECTED: &str = "NetConnection.Connect.Rejected";
+const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
+const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
+const PLAY_FAILED: &str = "NetStream.Play.Failed";
+const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
+
+/// Serves one connection and says why it ended.
+pub(super) async fn run(shared: &Shared, socket: TcpStream, peer: SocketAddr) -> Reason {
+    if net::tune(&socket).is_err() {
+        return Reason::SocketError;
+    }
+    let deadline = Instant::now() + shared.config.stage_deadline;
+    let mut reader = chunk::Reader::new(shared.config.chunks);
+    let shaken = timeout_at(deadline.into(), shake_hands(&socket, &mut reader));
+    let shaken = tokio::select! {
+        shaken = shaken => shaken,
+        () = shared.shutdown.cancelled() => return Reason::Shutdown,
+    };
+    match shaken {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => return reason,
+        Err(_) => return Reason::Timeout,
+    }
+    let mut connection = Connection {
+        shared,
+        peer,
+        reader,
+        session: Session::new(),
+        outbox: Outbox::default(),
+        connected: None,
+        publishing: None,
+        stage_deadline: Instant::now() + shared.config.stage_deadline,
+    };
+    match connection.serve(&socket).await {
+        Next::Over(reason) => {
+            let last_words = connection.part(reason);
+            net::close(socket, &last_words).await;
+            reason
+        }
+        Next::Play(request) => {
+            let outbox = std::mem::take(&mut connection.outbox);
+            let Connection {
+                reader, session, ..
+            } = connection;
+            // Nothing waits here unless the client sent commands without reading any answer.
+            if !outbox.is_empty() {
+                return Reason::TooSlow;
+            }
+            shared
+                .door
+                .play(Handover {
+                    socket,
+                    peer,
+                    session,
+                    reader,
+                    stream_id: request.stream_id,
+                    name: request.name,
+                    key: request.key,
+                    feed: request.feed,
+                    class: request.class,
+                })
+                .await
+        }
+    }
+}
+
+async fn shake_hands(socket: &TcpStream, reader: &mut chunk::Reader) -> Result<(), Reason> {
+    let mut shake = handshake::Server::new();
+    let mut outbox = Outbox::default();
+    let mut buffer = bytes::BytesMut::with_capacity(4096);
+    loop {
+        match net::read_some(socket, &mut buffer).await {
+            Ok(0) => return Err(Reason::Disconnected),
+            Ok(_) => {}
+            Err(_) => return Err(Reason::SocketError),
+        }
+        let progress = shake.receive(&buffer).map_err(|e| {
+            debug!(error = %e, "handshake refused");
+            e.reason()
+        })?;
+        buffer.clear();
+        outbox
+            .send(socket, &progress.reply)
+            .map_err(|_| Reason::SocketError)?;
+        while !outbox.is_empty() {
+            socket.writable().await.map_err(|_| Reason::SocketError)?;
+            outbox.flush(socket).map_err(|_| Reason::SocketError)?;
+        }
+        if let Some(rest) = progress.done {
+            reader.buffer().extend_from_slice(&rest);
+            return Ok(());
+        }
+    }
+}
+
+struct Connection<'a> {
+    shared: &'a Shared,
+    peer: SocketAddr,
+    reader: chunk::Reader,
+    session: Session,
+    outbox: Outbox,
+    connected: Option<ConnectInfo>,
+    publishing: Option<Publishing>,
+    /// By when the client must publish or play.
+    stage_deadline: Instant,
+}
+
+/// What comes after the loop.
+enum Next {
+    Over(Reason),
+    Play(PlayRequest),
+}
+
+struct PlayRequest {
+    stream_id: u32,
+    name: String,
+    key: StreamKey,
+    feed: crate::media::Feed,
+    class: crate::media::Class,
+}
+
+impl Connection<'_> {
+    async fn serve(&mut self, socket: &TcpStream) -> Next {
+        loop {
+            if let Some(next) = self.take_messages().await {
+                return next;
+            }
+            if let Err(e) = self.answer(socket) {
+                debug!(error = %e, "connection broke");
+                return Next::Over(Reason::SocketError);
+            }
+            let deadline = match &self.publishing {
+                Some(publishing) => publishing.idle_at(),
+                None => self.stage_deadline,
+            };
+            tokio::select! {
+                biased;
+                () = self.shared.shutdown.cancelled() => return Next::Over(Reason::Shutdown),
+                () = evicted(self.publishing.as_ref()) => return Next::Over(Reason::Dropped),
+                read = net::read_some(socket, self.reader.buffer()) => match read {
+                    Ok(0) => return Next::Over(Reason::Disconnected),
+                    Ok(_) => {}
+                    Err(e) => {
+                        debug!(error = %e, "connection broke");
+                        return Next::Over(Reason::SocketError);
+                    }
+                },
+                _ = socket.writable(), if !self.outbox.is_empty() => {}
+                // The deadline is read anew each turn; this only wakes a connection that says nothing.
+                () = sleep_until(deadline.into()) => {
+                    return Next::Over(match self.publishing {
+                        Some(_) => Reason::Idle,
+                        None => Reason::Timeout,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sends what the session has to say and the acknowledgement that is due.
+    fn answer(&mut self, socket: &TcpStream) -> io::Result<()> {
+        if let Some(total) = self.reader.acknowledgement() {
+            self.session.acknowledge(total);
+        }
+        let output = self.session.output();
+        if output.is_empty() && self.outbox.is_empty() {
+            return Ok(());
+        }
+        self.outbox.send(socket, &output)
+    }
+
+    /// Acts on every whole message received. `Some` ends the loop.
+    async fn take_messages(&mut self) -> Option<Next> {
+        loop {
+            let message = match self.reader.next() {
+                Ok(Some(message)) => message,
+                Ok(None) => return None,
+                Err(e) => {
+                    info!(error = %e, "bytes make no sense");
+                    return Some(Next::Over(e.reason()));
+                }
+            };
+            let event = match self.session.handle(message) {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(e) => {
+                    info!(error = %e, "command refused");
+                    return Some(Next::Over(e.reason()));
+                }
+            };
+            if let Some(next) = self.act(event).await {
+                return Some(next);
+            }
+        }
+    }
+
+    async fn act(&mut self, event: Event) -> Option<Next> {
+        match event {
+            Event::Media(message) => {
+                let publishing = self.publishing.as_mut()?;
+                if message.stream_id == publishing.stream_id
+                    && !publishing.accept(message, &self.shared.metrics, Instant::now())
+                {
+                    return Some(Next::Over(Reason::Dropped));
+                }
+                None
+            }
+            Event::Connect(info) => self.connect(info),
+            Event::Publish {
+                stream_id,
+                name,
+                query,
+                ..
+            } => self.publish(stream_id, &name, &query).await,
+            Event::Play {
+                stream_id,
+                name,
+                query,
+                ..
+            } => Some(self.play(stream_id, name, &query).await),
+            Event::Unpublish { stream_id, how } => {
+                let reason = how.reason();
+                let ours = self.publishing.take_if(|p| p.stream_id == stream_id)?;
+                info!(stream = %ours.publisher().key(), %reason, "publisher ended");
+                ours.finish(reason);
+                self.stage_deadline = Instant::now() + self.shared.config.stage_deadline;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn connect(&mut self, info: ConnectInfo) -> Option<Next> {
+        if self.shared.config.apps.find(&info.app).is_none() {
+            // The name is the client's; it is shown only as far as a valid one could be.
+            let shown: String = info.app.chars().take(64).collect();
+            info!(app = ?shown, "application not configured");
+            let why = "this application is not configured here";
+            self.session.refuse_connect(CONNECT_REJECTED, why);
+            return Some(Next::Over(Reason::UnknownApp));
+        }
+        self.session.accept_connect();
+        self.connected = Some(info);
+        None
+    }
+
+    async fn publish(&mut self, stream_id: u32, name: &str, query: &str) -> Option<Next> {
+        let key = match self.key(name) {
+            Ok(key) => key,
+            Err(refusal) => return Some(self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)),
+        };
+        if self.publishing.is_some() {
+            let refusal = Refusal::new(
+                Reason::LimitReached,
+                "this connection publishes already; open another for another stream",
+            );
+            return Some(self.refuse_publish(stream_id, PUBLISH_DENIED, refusal));
+        }
+        let key_id = match self.authorize(Action::Publish, &key, query).await {
+            Ok(grant) => grant.key().map(ToString::to_string),
+            Err(refusal) => return Some(self.refuse_publish(stream_id, PUBLISH_DENIED, refusal)),
+        };
+        let origin = Origin::Anchor {
+            address: self.peer,
+            key_id,
+        };
+        match self.shared.relay.publish(&key, origin) {
+            Ok(publisher) => {
+                info!(stream = %key, "publisher connected");
+                self.session.accept_publish(stream_id, name);
+                let app = self.shared.config.apps.find(key.app());
+                let idle = app.cloned().unwrap_or_default().publish_idle;
+                let publishing = Publishing::new(stream_id, publisher, idle, Instant::now());
+                self.publishing = Some(publishing);
+                None
+            }
+            Err(e) => {
+                let refusal = Refusal::new(Reason::NameBusy, e.to_string());
+                Some(self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal))
+            }
+        }
+    }
+
+    fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Next {
+        info!(reason = %refusal.reason, "publish refused: {}", refusal.message);
+        self.session
+            .refuse_publish(stream_id, code, &refusal.message);
+        Next::Over(refusal.reason)
+    }
+
+    async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Next {
+        let decided = match self.key(&name) {
+            Ok(key) => self
+                .authorize(Action::Play, &key, query)
+                .await
+                .map(|grant| (key, grant)),
+            Err(refusal) => Err(refusal),
+        };
+        match decided {
+            Ok((key, Grant::Play { feed, class, .. })) => Next::Play(PlayRequest {
+                stream_id,
+                name,
+                key,
+                feed,
+                class,
+            }),
+            Ok((_, Grant::Publish { .. })) => Next::Over(Reason::Internal),
+            Err(refusal) => {
+                info!(reason = %refusal.reason, "play refused: {}", refusal.message);
+                let code = if refusal.reason == Reason::BadName {
+                    PLAY_NOT_FOUND
+                } else {
+                    PLAY_FAILED
+                };
+                self.session.refuse_play(stream_id, code, &refusal.message);
+                Next::Over(refusal.reason)
+            }
+        }
+    }
+
+    fn key(&self, name: &str) -> Result<StreamKey, Refusal> {
+        let app = self.connected.as_ref().map_or("", |c| c.app.as_str());
+        StreamKey::new(app, name).map_err(|e| Refusal::new(Reason::BadName, e.to_string()))
+    }
+
+    async fn authorize(
+        &self,
+        action: Action,
+        key: &StreamKey,
+        query: &str,
+    ) -> Result<Grant, Refusal> {
+        let request = Request {
+            action,
+            key,
+            query,
+            peer: self.peer,
+            now: SystemTime::now(),
+        };
+        let decision = self.shared.authorizer.authorize(&request).await;
+        let outcome = decision
+            .as_ref()
+            .map_or_else(|refusal| refusal.reason.code(), |_| "granted");
+        let action = match action {
+            Action::Publish => "publish",
+            Action::Play => "play",
+        };
+        self.shared.metrics.auth(action, outcome);
+        decision
+    }
+
+    /// Ends the epoch, if one runs, and gives the bytes that still go out.
+    fn part(&mut self, reason: Reason) -> bytes::BytesMut {
+        if let Some(publishing) = self.publishing.take() {
+            let why = match reason {
+                Reason::Dropped => Some("dropped by the operator"),
+                Reason::Idle => Some("no media came for too long"),
+                Reason::Shutdown => Some("the server is going down"),
+                _ => None,
+            };
+            if let Some(why) = why {
+                self.session
+                    .end_publish(publishing.stream_id, PUBLISH_DENIED, why);
+            }
+            info!(stream = %publishing.publisher().key(), %reason, "publisher ended");
+            match reason {
+                // These may well come back: readers wait for them.
+                Reason::Disconnected | Reason::SocketError | Reason::Idle => {
+                    publishing.vanish(reason);
+                }
+                _ => publishing.finish(reason),
+            }
+        }
+        let mut bytes = std::mem::take(&mut self.outbox).into_inner();
+        bytes.extend_from_slice(&self.session.output());
+        bytes
+    }
+}
+
+/// Resolves when the API drops the publisher; never while there is none.
+async fn evicted(publishing: Option<&Publishing>) {
+    match publishing {
+        Some(p) => p.publisher().evicted().await,
+        None => std::future::pending().await,
+    }
+}

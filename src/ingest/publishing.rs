@@ -1,0 +1,84 @@
+//! One publish epoch: repairs the timestamps of what the client sends and hands it to the relay.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::media::repair::{Anomaly, Repair};
+use crate::media::{Kind, MediaTime, Message};
+use crate::metrics::Metrics;
+use crate::reason::Reason;
+use crate::relay::{Publisher, Status};
+use crate::rtmp::chunk;
+
+/// A client's epoch on one message stream of its connection.
+pub struct Publishing {
+    pub stream_id: u32,
+    publisher: Publisher,
+    repair: Repair,
+    last_media: Instant,
+    /// The longest pause in the media.
+    idle: Duration,
+}
+
+impl Publishing {
+    pub fn new(stream_id: u32, publisher: Publisher, idle: Duration, now: Instant) -> Self {
+        Self {
+            stream_id,
+            publisher,
+            repair: Repair::new(),
+            last_media: now,
+            idle,
+        }
+    }
+
+    /// Hands one message of the wire on. `false`: the epoch is not ours any more.
+    pub fn accept(&mut self, message: chunk::Message, metrics: &Metrics, now: Instant) -> bool {
+        let Some(kind) = Kind::from_type_id(message.type_id) else {
+            return true;
+        };
+        metrics.ingest_messages.inc();
+        metrics.ingest_bytes.inc_by(message.payload.len() as u64);
+        if kind != Kind::Data {
+            self.last_media = now;
+        }
+        if message.payload.is_empty() {
+            // Some encoders send empty audio to keep the connection alive; there is nothing to hand on.
+            return true;
+        }
+        let mut media = Message::new(kind, MediaTime::ZERO, message.payload);
+        let is_clock = kind != Kind::Data && !media.is_header();
+        let (dts, anomaly) = self.repair.map(kind, message.timestamp, is_clock);
+        media.dts = dts;
+        if media.is_header() {
+            // A payload is a slice of the block that the socket was read into; headers live as long as
+            // the stream and must not hold 64 KiB each.
+            media.payload = Bytes::copy_from_slice(&media.payload);
+        }
+        match anomaly {
+            Some(Anomaly::Ahead(_)) => metrics.anomalies("ahead"),
+            Some(Anomaly::Back(_)) => metrics.anomalies("back"),
+            None => {}
+        }
+        self.publisher.publish(media, now) != Status::Done
+    }
+
+    /// When this epoch ends for want of media, unless some comes.
+    pub fn idle_at(&self) -> Instant {
+        self.last_media + self.idle
+    }
+
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// The client said it was done, or was told to go: readers hear it at once.
+    pub fn finish(self, reason: Reason) {
+        self.publisher.finish(reason);
+    }
+
+    /// The connection broke: readers wait for its return.
+    pub fn vanish(self, reason: Reason) {
+        self.publisher.vanish(reason);
+    }
+}
