@@ -1,1 +1,125 @@
-//! (room playback)
+//! Readers over the network: RTMP play on the relay's feeds, served by a few writer loops.
+//!
+//! Owns the waiting room for players that come before their publisher, the writer loops, and what a
+//! class costs. Refuses to know how a connection was accepted or authorised: connections come in
+//! through [`crate::relay::door::PlayDoor`].
+
+mod fanout;
+mod reader;
+mod rtmp;
+mod waiting;
+mod writer;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::media::Class;
+use crate::metrics::Metrics;
+use crate::reason::Reason;
+use crate::relay::door::{Handover, PlayDoor};
+use crate::relay::{Budget, Join, Relay};
+
+pub use waiting::Limits as WaitingLimits;
+
+/// What playback may do. Defaults are those of config/linkmic.toml.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub low_latency: ClassConfig,
+    pub viewer: ClassConfig,
+    /// Players of absent streams.
+    pub waiting: WaitingLimits,
+}
+
+/// What one class of readers gets.
+#[derive(Debug, Clone)]
+pub struct ClassConfig {
+    pub budget: Budget,
+    pub join: Join,
+    /// Readers of one name at a time; 0 is no limit.
+    pub readers_per_name: usize,
+    /// Kernel send buffer in bytes; 0 leaves the kernel's own choice.
+    pub send_buffer: usize,
+    /// Bytes that the kernel may hold unsent before the socket stops taking more.
+    pub unsent: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            low_latency: ClassConfig {
+                budget: Budget::low_latency(),
+                join: Join::Squeeze,
+                readers_per_name: 10,
+                send_buffer: 64 << 10,
+                unsent: 16 << 10,
+            },
+            viewer: ClassConfig {
+                budget: Budget::viewer(),
+                join: Join::Burst,
+                readers_per_name: 0,
+                send_buffer: 256 << 10,
+                unsent: 64 << 10,
+            },
+            waiting: WaitingLimits::default(),
+        }
+    }
+}
+
+impl Config {
+    fn class(&self, class: Class) -> &ClassConfig {
+        match class {
+            Class::LowLatency => &self.low_latency,
+            Class::Viewer => &self.viewer,
+        }
+    }
+}
+
+/// The room's handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Playback {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    relay: Relay,
+    config: Config,
+    waiting: waiting::Room,
+    fanout: fanout::Fanout,
+    shutdown: CancellationToken,
+}
+
+impl Playback {
+    /// Writer loops are spawned on `tasks` as they are needed; `shutdown` ends every player.
+    pub fn new(
+        relay: Relay,
+        config: Config,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let fanout = fanout::Fanout::new(relay.clone(), config.clone(), metrics, tasks);
+        Self {
+            shared: Arc::new(Shared {
+                waiting: waiting::Room::new(config.waiting.clone()),
+                relay,
+                config,
+                fanout,
+                shutdown,
+            }),
+        }
+    }
+}
+
+impl PlayDoor for Playback {
+    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Reason> + Send + '_>> {
+        Box::pin(rtmp::play(&self.shared, handover))
+    }
+}
+
+/// Writing an answer to a peer that does not read it ends after this.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);

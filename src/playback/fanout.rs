@@ -1,0 +1,164 @@
+//! Which writer loop serves a player: loops per feed, as many as there are cores, made when they are needed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::Config;
+use super::reader::Joiner;
+use super::writer::{Command, Writer};
+use crate::media::{Feed, StreamKey};
+use crate::metrics::Metrics;
+use crate::relay::Relay;
+
+/// A loop with fewer players than this takes the next one before another loop is made: a second loop costs
+/// a second wake-up per message, which pays only when there is writing to share.
+const PLAYERS_BEFORE_NEXT_LOOP: usize = 32;
+/// Commands that may wait for a loop. A thousand players joining at once must fit.
+const COMMANDS: usize = 4_096;
+
+type Feeds = HashMap<(StreamKey, Feed), Vec<Shard>>;
+
+/// Hands players to writer loops.
+pub struct Fanout {
+    relay: Relay,
+    config: Config,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    cores: usize,
+    ids: AtomicU64,
+    feeds: Arc<Mutex<Feeds>>,
+}
+
+#[derive(Clone)]
+struct Shard {
+    number: u64,
+    commands: mpsc::Sender<Command>,
+    players: Arc<AtomicUsize>,
+}
+
+/// A player's line to its writer loop. Dropping it leaves.
+pub struct Line {
+    pub id: u64,
+    commands: mpsc::Sender<Command>,
+    players: Arc<AtomicUsize>,
+}
+
+/// The loop's command queue is full, or it is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("too many players are joining this stream at once")]
+pub struct Overrun;
+
+impl Fanout {
+    pub fn new(relay: Relay, config: Config, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
+        Self {
+            relay,
+            config,
+            metrics,
+            tasks,
+            cores: available_parallelism().map_or(1, usize::from),
+            ids: AtomicU64::new(0),
+            feeds: Arc::default(),
+        }
+    }
+
+    /// A fresh id for a joiner.
+    pub fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives the player to the feed's least loaded loop.
+    ///
+    /// # Errors
+    /// [`Overrun`] when that loop's queue is full.
+    pub fn join(&self, joiner: Joiner) -> Result<Line, Overrun> {
+        let id = joiner.id;
+        let key = joiner.subscriber.key().clone();
+        let feed = joiner.subscriber.feed();
+        let mut feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
+        let shards = feeds.entry((key.clone(), feed)).or_default();
+        let least = shards
+            .iter()
+            .min_by_key(|s| s.players.load(Ordering::Relaxed));
+        let shard = match least {
+            Some(shard)
+                if shards.len() >= self.cores
+                    || shard.players.load(Ordering::Relaxed) < PLAYERS_BEFORE_NEXT_LOOP =>
+            {
+                shard.clone()
+            }
+            _ => {
+                let shard = self.spawn(&key, feed);
+                shards.push(shard.clone());
+                shard
+            }
+        };
+        // Under the lock, so that the loop cannot retire between being chosen and being told.
+        shard
+            .commands
+            .try_send(Command::Join(Box::new(joiner)))
+            .map_err(|_| Overrun)?;
+        shard.players.fetch_add(1, Ordering::Relaxed);
+        Ok(Line {
+            id,
+            commands: shard.commands,
+            players: shard.players,
+        })
+    }
+
+    fn spawn(&self, key: &StreamKey, feed: Feed) -> Shard {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let shard = Shard {
+            number: self.next_id(),
+            commands,
+            players: Arc::default(),
+        };
+        let tail = self.relay.watch(key, feed);
+        let writer = Writer::new(tail, inbox, self.config.clone(), self.metrics.clone());
+        let feeds = self.feeds.clone();
+        let place = (key.clone(), feed);
+        let (number, commands) = (shard.number, shard.commands.downgrade());
+        let retire = move || {
+            let mut feeds = feeds.lock().unwrap_or_else(|e| e.into_inner());
+            // A command may have come while the lock was not held.
+            let idle = commands
+                .upgrade()
+                .is_none_or(|c| c.capacity() == c.max_capacity());
+            if idle && let Some(shards) = feeds.get_mut(&place) {
+                shards.retain(|s| s.number != number);
+                if shards.is_empty() {
+                    feeds.remove(&place);
+                }
+            }
+            idle
+        };
+        self.tasks.spawn(writer.run(retire));
+        shard
+    }
+}
+
+impl Line {
+    /// Bytes of the session, to go between messages. `false`: the loop has let go of this player.
+    pub async fn control(&self, bytes: bytes::Bytes) -> bool {
+        let command = Command::Control { id: self.id, bytes };
+        self.commands.send(command).await.is_ok()
+    }
+
+    /// Last words.
+    pub async fn finish(&self, bytes: bytes::Bytes) {
+        let command = Command::Finish { id: self.id, bytes };
+        let _ = self.commands.send(command).await;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.players.fetch_sub(1, Ordering::Relaxed);
+        // With a full queue the loop notices by itself within a second that nobody shares the socket.
+        let _ = self.commands.try_send(Command::Leave { id: self.id });
+    }
+}

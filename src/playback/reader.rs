@@ -1,0 +1,327 @@
+//! One player as its writer loop sees it: a socket, a cursor, a pace, and what is half written.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::media::{Class, Kind, MediaTime};
+use crate::metrics::Metrics;
+use crate::reason::Reason;
+use crate::relay::{Budget, Item, Pace, Read, Subscriber, Verdict};
+
+/// Items taken from the ring per turn: what a reader that is behind holds of them while it writes.
+pub const BATCH: usize = 64;
+/// Slices per write; the kernel's IOV_MAX.
+pub const MAX_SLICES: usize = 1_024;
+
+/// Something to write.
+#[derive(Debug)]
+enum Outgoing {
+    Item(Arc<Item>),
+    Bytes(Bytes),
+}
+
+impl Outgoing {
+    fn len(&self) -> usize {
+        match self {
+            Outgoing::Item(item) => item.rtmp().len(),
+            Outgoing::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    fn append_slices<'a>(&'a self, skip: usize, out: &mut Vec<IoSlice<'a>>) {
+        match self {
+            Outgoing::Item(item) => item.rtmp().append_slices(skip, out),
+            Outgoing::Bytes(bytes) => out.push(IoSlice::new(&bytes[skip..])),
+        }
+    }
+}
+
+/// What a turn left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// All there was is written.
+    Idle,
+    /// The socket takes no more; wait until it does.
+    Blocked,
+    /// The reader is done with.
+    Over(Reason),
+}
+
+/// A player.
+pub struct Reader {
+    pub id: u64,
+    pub socket: Arc<TcpStream>,
+    subscriber: Subscriber,
+    class: Class,
+    budget: Budget,
+    pace: Pace,
+    out: VecDeque<Outgoing>,
+    /// Bytes of the front of `out` that are written.
+    skip: usize,
+    blocked: bool,
+    /// Close after what is queued.
+    finishing: bool,
+    /// Tells the connection why it is over; taken when told.
+    outcome: Option<oneshot::Sender<Reason>>,
+    /// Dropped with the reader: tells the connection that nothing is written any more.
+    _released: oneshot::Sender<()>,
+}
+
+/// What a connection brings along when it joins its writer loop.
+pub struct Joiner {
+    pub id: u64,
+    pub socket: Arc<TcpStream>,
+    /// Its cursor was placed by `Subscriber::join`.
+    pub subscriber: Subscriber,
+    pub class: Class,
+    /// The answer to `play`, which goes out in one write with the first media.
+    pub first: Bytes,
+    /// The burst of this joiner alone.
+    pub private: Vec<Arc<Item>>,
+    pub outcome: oneshot::Sender<Reason>,
+    /// Dropped when the loop lets go of the socket.
+    pub released: oneshot::Sender<()>,
+}
+
+impl Reader {
+    pub fn new(joiner: Joiner, budget: Budget, now: Instant) -> Self {
+        let first = joiner
+            .private
+            .first()
+            .cloned()
+            .or_else(|| joiner.subscriber.peek())
+            .filter(|item| item.headers().is_some());
+        let mut reader = Self {
+            id: joiner.id,
+            socket: joiner.socket,
+            subscriber: joiner.subscriber,
+            class: joiner.class,
+            budget,
+            pace: if first.is_some() {
+                Pace::joining(now)
+            } else {
+                Pace::waiting(now)
+            },
+            out: VecDeque::new(),
+            skip: 0,
+            blocked: false,
+            finishing: false,
+            outcome: Some(joiner.outcome),
+            _released: joiner.released,
+        };
+        if !joiner.first.is_empty() {
+            reader.out.push_back(Outgoing::Bytes(joiner.first));
+        }
+        if let Some(item) = first {
+            reader.begin_at(&item);
+        }
+        reader
+            .out
+            .extend(joiner.private.into_iter().map(Outgoing::Item));
+        reader
+    }
+
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    pub fn lag(&self) -> std::time::Duration {
+        self.subscriber.lag()
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// May the loop's own batch, which begins at `cursor`, be written to this reader as it is?
+    pub fn follows(&self, cursor: u64) -> bool {
+        !self.blocked
+            && self.out.is_empty()
+            && self.pace.is_live()
+            && self.subscriber.cursor() == cursor
+    }
+
+    /// Queues the headers that belong before `item`, at its time.
+    fn begin_at(&mut self, item: &Item) {
+        let Some(headers) = item.headers() else {
+            return;
+        };
+        for header in headers.iter() {
+            let message = Arc::new(header.at(item.message().dts));
+            self.out
+                .push_back(Outgoing::Item(Arc::new(Item::new(message, None))));
+        }
+    }
+
+    /// Answers of the session go between messages.
+    pub fn control(&mut self, bytes: Bytes) {
+        self.out.push_back(Outgoing::Bytes(bytes));
+    }
+
+    /// Control bytes that wait for this reader.
+    pub fn queued(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Last words; the reader is over once they are written.
+    pub fn finish(&mut self, bytes: Bytes) {
+        self.control(bytes);
+        self.finishing = true;
+    }
+
+    /// Is there nobody left to say anything to? The connection shares the socket while it lives, and so does
+    /// the wait of a blocked reader. One that has its last words to write is on its own by intent.
+    pub fn is_abandoned(&self) -> bool {
+        !self.finishing && Arc::strong_count(&self.socket) <= 1 + usize::from(self.blocked)
+    }
+
+    pub fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
+    /// Tells the connection why it is over.
+    pub fn tell(&mut self, reason: Reason) {
+        if let Some(outcome) = self.outcome.take() {
+            // The connection may have gone by itself meanwhile.
+            let _ = outcome.send(reason);
+        }
+    }
+
+    /// Writes the loop's batch in one go. Only when [`Self::follows`] its beginning; `upto` is the cursor behind it.
+    pub fn write_batch(
+        &mut self,
+        batch: &[Arc<Item>],
+        slices: &[IoSlice<'_>],
+        total: usize,
+        upto: u64,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> Turn {
+        let written = match self.socket.try_write_vectored(slices) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Turn::Over(Reason::SocketError),
+        };
+        self.subscriber.advance_to(upto);
+        if written > 0 {
+            self.pace.progress(now);
+        }
+        if written == total {
+            return Turn::Idle;
+        }
+        self.out.extend(batch.iter().cloned().map(Outgoing::Item));
+        self.consume(written, metrics);
+        Turn::Blocked
+    }
+
+    /// Marks where the socket stands after [`Turn::Blocked`], or that it takes bytes again.
+    pub fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+
+    /// Writes what is queued and then what the ring has, until the socket or the ring says stop.
+    pub fn pump(&mut self, scratch: &mut Vec<Arc<Item>>, metrics: &Metrics, now: Instant) -> Turn {
+        loop {
+            match self.flush(metrics, now) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return if self.pace.is_stuck(&self.budget, now) {
+                        Turn::Over(Reason::TooSlow)
+                    } else {
+                        Turn::Blocked
+                    };
+                }
+                Err(_) => return Turn::Over(Reason::SocketError),
+            }
+            if self.finishing {
+                return Turn::Over(Reason::StreamEnded);
+            }
+            scratch.clear();
+            let reception = self.subscriber.try_read(BATCH, scratch);
+            if let Read::Skipped(lost) = reception.read {
+                self.pace.skipped();
+                metrics.playback_drops("lost", lost);
+            }
+            if reception.ended.is_some() {
+                self.tell(Reason::StreamEnded);
+            }
+            if scratch.is_empty() {
+                self.pace.progress(now);
+                return Turn::Idle;
+            }
+            for item in scratch.drain(..) {
+                if self.queue(item, reception.head, metrics, now) == Verdict::Evict {
+                    return Turn::Over(Reason::TooSlow);
+                }
+            }
+        }
+    }
+
+    fn queue(
+        &mut self,
+        item: Arc<Item>,
+        head: MediaTime,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> Verdict {
+        let message = item.message();
+        let lag = head.since(message.dts);
+        let can_begin = item.headers().is_some();
+        let verdict = self.pace.judge(message, can_begin, lag, &self.budget, now);
+        match verdict {
+            Verdict::Send => self.out.push_back(Outgoing::Item(item)),
+            Verdict::Resume => {
+                self.begin_at(&item);
+                self.out.push_back(Outgoing::Item(item));
+            }
+            Verdict::Drop if message.kind == Kind::Video => metrics.playback_drops("skip", 1),
+            Verdict::Drop | Verdict::Evict => {}
+        }
+        verdict
+    }
+
+    /// Writes the queue. `true`: it is empty.
+    fn flush(&mut self, metrics: &Metrics, now: Instant) -> io::Result<bool> {
+        while !self.out.is_empty() {
+            let mut slices = Vec::with_capacity(self.out.len().min(BATCH) * 2);
+            for (n, outgoing) in self.out.iter().take(BATCH).enumerate() {
+                outgoing.append_slices(if n == 0 { self.skip } else { 0 }, &mut slices);
+            }
+            slices.truncate(MAX_SLICES);
+            match self.socket.try_write_vectored(&slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    drop(slices);
+                    self.pace.progress(now);
+                    self.consume(written, metrics);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes written bytes off the front of the queue.
+    fn consume(&mut self, mut written: usize, metrics: &Metrics) {
+        metrics.playback_bytes.inc_by(written as u64);
+        while let Some(front) = self.out.front() {
+            let left = front.len() - self.skip;
+            if written < left {
+                self.skip += written;
+                return;
+            }
+            written -= left;
+            self.skip = 0;
+            if matches!(self.out.pop_front(), Some(Outgoing::Item(_))) {
+                metrics.playback_messages.inc();
+            }
+        }
+    }
+}

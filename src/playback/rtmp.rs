@@ -1,0 +1,243 @@
+//! One RTMP player: waits for its stream, answers, joins a writer loop, and listens to what the client says.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info};
+
+use super::fanout::Line;
+use super::reader::Joiner;
+use super::{ANSWER_DEADLINE, Shared};
+use crate::net;
+use crate::reason::Reason;
+use crate::relay::Subscriber;
+use crate::relay::door::Handover;
+use crate::rtmp::session::server::{Event, Session};
+use crate::rtmp::{MEDIA_STREAM_ID, chunk};
+
+/// Status codes of a play that cannot be.
+const NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
+const FAILED: &str = "NetStream.Play.Failed";
+
+/// Serves one player to its end.
+pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
+    let class = shared.config.class(handover.class);
+    if handover.stream_id != MEDIA_STREAM_ID {
+        // Shared bytes carry one message stream id for all readers.
+        let why = format!(
+            "play on message stream {} is not supported; use the first one created",
+            handover.stream_id
+        );
+        return refuse(handover, FAILED, &why, Reason::Protocol).await;
+    }
+    if let Err(e) = net::bound_queue(&handover.socket, class.send_buffer, class.unsent) {
+        debug!(error = %e, "socket options refused");
+        return Reason::SocketError;
+    }
+    let mut subscriber = shared
+        .relay
+        .subscribe(&handover.key, handover.feed, handover.class);
+    if class.readers_per_name > 0 && subscriber.readers() > class.readers_per_name {
+        drop(subscriber);
+        let why = format!(
+            "{} readers of class {} already play this stream",
+            class.readers_per_name,
+            handover.class.as_str()
+        );
+        return refuse(handover, FAILED, &why, Reason::LimitReached).await;
+    }
+    match wait_for_stream(shared, &mut handover, &subscriber).await {
+        Ok(()) => {}
+        Err(Waited::Gone(reason)) => return reason,
+        Err(Waited::Refused(why, reason)) => {
+            let code = if reason == Reason::NotFound {
+                NOT_FOUND
+            } else {
+                FAILED
+            };
+            return refuse(handover, code, &why, reason).await;
+        }
+    }
+    let Handover {
+        socket,
+        mut session,
+        mut reader,
+        stream_id,
+        name,
+        class: reader_class,
+        ..
+    } = handover;
+    session.accept_play(stream_id, &name);
+    let private = subscriber.join(class.join);
+    let socket = Arc::new(socket);
+    let (outcome, mut over) = oneshot::channel();
+    let (released, let_go) = oneshot::channel();
+    info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = reader_class.as_str(), "player joined");
+    let joined = shared.fanout.join(Joiner {
+        id: shared.fanout.next_id(),
+        socket: socket.clone(),
+        subscriber,
+        class: reader_class,
+        first: session.output(),
+        private,
+        outcome,
+        released,
+    });
+    let Ok(line) = joined else {
+        return Reason::LimitReached;
+    };
+    let reason = listen(shared, &socket, &mut session, &mut reader, &line, &mut over).await;
+    if !matches!(reason, Reason::StreamEnded | Reason::Shutdown) {
+        return reason;
+    }
+    session.end_play(stream_id, &name);
+    line.finish(session.output()).await;
+    // The loop may have to wait for the socket to take the end; then the close must not overtake it.
+    let _ = timeout_at(Instant::now() + ANSWER_DEADLINE, let_go).await;
+    if let Some(socket) = Arc::into_inner(socket) {
+        net::close(socket, b"").await;
+    }
+    reason
+}
+
+/// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`] and [`Reason::Shutdown`] are
+/// ends that the client is still to be told of.
+async fn listen(
+    shared: &Shared,
+    socket: &TcpStream,
+    session: &mut Session,
+    reader: &mut chunk::Reader,
+    line: &Line,
+    over: &mut oneshot::Receiver<Reason>,
+) -> Reason {
+    loop {
+        // What the client said comes first: bytes that arrived with the request are in the buffer already.
+        loop {
+            match reader.next() {
+                Ok(Some(message)) => match session.handle(message) {
+                    Ok(Some(Event::StopPlay { .. })) => return Reason::Closed,
+                    Ok(_) => {}
+                    Err(e) => {
+                        debug!(error = %e, "player's command refused");
+                        return e.reason();
+                    }
+                },
+                Ok(None) => break,
+                Err(e) => {
+                    debug!(error = %e, "player's bytes make no sense");
+                    return e.reason();
+                }
+            }
+        }
+        if let Some(total) = reader.acknowledgement() {
+            session.acknowledge(total);
+        }
+        let answer = session.output();
+        if !answer.is_empty() && !line.control(answer).await {
+            return Reason::TooSlow;
+        }
+        tokio::select! {
+            reason = &mut *over => {
+                return match reason {
+                    Ok(lost @ (Reason::TooSlow | Reason::SocketError | Reason::Disconnected)) => lost,
+                    Ok(_) => Reason::StreamEnded,
+                    Err(_) => Reason::Internal,
+                };
+            }
+            () = shared.shutdown.cancelled() => return Reason::Shutdown,
+            read = net::read_some(socket, reader.buffer()) => match read {
+                Ok(0) => return Reason::Disconnected,
+                Ok(_) => {}
+                Err(_) => return Reason::SocketError,
+            },
+        }
+    }
+}
+
+enum Waited {
+    /// The player left or broke off.
+    Gone(Reason),
+    /// The player must be told why.
+    Refused(String, Reason),
+}
+
+/// Holds a player that came before its publisher, within bounds.
+async fn wait_for_stream(
+    shared: &Shared,
+    handover: &mut Handover,
+    subscriber: &Subscriber,
+) -> Result<(), Waited> {
+    if subscriber.is_fed() {
+        return Ok(());
+    }
+    let _place = shared
+        .waiting
+        .enter(&handover.key, handover.peer.ip())
+        .map_err(|full| Waited::Refused(full.to_string(), Reason::LimitReached))?;
+    let deadline = Instant::now() + shared.waiting.patience();
+    loop {
+        loop {
+            match handover.reader.next() {
+                Ok(Some(message)) => match handover.session.handle(message) {
+                    Ok(Some(Event::StopPlay { .. })) => return Err(Waited::Gone(Reason::Closed)),
+                    Ok(_) => {}
+                    Err(e) => return Err(Waited::Gone(e.reason())),
+                },
+                Ok(None) => break,
+                Err(e) => return Err(Waited::Gone(e.reason())),
+            }
+        }
+        let answer = handover.session.output();
+        if !answer.is_empty() {
+            send(&handover.socket, &answer)
+                .await
+                .map_err(Waited::Gone)?;
+        }
+        tokio::select! {
+            () = subscriber.fed() => return Ok(()),
+            () = tokio::time::sleep_until(deadline) => {
+                let why = format!(
+                    "nobody publishes this stream; waited {} s",
+                    shared.waiting.patience().as_secs()
+                );
+                return Err(Waited::Refused(why, Reason::NotFound));
+            }
+            () = shared.shutdown.cancelled() => {
+                return Err(Waited::Refused("the server is going down".into(), Reason::Shutdown));
+            }
+            read = net::read_some(&handover.socket, handover.reader.buffer()) => match read {
+                Ok(0) => return Err(Waited::Gone(Reason::Disconnected)),
+                Ok(_) => {}
+                Err(_) => return Err(Waited::Gone(Reason::SocketError)),
+            },
+        }
+    }
+}
+
+/// Writes an answer while nothing else writes to the socket.
+async fn send(socket: &TcpStream, bytes: &[u8]) -> Result<(), Reason> {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match timeout_at(deadline, socket.writable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Reason::SocketError),
+            Err(_) => return Err(Reason::TooSlow),
+        }
+        match socket.try_write(rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Reason::SocketError),
+        }
+    }
+    Ok(())
+}
+
+async fn refuse(mut handover: Handover, code: &str, why: &str, reason: Reason) -> Reason {
+    info!(stream = %handover.key, peer = %handover.peer, %reason, "play refused: {why}");
+    handover.session.refuse_play(handover.stream_id, code, why);
+    net::close(handover.socket, &handover.session.output()).await;
+    reason
+}

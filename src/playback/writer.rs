@@ -1,0 +1,252 @@
+//! A writer loop: one task that serves a share of one feed's players.
+//!
+//! A message is offered to each socket by a direct vectored write of the shared bytes; only a player whose
+//! socket would block waits for it to be writable, its place being its cursor. What came in since the last
+//! turn goes out in one write.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::Config;
+use super::reader::{BATCH, Joiner, MAX_SLICES, Reader, Turn};
+use crate::metrics::Metrics;
+use crate::reason::Reason;
+use crate::relay::{Item, Read, Subscriber};
+
+/// Control answers that may queue for one player; a client that asks for more without reading is no player.
+const MAX_QUEUED: usize = 4 * BATCH;
+
+/// What connections tell their writer loop.
+pub enum Command {
+    Join(Box<Joiner>),
+    /// Bytes of the session, to go between messages.
+    Control {
+        id: u64,
+        bytes: Bytes,
+    },
+    /// Last words, then the loop lets go of the socket.
+    Finish {
+        id: u64,
+        bytes: Bytes,
+    },
+    /// The connection is gone.
+    Leave {
+        id: u64,
+    },
+}
+
+/// The loop's state. Runs until it has no players left and its owner agrees.
+pub struct Writer {
+    tail: Subscriber,
+    commands: mpsc::Receiver<Command>,
+    config: Config,
+    metrics: Arc<Metrics>,
+    readers: Vec<Reader>,
+    /// Where each player stands in `readers`.
+    places: HashMap<u64, usize>,
+    scratch: Vec<Arc<Item>>,
+}
+
+impl Writer {
+    pub fn new(
+        tail: Subscriber,
+        commands: mpsc::Receiver<Command>,
+        config: Config,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            tail,
+            commands,
+            config,
+            metrics,
+            readers: Vec::new(),
+            places: HashMap::new(),
+            scratch: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Serves until there is nobody left; `retire` is asked then and answers whether the loop may go
+    /// (nobody can send to it any more) or must look at its commands again.
+    pub async fn run(mut self, retire: impl Fn() -> bool) {
+        let mut blocked = FuturesUnordered::new();
+        let mut check = tokio::time::interval(Duration::from_secs(1));
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command, &mut waiting),
+                    None => return,
+                },
+                () = self.tail.ready() => self.deliver(&mut batch, &mut waiting),
+                Some(id) = blocked.next(), if !blocked.is_empty() => self.unblock(id, &mut waiting),
+                _ = check.tick() => self.check(&mut waiting),
+            }
+            for (id, socket) in waiting {
+                blocked.push(writable(id, socket));
+            }
+            if self.readers.is_empty() && self.commands.is_empty() && retire() {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+        let now = Instant::now();
+        let id = match command {
+            Command::Join(joiner) => {
+                let id = joiner.id;
+                let budget = self.config.class(joiner.class).budget.clone();
+                self.places.insert(id, self.readers.len());
+                self.readers.push(Reader::new(*joiner, budget, now));
+                id
+            }
+            Command::Control { id, bytes } => {
+                let Some(&place) = self.places.get(&id) else {
+                    return;
+                };
+                if self.readers[place].queued() > MAX_QUEUED {
+                    self.remove(place, Reason::TooSlow);
+                    return;
+                }
+                self.readers[place].control(bytes);
+                id
+            }
+            Command::Finish { id, bytes } => {
+                let Some(&place) = self.places.get(&id) else {
+                    return;
+                };
+                self.readers[place].finish(bytes);
+                id
+            }
+            Command::Leave { id } => {
+                if let Some(&place) = self.places.get(&id)
+                    && !self.readers[place].is_finishing()
+                {
+                    self.remove(place, Reason::Disconnected);
+                }
+                return;
+            }
+        };
+        let place = self.places[&id];
+        if !self.readers[place].is_blocked() {
+            self.pump(place, now, waiting);
+        }
+    }
+
+    /// New messages: one read for all, one write each.
+    fn deliver(&mut self, batch: &mut Vec<Arc<Item>>, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+        let now = Instant::now();
+        let begin = self.tail.cursor();
+        batch.clear();
+        let reception = self.tail.try_read(BATCH, batch);
+        let upto = self.tail.cursor();
+        let budget = self.config.low_latency.budget.max_lag;
+        let in_time = batch
+            .first()
+            .is_none_or(|item| reception.head.since(item.message().dts) <= budget);
+        let shared = reception.read == Read::Upto && reception.ended.is_none() && in_time;
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * batch.len());
+        for item in batch.iter() {
+            item.rtmp().append_slices(0, &mut slices);
+        }
+        slices.truncate(MAX_SLICES);
+        let total: usize = batch.iter().map(|item| item.rtmp().len()).sum();
+        let mut written = 0;
+        // Backwards, because removal moves the last reader into the gap.
+        for place in (0..self.readers.len()).rev() {
+            let reader = &mut self.readers[place];
+            if reader.is_blocked() {
+                continue;
+            }
+            if shared && reader.follows(begin) {
+                match reader.write_batch(batch, &slices, total, upto, &self.metrics, now) {
+                    Turn::Idle => written += 1,
+                    Turn::Blocked => self.block(place, waiting),
+                    Turn::Over(reason) => self.remove(place, reason),
+                }
+            } else {
+                self.pump(place, now, waiting);
+            }
+        }
+        self.metrics.playback_bytes.inc_by((written * total) as u64);
+        self.metrics
+            .playback_messages
+            .inc_by((written * batch.len()) as u64);
+    }
+
+    fn unblock(&mut self, id: u64, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+        if let Some(&place) = self.places.get(&id) {
+            self.readers[place].set_blocked(false);
+            self.pump(place, Instant::now(), waiting);
+        }
+    }
+
+    /// Once a second: players that take nothing at all, and everybody's lag.
+    fn check(&mut self, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+        let now = Instant::now();
+        for place in (0..self.readers.len()).rev() {
+            if self.readers[place].is_abandoned() {
+                self.remove(place, Reason::Disconnected);
+                continue;
+            }
+            self.metrics
+                .lag
+                .observe(self.readers[place].lag().as_secs_f64());
+            if self.readers[place].is_blocked() {
+                // Its own wake-up stays armed; this only notices that the wait has been too long.
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let turn = self.readers[place].pump(&mut scratch, &self.metrics, now);
+                self.scratch = scratch;
+                if let Turn::Over(reason) = turn {
+                    self.remove(place, reason);
+                }
+            } else {
+                self.pump(place, now, waiting);
+            }
+        }
+    }
+
+    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let turn = self.readers[place].pump(&mut scratch, &self.metrics, now);
+        self.scratch = scratch;
+        match turn {
+            Turn::Idle => {}
+            Turn::Blocked => self.block(place, waiting),
+            Turn::Over(reason) => self.remove(place, reason),
+        }
+    }
+
+    fn block(&mut self, place: usize, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+        let reader = &mut self.readers[place];
+        reader.set_blocked(true);
+        waiting.push((reader.id, reader.socket.clone()));
+    }
+
+    fn remove(&mut self, place: usize, reason: Reason) {
+        let mut reader = self.readers.swap_remove(place);
+        self.places.remove(&reader.id);
+        if let Some(moved) = self.readers.get(place) {
+            self.places.insert(moved.id, place);
+        }
+        tracing::debug!(stream = %self.tail.key(), class = reader.class().as_str(), %reason, "player left its writer");
+        reader.tell(reason);
+    }
+}
+
+async fn writable(id: u64, socket: Arc<TcpStream>) -> u64 {
+    // An error shows again, with its cause, at the next write.
+    let _ = socket.writable().await;
+    id
+}
