@@ -155,6 +155,13 @@ impl Policy {
         }
     }
 
+    /// The secret of a push key, by id: for signing URLs of other servers that share it.
+    pub fn push_secret(&self, id: &str) -> Option<&Secret> {
+        let keys = &self.config.push_keys;
+        let key = keys.iter().find(|key| key.id.as_str() == id)?;
+        Some(&key.secret)
+    }
+
     /// The query that makes a URL for `stream` good for `purpose` until `expires_at`.
     ///
     /// `key` picks a key by id; else the set's first signs. `None`: a plain URL does, nothing needs signing.

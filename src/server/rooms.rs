@@ -1,0 +1,163 @@
+//! Every room, made from its part of the configuration and joined to those it needs.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Error;
+use super::signer::PolicySigner;
+use crate::api;
+use crate::auth::{Authorizer, Policy, Secret};
+use crate::config::{self, Config};
+use crate::ingest::{self, Ingest};
+use crate::media::PerApp;
+use crate::metrics::Metrics;
+use crate::playback::{self, Playback, WaitingLimits};
+use crate::push::{self, Pushes};
+use crate::relay::{self, Join, Relay};
+
+/// What the server keeps of the rooms.
+pub struct Rooms {
+    pub ingest: Ingest,
+    pub readiness: api::Readiness,
+    pushes: Pushes,
+}
+
+/// Builds the rooms, and what the API calls.
+pub fn build(
+    config: &Config,
+    token: Secret,
+    base_url: String,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<(Rooms, api::State), Error> {
+    let metrics = Metrics::new();
+    let policy = Arc::new(Policy::new(config.auth.clone()));
+    let relay = Relay::new(relay_config(config));
+    let playback = Playback::new(
+        relay.clone(),
+        playback_config(config),
+        metrics.clone(),
+        tasks.clone(),
+        shutdown.clone(),
+    );
+    let ingest = Ingest::new(
+        ingest_config(config),
+        relay.clone(),
+        policy.clone() as Arc<dyn Authorizer>,
+        Arc::new(playback),
+        metrics.clone(),
+        tasks.clone(),
+        shutdown.clone(),
+    );
+    let pushes = Pushes::new(
+        relay.clone(),
+        push::Config {
+            hold: config.push.hold,
+            max_backoff: config.push.max_backoff,
+            ..push::Config::default()
+        },
+        Arc::new(PolicySigner(policy.clone())),
+    );
+    let rules = config.push.rules.iter().map(rule);
+    let rules = rules.collect::<Result<_, _>>().map_err(Error::Rules)?;
+    pushes.follow(rules).map_err(Error::Rules)?;
+
+    let mixes = None;
+
+    let readiness = api::Readiness::new();
+    let state = api::State {
+        relay,
+        pushes: pushes.clone(),
+        mixes,
+        policy,
+        metrics,
+        readiness: readiness.clone(),
+        token,
+        apps: per_app(config, |_| ()),
+        base_url,
+    };
+    let rooms = Rooms {
+        ingest,
+        readiness,
+        pushes,
+    };
+    Ok((rooms, state))
+}
+
+impl Rooms {
+    /// Ends what makes media or sends it elsewhere, in the order in which media flows.
+    pub async fn end(&self) {
+        self.pushes.shutdown().await;
+    }
+}
+
+fn rule(rule: &config::Rule) -> Result<push::Rule, push::Error> {
+    let sign = rule.sign.as_ref().map(|sign| push::Sign {
+        with: push::SignWith::Secret(sign.key.clone()),
+        expires_in: sign.expires_in,
+    });
+    // The placeholders stay placeholders: the rule fills them in for each stream.
+    let url = rule.url.expose("{app}", "{stream}");
+    push::Rule::new(&rule.app, &rule.pattern, rule.feed, &url, sign)
+}
+
+fn relay_config(config: &Config) -> relay::Config {
+    relay::Config {
+        gop_time: config.limits.gop_time,
+        gop_bytes: config.limits.gop_bytes,
+        history: config.classes.viewer.max_lag + std::time::Duration::from_secs(1),
+        republish_grace: per_app(config, |app| app.republish_grace),
+    }
+}
+
+fn ingest_config(config: &Config) -> ingest::Config {
+    ingest::Config {
+        connections: config.limits.connections,
+        stage_deadline: config.limits.handshake,
+        apps: per_app(config, |app| ingest::AppConfig {
+            publish_idle: app.publish_idle,
+        }),
+        ..ingest::Config::default()
+    }
+}
+
+fn playback_config(config: &Config) -> playback::Config {
+    let defaults = playback::Config::default();
+    let class = |default: playback::ClassConfig, limits: &config::ClassLimits| {
+        let mut class = default;
+        class.budget.max_lag = limits.max_lag;
+        class.join = match limits.join {
+            config::Join::Squeeze => Join::Squeeze,
+            config::Join::Burst => Join::Burst,
+            config::Join::Wait => Join::Wait,
+        };
+        class.readers_per_name = limits.readers_per_name.unwrap_or(0);
+        class
+    };
+    playback::Config {
+        low_latency: class(defaults.low_latency, &config.classes.low_latency),
+        viewer: class(defaults.viewer, &config.classes.viewer),
+        waiting: WaitingLimits {
+            per_name: config.limits.waiting_per_name,
+            per_address: config.limits.waiting_per_address,
+            total: config.limits.waiting_total,
+            patience: config.limits.wait,
+        },
+    }
+}
+
+fn per_app<T>(config: &Config, value: impl Fn(&config::App) -> T) -> PerApp<T> {
+    let find = |name: &str| config.apps.find(name).map(&value);
+    PerApp {
+        named: config
+            .apps
+            .names()
+            .filter(|name| *name != config::Apps::ANY)
+            .filter_map(|name| Some((name.to_owned(), find(name)?)))
+            .collect(),
+        // No application can be called that, so this finds only the section for all others.
+        others: find(config::Apps::ANY),
+    }
+}
