@@ -264,4 +264,22 @@ mod tests {
             b"\x02\x00\x0d@setDataFrame\x02\0\x0aonMetaData\x05"
         );
     }
+
+    #[test]
+    fn a_target_that_numbers_its_stream_otherwise_gets_its_own_number() {
+        for stream_id in [1, 5] {
+            let now = Instant::now();
+            let mut feeder = Feeder::new(stream_id, None, MAX_LAG, now);
+            let mut out = Outbox::default();
+            feeder.offer(&video(0, true), MediaTime(0), now, &mut out);
+            let mut ids = Vec::new();
+            for framed in out.framed() {
+                let mut bytes = BytesMut::new();
+                framed.write_to(&mut bytes);
+                // The message stream id is the one little-endian field of the header.
+                ids.push(u32::from_le_bytes(bytes[8..12].try_into().unwrap()));
+            }
+            assert_eq!(ids, [stream_id; 3]);
+        }
+    }
 }

@@ -74,6 +74,15 @@ impl Outbox {
         Ok(written)
     }
 
+    /// The media that waits.
+    #[cfg(test)]
+    pub(super) fn framed(&self) -> impl Iterator<Item = &Framed> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Framed(framed) => Some(framed),
+            Piece::Bytes(_) => None,
+        })
+    }
+
     fn slices<'a>(&'a self, out: &mut Vec<IoSlice<'a>>) {
         let mut skip = self.taken;
         for piece in &self.pieces {

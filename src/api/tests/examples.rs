@@ -139,3 +139,22 @@ async fn health_and_errors_answer_as_documented() {
     let error = client.call("GET", "/nothing", "").await.json();
     is_as_documented("error", &error);
 }
+
+/// Whoever reads docs/api.md reads what the other tests compare.
+#[test]
+fn the_page_shows_every_example_as_it_is() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let page = std::fs::read_to_string(docs.join("api.md")).unwrap();
+    let mut examples = 0;
+    for entry in std::fs::read_dir(docs.join("api")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let shown = format!("```json\n{}\n```", text.trim());
+        assert!(
+            page.contains(&shown),
+            "{path:?} is not in docs/api.md as it is"
+        );
+        examples += 1;
+    }
+    assert!(examples > 10, "only {examples} examples");
+}
