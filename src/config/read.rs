@@ -173,13 +173,13 @@ fn rule(t: &mut Table<'_>) -> Option<Rule> {
     let feed = t.value("feed", Feed::Program, choice(FEEDS));
     let url = t.required("url", target_url);
     let sign = t.optional_section("sign", |t| {
-        let key = t.required("key", secret);
+        let own = t.required("secret", secret);
         let expires_in = t.required(
             "expires_in",
             duration(Duration::from_secs(1)..=MAX_VALIDITY),
         );
         Some(Sign {
-            key: key?,
+            secret: own?,
             expires_in: expires_in?,
         })
     });

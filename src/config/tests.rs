@@ -246,8 +246,8 @@ fn keys_that_contradict_each_other_are_mistakes() {
              with {stream} and {app} filled in for each stream",
         ),
         (
-            "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmp://h/a/b\", sign = { key = \"\" } }]",
-            "push.rules[0].sign.expires_in: is missing\npush.rules[0].sign.key: is empty",
+            "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmp://h/a/b\", sign = { secret = \"\" } }]",
+            "push.rules[0].sign.expires_in: is missing\npush.rules[0].sign.secret: is empty",
         ),
     ] {
         assert_eq!(mistakes(text, &none()).join("\n"), expected, "{text}");
@@ -346,7 +346,7 @@ fn no_secret_is_ever_printed() {
         app = "live"
         match = "*"
         url = "rtmp://cdn.example/live/{{stream}}?key=topsecret-url"
-        sign = {{ key = "topsecret-sign", expires_in = "{}" }}
+        sign = {{ secret = "topsecret-sign", expires_in = "{}" }}
         "#,
         "12h"
     );

@@ -104,7 +104,7 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sign {
     /// The target's push key (theirs, not one of ours).
-    pub key: Secret,
+    pub secret: Secret,
     /// How long after each connect the signature is good.
     pub expires_in: Duration,
 }

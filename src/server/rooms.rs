@@ -95,7 +95,7 @@ impl Rooms {
 
 fn rule(rule: &config::Rule) -> Result<push::Rule, push::Error> {
     let sign = rule.sign.as_ref().map(|sign| push::Sign {
-        with: push::SignWith::Secret(sign.key.clone()),
+        with: push::SignWith::Secret(sign.secret.clone()),
         expires_in: sign.expires_in,
     });
     // The placeholders stay placeholders: the rule fills them in for each stream.
