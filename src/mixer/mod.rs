@@ -1,1 +1,7 @@
-//! (room mixer)
+//! Mixes.
+mod audio;
+mod clock;
+mod layout;
+pub mod scene;
+mod slot;
+mod tick;

@@ -1,0 +1,320 @@
+//! Clock mapping: when, on our own clock, a picture or sound of an input is due, and how late inputs tend to be.
+//!
+//! Publishers' clocks drift, jump and stall; ours does not. A message's due time is its media time plus
+//! an offset learnt from arrivals: the smallest (arrival − decode time) of the last seconds, approached
+//! slowly. Pure: all times come in as microseconds, "wall" ones since the mix's zero, media ones on the
+//! input's own timeline.
+
+use std::collections::VecDeque;
+
+/// Arrivals remembered for the smallest offset. Long enough to hold an undelayed arrival on any network
+/// that is fit for live pictures, short enough to follow a path that got longer.
+const WINDOW_US: i64 = 5_000_000;
+/// The offset moves by at most this share of the time passed: sound resampled to follow stays in tune.
+const SLEW: f64 = 0.03;
+/// An offset that is too large by more than this (a burst after a stall drained) is corrected at once.
+const BEHIND_US: f64 = 200_000.0;
+/// An offset that is wrong by more than this in any direction belongs to another clock.
+const LOST_US: f64 = 1_500_000.0;
+/// Decode times that go back further than this are another clock, not loose interleaving.
+const BACK_US: i64 = 300_000;
+/// Decode times that run ahead of the wall by more than this in one step are a jump.
+const AHEAD_US: i64 = 500_000;
+
+/// Maps one input's media time to the wall. Shared by its sound and pictures, so that they stay together.
+#[derive(Debug, Default)]
+pub struct Mapper {
+    /// (arrival, arrival − decode time), offsets rising: the front is the window's smallest.
+    window: VecDeque<(i64, i64)>,
+    offset_us: Option<f64>,
+    /// Arrival and decode time of the newest message.
+    last: Option<(i64, i64)>,
+    resets: u64,
+}
+
+impl Mapper {
+    /// Takes note of a message that arrived now. Late ones are fine; messages that waited on our side before
+    /// being looked at (a catch-up burst) are not arrivals.
+    pub fn observe(&mut self, arrival_us: i64, dts_us: i64) {
+        let mut passed = 0;
+        if let Some((last_arrival, last_dts)) = self.last {
+            passed = (arrival_us - last_arrival).max(0);
+            let step = dts_us - last_dts;
+            if step < -BACK_US || step - passed > AHEAD_US {
+                self.reset();
+            }
+        }
+        // Loose interleaving must not look like going back later.
+        let newest_dts = match self.last {
+            Some((_, last)) => dts_us.max(last),
+            None => dts_us,
+        };
+        self.last = Some((arrival_us, newest_dts));
+        let offset = arrival_us - dts_us;
+        while self.window.back().is_some_and(|&(_, o)| o >= offset) {
+            self.window.pop_back();
+        }
+        self.window.push_back((arrival_us, offset));
+        while self
+            .window
+            .front()
+            .is_some_and(|&(at, _)| at < arrival_us - WINDOW_US)
+        {
+            self.window.pop_front();
+        }
+        let target = self.window.front().map_or(offset, |&(_, o)| o) as f64;
+        self.offset_us = Some(match self.offset_us {
+            None => target,
+            Some(held) => {
+                let error = target - held;
+                if error < -BEHIND_US || error.abs() > LOST_US {
+                    target
+                } else {
+                    let limit = SLEW * passed as f64;
+                    held + error.clamp(-limit, limit)
+                }
+            }
+        });
+    }
+
+    fn reset(&mut self) {
+        self.window.clear();
+        self.offset_us = None;
+        self.last = None;
+        self.resets += 1;
+    }
+
+    /// The wall time at which that media time is due; `None` before the first arrival.
+    pub fn map(&self, media_us: i64) -> Option<i64> {
+        self.offset_us.map(|offset| media_us + offset as i64)
+    }
+
+    /// Jumps of the input's clock that were absorbed.
+    pub fn resets(&self) -> u64 {
+        self.resets
+    }
+}
+
+/// Observations that decide the deadline: some seconds of frames.
+const LATENESS_WINDOW: usize = 256;
+/// Beyond this an input has stalled; waiting for it would only delay the others.
+const STALL_US: i64 = 300_000;
+
+/// How late decoded frames of an input come: the 99th percentile of (ready − due) over the last seconds.
+#[derive(Debug, Default)]
+pub struct Lateness {
+    window: VecDeque<i64>,
+    scratch: Vec<i64>,
+    p99_us: i64,
+}
+
+impl Lateness {
+    pub fn observe(&mut self, late_us: i64) {
+        if late_us > STALL_US {
+            return;
+        }
+        if self.window.len() == LATENESS_WINDOW {
+            self.window.pop_front();
+        }
+        self.window.push_back(late_us.max(0));
+        self.scratch.clear();
+        self.scratch.extend(&self.window);
+        let nth = (self.scratch.len() * 99).div_ceil(100) - 1;
+        self.p99_us = *self.scratch.select_nth_unstable(nth).1;
+    }
+
+    pub fn p99_us(&self) -> i64 {
+        self.p99_us
+    }
+}
+
+/// Intervals needed before a frame rate is told.
+const CADENCE_MIN: usize = 8;
+const CADENCE_WINDOW: usize = 64;
+
+/// The frame interval of an input, from its decode times.
+#[derive(Debug, Default)]
+pub struct Cadence {
+    intervals_ms: VecDeque<i64>,
+    last_ms: Option<i64>,
+}
+
+impl Cadence {
+    pub fn observe(&mut self, dts_ms: i64) {
+        if let Some(last) = self.last_ms
+            && (1..=1_000).contains(&(dts_ms - last))
+        {
+            if self.intervals_ms.len() == CADENCE_WINDOW {
+                self.intervals_ms.pop_front();
+            }
+            self.intervals_ms.push_back(dts_ms - last);
+        }
+        self.last_ms = Some(dts_ms);
+    }
+
+    /// Usual time from frame to frame; `None` until enough frames were seen. Lost frames and pauses do not
+    /// count; the mean of what is left undoes the rounding of times to whole milliseconds.
+    pub fn interval_us(&self) -> Option<i64> {
+        if self.intervals_ms.len() < CADENCE_MIN {
+            return None;
+        }
+        let mut sorted: Vec<_> = self.intervals_ms.iter().copied().collect();
+        sorted.sort_unstable();
+        let median = sorted[sorted.len() / 2];
+        let usual: Vec<_> = sorted
+            .into_iter()
+            .filter(|&ms| 2 * ms > median && 2 * ms < 3 * median.max(2))
+            .collect();
+        let sum: i64 = usual.iter().sum();
+        (!usual.is_empty()).then(|| sum * 1_000 / usual.len() as i64)
+    }
+
+    /// Frames a second, rounded to a whole number from 1 to 60.
+    pub fn fps(&self) -> Option<u32> {
+        let interval = self.interval_us()?;
+        let fps = (1_000_000.0 / interval as f64).round();
+        Some(fps.clamp(1.0, 60.0) as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// xorshift: a fixed seed is enough, the bounds below hold for every jitter in range.
+    struct Noise(u64);
+    impl Noise {
+        fn up_to(&mut self, limit: i64) -> i64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % limit as u64) as i64
+        }
+    }
+
+    const FRAME: i64 = 40_000;
+
+    fn mapped(mapper: &Mapper, media: i64) -> i64 {
+        mapper.map(media).expect("an arrival was observed")
+    }
+
+    #[test]
+    fn jitter_does_not_move_the_picture() {
+        let seed = 0x9e37_79b9_7f4a_7c15;
+        println!("seed {seed:#x}");
+        let mut noise = Noise(seed);
+        let mut mapper = Mapper::default();
+        for n in 0..1_000 {
+            let dts = 7_000_000 + n * FRAME;
+            mapper.observe(n * FRAME + 1_000 + noise.up_to(40_000), dts);
+            if n > 250 {
+                // Due at the undelayed arrival, give or take what 5 s of luck left.
+                let off = mapped(&mapper, dts) - (n * FRAME + 1_000);
+                assert!((0..3_000).contains(&off), "frame {n}: {off} us");
+            }
+        }
+        assert_eq!(mapper.resets(), 0);
+    }
+
+    #[test]
+    fn a_fast_publisher_is_followed_without_growing_error() {
+        // 1 % fast: 100 s of media in 99 s of wall time.
+        let mut mapper = Mapper::default();
+        for n in 0..2_500 {
+            let arrival = n * FRAME * 99 / 100;
+            mapper.observe(arrival, n * FRAME);
+            let error = mapped(&mapper, n * FRAME) - arrival;
+            assert!(error.abs() < 1_000, "frame {n}: {error} us");
+        }
+    }
+
+    #[test]
+    fn a_slow_publisher_lags_by_no_more_than_the_window() {
+        let mut mapper = Mapper::default();
+        for n in 0..2_500 {
+            let arrival = n * FRAME * 101 / 100;
+            mapper.observe(arrival, n * FRAME);
+            // The smallest offset is up to 5 s old, at 1 %: 50 ms.
+            let error = mapped(&mapper, n * FRAME) - arrival;
+            assert!((-55_000..=0).contains(&error), "frame {n}: {error} us");
+        }
+    }
+
+    #[test]
+    fn a_stall_and_its_burst_leave_the_offset_alone() {
+        let mut mapper = Mapper::default();
+        for n in 0..300 {
+            let dts = n * FRAME;
+            // Frames 150..187 all arrive when the network thaws, 1.5 s late at first.
+            let arrival = if (150..187).contains(&n) {
+                187 * FRAME
+            } else {
+                dts
+            };
+            mapper.observe(arrival, dts);
+            assert_eq!(mapped(&mapper, dts), dts, "frame {n}");
+        }
+    }
+
+    #[test]
+    fn an_offset_learnt_from_delayed_arrivals_snaps_back() {
+        let mut mapper = Mapper::default();
+        mapper.observe(600_000, 0);
+        mapper.observe(600_000, FRAME);
+        // 300 ms earlier than thought: corrected at once, not at 3 % over 10 s.
+        mapper.observe(620_000, 320_000);
+        assert_eq!(mapped(&mapper, 320_000), 620_000);
+    }
+
+    #[test]
+    fn jumps_of_the_publishers_clock_start_anew() {
+        for jump in [-5_000_000, 5_000_000] {
+            let mut mapper = Mapper::default();
+            for n in 0..100 {
+                mapper.observe(n * FRAME, 10_000_000 + n * FRAME);
+            }
+            let dts = 10_000_000 + 100 * FRAME + jump;
+            mapper.observe(100 * FRAME, dts);
+            assert_eq!(mapped(&mapper, dts), 100 * FRAME, "jump {jump}");
+            assert_eq!(mapper.resets(), 1);
+        }
+    }
+
+    #[test]
+    fn loose_interleaving_is_no_jump() {
+        let mut mapper = Mapper::default();
+        for n in 0..100 {
+            mapper.observe(n * FRAME, n * FRAME);
+            mapper.observe(n * FRAME, (n * FRAME - 250_000).max(0));
+        }
+        assert_eq!(mapper.resets(), 0);
+        assert_eq!(mapped(&mapper, 99 * FRAME), 99 * FRAME);
+    }
+
+    #[test]
+    fn lateness_is_a_percentile_and_a_stall_is_none() {
+        let mut lateness = Lateness::default();
+        for n in 0..200 {
+            lateness.observe(if n % 100 == 7 { 90_000 } else { 10_000 });
+        }
+        lateness.observe(2_000_000);
+        // 2 of 200 are at 90 ms: the 99th percentile is the 198th smallest.
+        assert_eq!(lateness.p99_us(), 10_000);
+        for _ in 0..10 {
+            lateness.observe(60_000);
+        }
+        assert_eq!(lateness.p99_us(), 60_000);
+    }
+
+    #[test]
+    fn the_frame_rate_survives_rounding_and_lost_frames() {
+        for (fps, expected) in [(15.0, 15), (20.0, 20), (24.0, 24), (29.97, 30), (59.94, 60)] {
+            let mut cadence = Cadence::default();
+            for n in (0..50).filter(|n| n % 17 != 5) {
+                cadence.observe((f64::from(n) * 1_000.0 / fps) as i64);
+            }
+            assert_eq!(cadence.fps(), Some(expected), "{fps}");
+        }
+        assert_eq!(Cadence::default().fps(), None);
+    }
+}
