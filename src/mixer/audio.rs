@@ -55,7 +55,8 @@ pub struct Track {
     error_us: f64,
     playing: bool,
     declick: Declick,
-    gain: f32,
+    /// Gain at the end of the last block; `None` before the first.
+    gain: Option<f32>,
     faults: Faults,
 }
 
@@ -102,7 +103,7 @@ impl Track {
             error_us: 0.0,
             playing: false,
             declick: Declick::default(),
-            gain: 1.0,
+            gain: None,
             faults: Faults::default(),
         }
     }
@@ -204,7 +205,7 @@ impl Track {
         if !self.playing {
             self.align(start, count);
         }
-        let from = std::mem::replace(&mut self.gain, gain);
+        let from = self.gain.replace(gain).unwrap_or(gain);
         if !self.playing && self.declick.is_silent() {
             return;
         }

@@ -1,7 +1,462 @@
-//! Mixes.
+//! The mixer: turns several streams into one picture and one sound, and publishes it like any other stream.
+//!
+//! Owns the mixes: their scenes, decoders, beat and encoders. Reads source feeds as a subscriber and publishes as a
+//! publisher, in place of a name's program feed or under a new name; what becomes of its messages is the relay's
+//! affair. Refuses to know the API, signatures and players. Driven by `api` through [`Mixer`]. The only room that
+//! names GStreamer.
+
 mod audio;
 mod clock;
+mod decode;
+mod feed;
+mod format;
+mod info;
+mod input;
 mod layout;
+mod output;
+mod program;
 pub mod scene;
+mod session;
+mod signal;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod tick;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use tokio::sync::Notify;
+
+pub use info::{InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
+pub use input::InputState;
+pub use layout::{Rect, Size};
+pub use scene::{InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, Scene};
+
+use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
+use crate::relay::{Origin, PublishError, Relay};
+use output::SharedObserver;
+use session::{Context, Session};
+
+/// Longest id of a mix.
+pub const MAX_ID_BYTES: usize = 80;
+/// Mixes that end with a splice get this long at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
+/// What x264 knows.
+const PRESETS: [&str; 9] = [
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+];
+/// Elements that the pipelines are made of, by the Debian package that has them.
+const ELEMENTS: [(&str, &[&str]); 4] = [
+    ("libgstreamer1.0-0", &["capsfilter"]),
+    (
+        "gstreamer1.0-plugins-base",
+        &[
+            "appsrc",
+            "appsink",
+            "compositor",
+            "videoconvertscale",
+            "audioconvert",
+            "audioresample",
+        ],
+    ),
+    (
+        "gstreamer1.0-libav",
+        &["avdec_h264", "avdec_aac", "avenc_aac"],
+    ),
+    ("gstreamer1.0-plugins-ugly", &["x264enc"]),
+];
+
+/// How mixes are made. Defaults are those of config/linkmic.toml.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// x264's speed preset.
+    pub preset: String,
+    /// AAC bitrate where the request names none.
+    pub audio_kbps: u32,
+    /// Video bitrate where the request names none; `None`: 0.1 bit per pixel, 200 to 8000.
+    pub video_kbps: Option<u32>,
+    /// How long an output frame waits for a late input, at least; a mix whose inputs are usually later waits longer,
+    /// up to 200 ms.
+    pub deadline: Duration,
+    pub key_frame_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            preset: "superfast".into(),
+            audio_kbps: 96,
+            video_kbps: None,
+            deadline: Duration::from_millis(40),
+            key_frame_interval: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why a call was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The request makes no sense.
+    #[error("{path}: {message}")]
+    Invalid { path: String, message: String },
+    /// The request makes sense, but not together with what is there.
+    #[error("{path}: {message}")]
+    Conflict { path: String, message: String },
+    #[error("no such mix")]
+    NotFound,
+    /// This machine cannot mix.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<scene::Invalid> for Error {
+    fn from(invalid: scene::Invalid) -> Self {
+        Error::Invalid {
+            path: invalid.path,
+            message: invalid.message,
+        }
+    }
+}
+
+/// What a PUT did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Created,
+    Changed,
+    /// The scene is the one that was there.
+    Unchanged,
+}
+
+/// Told about every output frame, on the mixes' own threads: must be cheap and must not block.
+pub trait Observer: Send + Sync {
+    /// A frame with a new picture of the main was published that long after the picture's arrival.
+    fn added_latency(&self, latency: Duration);
+    /// A frame was published.
+    fn frame(&self);
+    /// A frame had to repeat the one before because the machine was too slow.
+    fn skip(&self);
+}
+
+/// All mixes of this server. Cheap to clone.
+#[derive(Clone)]
+pub struct Mixer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    context: Context,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    /// Woken when a mix is gone.
+    gone: Notify,
+}
+
+impl Mixer {
+    /// Prepares GStreamer. Call it inside the runtime that the mixes' reading shall run on.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when GStreamer does not start or an element is missing (named, with its Debian package);
+    /// [`Error::Invalid`] for a configuration that makes no sense.
+    pub fn new(relay: Relay, config: Config) -> Result<Self, Error> {
+        if !PRESETS.contains(&config.preset.as_str()) {
+            return Err(Error::Invalid {
+                path: "preset".into(),
+                message: format!("{:?} is none of {}", config.preset, PRESETS.join(", ")),
+            });
+        }
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|_| Error::Unavailable("the mixer needs a tokio runtime".into()))?;
+        gst::init().map_err(|e| Error::Unavailable(format!("GStreamer does not start: {e}")))?;
+        for (package, elements) in ELEMENTS {
+            for element in elements {
+                if gst::ElementFactory::find(element).is_none() {
+                    return Err(Error::Unavailable(format!(
+                        "GStreamer element {element} is missing; on Debian and Ubuntu: apt-get install {package}"
+                    )));
+                }
+            }
+        }
+        let context = Context {
+            relay,
+            runtime,
+            config,
+            observer: Arc::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                context,
+                sessions: Mutex::default(),
+                gone: Notify::new(),
+            }),
+        })
+    }
+
+    /// Who is told about output frames from now on.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        let slot: &SharedObserver = &self.shared.context.observer;
+        *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(observer);
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.shared.sessions()
+    }
+
+    /// Makes the mix `id` what the request says: starts it, or changes it while it runs. The same scene twice changes
+    /// nothing. Inputs that are absent are waited for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for the request's own mistakes; [`Error::Conflict`] when the output is taken, would feed on
+    /// itself, has another name than before, or would change its codec, and while the mix is ending.
+    pub fn put(&self, id: &str, request: MixRequest) -> Result<(MixInfo, Outcome), Error> {
+        check_id(id)?;
+        let scene = Scene::new(&request)?;
+        let mut sessions = self.sessions();
+        check_outputs(&sessions, id, &scene)?;
+        if let Some(session) = sessions.get(id) {
+            let outcome = change(session, scene)?;
+            return Ok((session.info(), outcome));
+        }
+        let relay = &self.shared.context.relay;
+        if scene.in_place && !scene.output.codec_change {
+            check_codecs(relay, &scene.lead().key)?;
+        }
+        let zero = Instant::now();
+        let publisher = if scene.in_place {
+            relay.overlay(&scene.output.key, zero)
+        } else {
+            relay.publish(&scene.output.key, Origin::Mix { id: id.to_owned() })
+        };
+        let publisher = publisher.map_err(|error| match error {
+            PublishError::Busy => conflict(
+                "output.stream",
+                format!("{} is being published already", scene.output.key),
+            ),
+            PublishError::Mixed => conflict(
+                "output.stream",
+                format!("{} is held by another mix", scene.output.key),
+            ),
+        })?;
+        let (shared, own_id) = (self.shared.clone(), id.to_owned());
+        let ended = move || {
+            shared.sessions().remove(&own_id);
+            shared.gone.notify_waiters();
+        };
+        let context = self.shared.context.clone();
+        let session = Session::start(id, scene, publisher, zero, context, ended)?;
+        sessions.insert(id.to_owned(), session.clone());
+        drop(sessions);
+        Ok((session.info(), Outcome::Created))
+    }
+
+    /// The mix as it stands.
+    pub fn get(&self, id: &str) -> Option<MixInfo> {
+        let session = self.sessions().get(id).cloned()?;
+        Some(session.info())
+    }
+
+    /// All mixes by id.
+    pub fn list(&self) -> Vec<MixInfo> {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let mut infos: Vec<_> = sessions.iter().map(|s| s.info()).collect();
+        infos.sort_by(|a, b| a.id.cmp(&b.id));
+        infos
+    }
+
+    /// How many inputs of all mixes are waiting, live and held.
+    pub fn input_states(&self) -> [(InputState, usize); 3] {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let now = Instant::now();
+        let states: Vec<_> = sessions.iter().flat_map(|s| s.input_states(now)).collect();
+        [InputState::Waiting, InputState::Live, InputState::Held]
+            .map(|state| (state, states.iter().filter(|&&s| s == state).count()))
+    }
+
+    /// Asks the mix to end. In place it goes on until the source takes over at its next key frame; the mix is gone from
+    /// [`Self::list`] when it has ended.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn remove(&self, id: &str) -> Result<MixInfo, Error> {
+        let session = self.sessions().get(id).cloned().ok_or(Error::NotFound)?;
+        session.end();
+        Ok(session.info())
+    }
+
+    /// Ends all mixes and returns when they are gone, which takes a few seconds at most.
+    ///
+    /// # Cancel safety
+    /// When dropped, the mixes go on ending.
+    pub async fn shutdown(&self) {
+        for session in self.sessions().values() {
+            session.end();
+        }
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.empty())
+            .await
+            .is_err()
+        {
+            for session in self.sessions().values() {
+                session.stop();
+            }
+            self.empty().await;
+        }
+    }
+
+    async fn empty(&self) {
+        loop {
+            let gone = self.shared.gone.notified();
+            tokio::pin!(gone);
+            gone.as_mut().enable();
+            if self.sessions().is_empty() {
+                return;
+            }
+            gone.await;
+        }
+    }
+}
+
+impl fmt::Debug for Mixer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.sessions().keys().cloned().collect();
+        f.debug_struct("Mixer")
+            .field("mixes", &ids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        // The map is valid after every statement.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn conflict(path: &str, message: String) -> Error {
+    Error::Conflict {
+        path: path.into(),
+        message,
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if (1..=MAX_ID_BYTES).contains(&id.len()) && id.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        path: "id".into(),
+        message: format!(
+            "the id has {} bytes; a mix's id has 1 to {MAX_ID_BYTES} of A-Z a-z 0-9 _ . -",
+            id.len()
+        ),
+    })
+}
+
+fn change(session: &Session, scene: Scene) -> Result<Outcome, Error> {
+    if session.is_ending() {
+        return Err(conflict(
+            "id",
+            "this mix is ending; wait until it is gone".into(),
+        ));
+    }
+    let old = session.scene();
+    if old == scene {
+        return Ok(Outcome::Unchanged);
+    }
+    if old.output.key != scene.output.key || old.in_place != scene.in_place {
+        return Err(conflict(
+            "output.stream",
+            "a running mix keeps its output; delete it and make another".into(),
+        ));
+    }
+    session.change(scene);
+    Ok(Outcome::Changed)
+}
+
+/// One mix per output, and no mix may feed on itself, whether directly or through others.
+fn check_outputs(
+    sessions: &HashMap<String, Arc<Session>>,
+    id: &str,
+    scene: &Scene,
+) -> Result<(), Error> {
+    let others: Vec<(&String, Scene)> = sessions
+        .iter()
+        .filter(|(other, _)| *other != id)
+        .map(|(other, session)| (other, session.scene()))
+        .collect();
+    if let Some((other, _)) = others
+        .iter()
+        .find(|(_, s)| s.output.key == scene.output.key)
+    {
+        return Err(conflict(
+            "output.stream",
+            format!("{} is the output of mix {other}", scene.output.key),
+        ));
+    }
+    // A mix in place leaves the source feed alone, and inputs are source feeds: only new streams lead on.
+    if scene.in_place {
+        return Ok(());
+    }
+    let mut reached: Vec<&StreamKey> = vec![&scene.output.key];
+    let mut at = 0;
+    while let Some(&key) = reached.get(at) {
+        at += 1;
+        for (other, next) in others.iter().filter(|(_, s)| !s.in_place) {
+            if next.inputs.iter().any(|input| input.key == *key)
+                && !reached.contains(&&next.output.key)
+            {
+                if scene
+                    .inputs
+                    .iter()
+                    .any(|input| input.key == next.output.key)
+                {
+                    return Err(conflict(
+                        "inputs",
+                        format!(
+                            "{} is made of this mix's output by mix {other}",
+                            next.output.key
+                        ),
+                    ));
+                }
+                reached.push(&next.output.key);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A mix in place must not change the codecs of the name behind the viewers' backs.
+fn check_codecs(relay: &Relay, key: &StreamKey) -> Result<(), Error> {
+    let headers = relay.watch(key, Feed::Source).headers();
+    let info = relay.stream_info(key).and_then(|info| info.publisher);
+    let video = info.as_ref().and_then(|p| p.video).map(|t| t.codec);
+    let audio = info.as_ref().and_then(|p| p.audio).map(|t| t.codec);
+    let foreign = match (video, audio) {
+        (Some(video), _) if video != Codec::H264 => Some(format!("{video:?}")),
+        (_, Some(audio)) if audio != Codec::Aac => Some(format!("{audio:?}")),
+        _ => headers
+            .find(Kind::Audio, Slot::Sequence)
+            .and_then(|header| format::audio_config(&format::body(header)?))
+            .filter(|config| !config.plain)
+            .map(|_| "HE-AAC".to_owned()),
+    };
+    match foreign {
+        None => Ok(()),
+        Some(codec) => Err(conflict(
+            "output.codec_change",
+            format!(
+                "{key} is in {codec}, the mix would be in H.264 and AAC-LC; set codec_change to true to allow it"
+            ),
+        )),
+    }
+}

@@ -1,0 +1,291 @@
+//! Formats at the mixer's edges: what FLV payloads carry for the decoders, and what the encoders' output is put into.
+//!
+//! | source | version | covered |
+//! |---|---|---|
+//! | Adobe Flash Video File Format Specification | 10.1, annex E.4.2, E.4.3, E.5 | AVC and AAC payload headers, onMetaData |
+//! | Enhanced RTMP | v2 | `avc1` and `mp4a` payload headers |
+//! | ISO/IEC 14496-3 | 2019, 1.6.2.1 | AudioSpecificConfig: object type, rate, channels |
+//!
+//! Pure.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::layout::Size;
+use crate::media::{Codec, Kind, Message};
+
+/// Sample rate in Hz and number of channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioFormat {
+    pub rate: u32,
+    pub channels: u32,
+}
+
+/// Of a publisher that sends none, and of one whose format the encoder does not know: the linkmic rate.
+pub const DEFAULT_AUDIO: AudioFormat = AudioFormat {
+    rate: 48_000,
+    channels: 2,
+};
+
+/// Sampling frequencies by index (ISO/IEC 14496-3, table 1.18).
+const RATES: [u32; 13] = [
+    96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
+    7_350,
+];
+const AAC_LC: u8 = 2;
+
+/// What an AudioSpecificConfig says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioConfig {
+    pub format: AudioFormat,
+    /// Plain AAC-LC, as our encoder makes it; `false` for HE-AAC and other object types.
+    pub plain: bool,
+}
+
+/// Reads an AudioSpecificConfig; `None` when it is too short or has a reserved rate.
+pub fn audio_config(config: &[u8]) -> Option<AudioConfig> {
+    let &[a, b, ref rest @ ..] = config else {
+        return None;
+    };
+    let object_type = a >> 3;
+    let index = usize::from((a & 7) << 1 | b >> 7);
+    let (rate, channels) = if index == 15 {
+        let &[c, d, e, ..] = rest else {
+            return None;
+        };
+        let bits = u32::from_be_bytes([b, c, d, e]);
+        ((bits >> 7) & 0xff_ffff, (bits >> 3) & 15)
+    } else {
+        (*RATES.get(index)?, u32::from(b >> 3 & 15))
+    };
+    Some(AudioConfig {
+        format: AudioFormat { rate, channels },
+        plain: object_type == AAC_LC,
+    })
+}
+
+impl AudioFormat {
+    /// The nearest format that the encoder makes: a standard rate, one or two channels.
+    pub fn encodable(self) -> Self {
+        Self {
+            rate: if RATES[..12].contains(&self.rate) {
+                self.rate
+            } else {
+                DEFAULT_AUDIO.rate
+            },
+            channels: if self.channels == 1 { 1 } else { 2 },
+        }
+    }
+}
+
+/// The codec's own bytes in a message: decoder configuration, access unit or raw frame. `None` when the codec is not
+/// ours to decode, or the message carries no such thing.
+pub fn body(message: &Message) -> Option<Bytes> {
+    let payload = &message.payload;
+    let (&first, second) = (payload.first()?, payload.get(1));
+    let skip = match (message.kind, message.codec) {
+        (Kind::Video, Codec::H264) if first & 0x80 != 0 => match first & 0x0f {
+            0 | 3 => 5,
+            1 => 8,
+            _ => return None,
+        },
+        (Kind::Video, Codec::H264) => match second {
+            Some(0 | 1) => 5,
+            _ => return None,
+        },
+        (Kind::Audio, Codec::Aac) if first >> 4 == 9 => match first & 0x0f {
+            0 | 1 => 5,
+            _ => return None,
+        },
+        (Kind::Audio, Codec::Aac) => 2,
+        _ => return None,
+    };
+    (payload.len() > skip).then(|| payload.slice(skip..))
+}
+
+/// An AVC sequence header from an AVCDecoderConfigurationRecord.
+pub fn avc_header(record: &[u8]) -> Bytes {
+    prefixed(&[0x17, 0, 0, 0, 0], record)
+}
+
+/// An AVC message from an access unit of length-prefixed NAL units without reordering.
+pub fn avc_frame(key: bool, unit: &[u8]) -> Bytes {
+    prefixed(&[if key { 0x17 } else { 0x27 }, 1, 0, 0, 0], unit)
+}
+
+/// An AAC sequence header from an AudioSpecificConfig. The rate and channel bits are fixed for AAC.
+pub fn aac_header(config: &[u8]) -> Bytes {
+    prefixed(&[0xaf, 0], config)
+}
+
+pub fn aac_frame(frame: &[u8]) -> Bytes {
+    prefixed(&[0xaf, 1], frame)
+}
+
+fn prefixed(prefix: &[u8], body: &[u8]) -> Bytes {
+    let mut payload = BytesMut::with_capacity(prefix.len() + body.len());
+    payload.put_slice(prefix);
+    payload.put_slice(body);
+    payload.freeze()
+}
+
+/// What onMetaData says of a mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    pub size: Size,
+    pub fps: u32,
+    pub video_kbps: u32,
+    pub audio_kbps: u32,
+    pub audio: AudioFormat,
+}
+
+impl Metadata {
+    /// As AMF0: the name and an ECMA array.
+    pub fn payload(&self) -> Bytes {
+        const NUMBER: u8 = 0;
+        const BOOLEAN: u8 = 1;
+        const STRING: u8 = 2;
+        const ECMA_ARRAY: u8 = 8;
+        let numbers = [
+            ("width", self.size.width),
+            ("height", self.size.height),
+            ("framerate", self.fps),
+            ("videocodecid", 7),
+            ("videodatarate", self.video_kbps),
+            ("audiocodecid", 10),
+            ("audiodatarate", self.audio_kbps),
+            ("audiosamplerate", self.audio.rate),
+            ("audiosamplesize", 16),
+        ];
+        let mut amf = BytesMut::with_capacity(320);
+        let text = |amf: &mut BytesMut, text: &str| {
+            amf.put_u16(text.len() as u16);
+            amf.put_slice(text.as_bytes());
+        };
+        amf.put_u8(STRING);
+        text(&mut amf, "onMetaData");
+        amf.put_u8(ECMA_ARRAY);
+        amf.put_u32(numbers.len() as u32 + 2);
+        for (name, value) in numbers {
+            text(&mut amf, name);
+            amf.put_u8(NUMBER);
+            amf.put_f64(f64::from(value));
+        }
+        text(&mut amf, "stereo");
+        amf.put_slice(&[BOOLEAN, u8::from(self.audio.channels == 2)]);
+        text(&mut amf, "encoder");
+        amf.put_u8(STRING);
+        text(&mut amf, concat!("linkmic/", env!("CARGO_PKG_VERSION")));
+        amf.put_slice(&[0, 0, 9]);
+        amf.freeze()
+    }
+}
+
+/// Video bitrate for a size and rate where none was asked for: 0.1 bit per pixel, what the vendor's presets
+/// spend at 540×960 and 20 frames a second.
+pub fn default_video_kbps(size: Size, fps: u32) -> u32 {
+    let pixels = u64::from(size.width) * u64::from(size.height) * u64::from(fps);
+    (pixels / 10_000).clamp(200, 8_000) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{MediaTime, Role};
+
+    fn message(kind: Kind, payload: &[u8]) -> Message {
+        Message::new(kind, MediaTime(0), Bytes::copy_from_slice(payload))
+    }
+
+    #[test]
+    fn audio_configs_are_read() {
+        let read = |config: &[u8]| {
+            audio_config(config).map(|c| (c.format.rate, c.format.channels, c.plain))
+        };
+        assert_eq!(read(&[0x11, 0x90]), Some((48_000, 2, true)));
+        assert_eq!(read(&[0x12, 0x08]), Some((44_100, 1, true)));
+        // HE-AAC: object type 5.
+        assert_eq!(read(&[0x2b, 0x11, 0x88]).map(|r| r.2), Some(false));
+        // Index 15: 24 bits of 50 000 Hz, then one channel.
+        let explicit = (2u64 << 35 | 15 << 31 | 50_000 << 7 | 1 << 3).to_be_bytes();
+        assert_eq!(read(&explicit[3..]), Some((50_000, 1, true)));
+        for broken in [&[][..], &[0x11], &[0x16, 0x90], &[0x17, 0x80, 0]] {
+            assert_eq!(read(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_begin_behind_their_headers() {
+        for (kind, payload, expected) in [
+            (Kind::Video, &b"\x17\0\0\0\0conf"[..], Some("conf")),
+            (Kind::Video, b"\x27\x01\0\0\x50unit", Some("unit")),
+            (Kind::Video, b"\x90avc1conf", Some("conf")),
+            (Kind::Video, b"\xa1avc1\0\0\x50unit", Some("unit")),
+            (Kind::Video, b"\xa3avc1unit", Some("unit")),
+            (Kind::Video, b"\x17\x02\0\0\0end", None),
+            (Kind::Video, b"\x91hvc1\0\0\0unit", None),
+            (Kind::Audio, b"\xaf\0conf", Some("conf")),
+            (Kind::Audio, b"\xaf\x01", None),
+            (Kind::Audio, b"\x91mp4aunit", Some("unit")),
+            (Kind::Audio, b"\x2funit", None),
+        ] {
+            let got = body(&message(kind, payload));
+            assert_eq!(got.as_deref(), expected.map(str::as_bytes), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn what_we_write_is_what_the_rest_of_the_house_reads() {
+        assert!(message(Kind::Video, &avc_header(b"x")).is_header());
+        assert!(message(Kind::Video, &avc_frame(true, b"x")).is_video_key());
+        assert_eq!(
+            message(Kind::Video, &avc_frame(false, b"x")).role,
+            Role::Frame
+        );
+        assert!(message(Kind::Audio, &aac_header(b"x")).is_header());
+        let metadata = Metadata {
+            size: Size {
+                width: 540,
+                height: 960,
+            },
+            fps: 20,
+            video_kbps: 1_200,
+            audio_kbps: 96,
+            audio: DEFAULT_AUDIO,
+        };
+        let payload = metadata.payload();
+        assert!(message(Kind::Data, &payload).is_header());
+        let values = count_properties(&payload);
+        assert_eq!(values, 11);
+    }
+
+    /// Walks the array and counts its properties, so that a wrong length or marker is seen.
+    fn count_properties(payload: &[u8]) -> usize {
+        let mut at = 1 + 2 + "onMetaData".len();
+        assert_eq!(payload[at], 8);
+        at += 5;
+        let mut count = 0;
+        loop {
+            let length = usize::from(u16::from_be_bytes([payload[at], payload[at + 1]]));
+            at += 2 + length;
+            if length == 0 {
+                assert_eq!(&payload[at..], [9]);
+                return count;
+            }
+            at += match payload[at] {
+                0 => 9,
+                1 => 2,
+                2 => 3 + usize::from(u16::from_be_bytes([payload[at + 1], payload[at + 2]])),
+                marker => panic!("marker {marker}"),
+            };
+            count += 1;
+        }
+    }
+
+    #[test]
+    fn default_bitrates_are_those_of_the_presets() {
+        let kbps = |width, height, fps| default_video_kbps(Size { width, height }, fps);
+        assert_eq!(kbps(540, 960, 20), 1_036);
+        assert_eq!(kbps(1_280, 720, 30), 2_764);
+        assert_eq!(kbps(160, 120, 15), 200);
+    }
+}

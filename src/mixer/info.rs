@@ -1,0 +1,114 @@
+//! What the API tells about a mix: plain values, ready for JSON.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::input::{InputState, Losses};
+use super::layout::{Rect, Size};
+use super::output::Tally;
+
+/// Where a mix stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MixState {
+    /// For the first pictures of the inputs that it needs to begin.
+    Waiting,
+    /// Its pipeline is being made.
+    Starting,
+    /// Frames are coming out.
+    Live,
+    /// Asked to end; in place it goes on until the source's next key frame.
+    Ending,
+    /// It cannot go on as it is; `error` says why. A new publisher or scene may help.
+    Failed,
+}
+
+/// One mix.
+#[derive(Debug, Clone, Serialize)]
+pub struct MixInfo {
+    pub id: String,
+    /// Counts the scenes from 1.
+    pub revision: u64,
+    pub state: MixState,
+    pub in_place: bool,
+    pub app: String,
+    /// By rising layer.
+    pub inputs: Vec<InputInfo>,
+    pub output: OutputInfo,
+    pub stats: Stats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct InputInfo {
+    pub stream: String,
+    pub layer: u32,
+    pub state: InputState,
+    /// The box in pixels; absent until the canvas is known.
+    #[serde(flatten)]
+    pub rect: Option<Rect>,
+    pub gain: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct OutputInfo {
+    pub stream: String,
+    /// Absent, as the rate and bitrate, while they depend on a lead that has not shown itself.
+    #[serde(flatten)]
+    pub size: Option<Size>,
+    pub fps: Option<u32>,
+    pub video_kbps: Option<u32>,
+    pub audio_kbps: u32,
+}
+
+/// Counters since the mix was made.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Stats {
+    pub frames_out: u64,
+    /// Output frames that repeat the one before because the machine was too slow.
+    pub ticks_skipped: u64,
+    /// Pipelines made anew after a failure.
+    pub restarts: u64,
+    /// From the arrival of the newest picture of the main in a frame to the frame's publishing; absent before the first.
+    pub added_latency_ms: Option<LatencyInfo>,
+    /// Of all present inputs: messages that were not decoded.
+    pub messages_dropped: u64,
+    /// Of all present inputs: pictures that were never on screen.
+    pub pictures_dropped: u64,
+    pub sound_underruns: u64,
+    pub sound_resyncs: u64,
+}
+
+/// Over the last thousand frames.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LatencyInfo {
+    pub p50: f64,
+    pub p99: f64,
+}
+
+impl Stats {
+    pub(super) fn new(tally: &Tally, losses: impl Iterator<Item = Losses>) -> Self {
+        let ms = |d: std::time::Duration| (d.as_secs_f64() * 10_000.0).round() / 10.0;
+        let mut stats = Self {
+            frames_out: tally.frames.load(Ordering::Relaxed),
+            ticks_skipped: tally.skipped.load(Ordering::Relaxed),
+            restarts: tally.restarts.load(Ordering::Relaxed),
+            added_latency_ms: tally.latencies().map(|(p50, p99)| LatencyInfo {
+                p50: ms(p50),
+                p99: ms(p99),
+            }),
+            ..Self::default()
+        };
+        for loss in losses {
+            stats.messages_dropped += loss.messages;
+            stats.pictures_dropped += loss.pictures;
+            stats.sound_underruns += loss.sound.underruns;
+            stats.sound_resyncs += loss.sound.resyncs;
+        }
+        stats
+    }
+}

@@ -1,0 +1,366 @@
+//! One input of a mix: its newest pictures and sound, mapped to our clock, whatever its publisher does.
+//!
+//! [`Input`] is what the mix's thread reads; behind it a task ([`feed`](super::feed)) carries the stream's messages to
+//! decoders whose callbacks fill it. An input never fails as far as the mix is concerned: it waits, lives, or holds
+//! its last picture. Dropping it ends the task and the decoders.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use super::audio::{Faults, Frame, Track};
+use super::clock::{Cadence, Lateness, Mapper};
+use super::decode::{self, Sink};
+use super::feed;
+use super::format::{AudioConfig, DEFAULT_AUDIO};
+use super::layout::Size;
+use super::signal::Signal;
+use super::slot::Slot;
+use super::tick::Lead;
+use crate::media::StreamKey;
+use crate::relay::Relay;
+
+/// An input without news for this long holds.
+const HELD_AFTER: Duration = Duration::from_secs(1);
+/// Arrivals remembered until their pictures are decoded.
+const MAX_IN_FLIGHT: usize = 64;
+
+/// What an input is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputState {
+    /// Nothing was decoded from it yet.
+    Waiting,
+    /// Pictures or sound are coming.
+    Live,
+    /// It has stopped; its last picture stays, without sound.
+    Held,
+}
+
+/// A decoded picture, scaled to its box.
+#[derive(Debug, Clone)]
+pub(super) struct Picture {
+    pub buffer: gst::Buffer,
+    pub caps: gst::Caps,
+    /// When its access unit arrived; `None` when that was forgotten.
+    pub arrival: Option<Instant>,
+}
+
+/// What is known of the stream's format.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    /// Size of its pictures as meant to be seen.
+    pub size: Option<Size>,
+    pub audio: Option<AudioConfig>,
+    /// A codec that is not decoded here, by name.
+    pub unsupported: Option<String>,
+    /// The latest failure of its decoders.
+    pub error: Option<String>,
+    last_picture: Option<Instant>,
+    last_sound: Option<Instant>,
+}
+
+/// Counters of what did not reach the screen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Losses {
+    /// Messages not decoded: waiting for a key frame, or the decoder was behind.
+    pub messages: u64,
+    /// Pictures decoded but never shown.
+    pub pictures: u64,
+    pub sound: Faults,
+}
+
+#[derive(Debug, Default)]
+struct Clock {
+    mapper: Mapper,
+    /// Pictures before this media time are the catch-up; `None` while catching up.
+    live_from_us: Option<i64>,
+    in_flight: VecDeque<(i64, Instant)>,
+    cadence: Cadence,
+    video: Lateness,
+    audio: Lateness,
+}
+
+/// What the feeding task, the decoders' callbacks and the mix's thread share.
+pub(super) struct Shared {
+    zero: Instant,
+    signal: Arc<Signal>,
+    clock: Mutex<Clock>,
+    slot: Mutex<Slot<Picture>>,
+    track: Mutex<Track>,
+    facts: Mutex<Facts>,
+    target: Mutex<Target>,
+    lost: Mutex<u64>,
+    /// Woken by each decoded picture, for the catch-up's pace.
+    pub decoded: Notify,
+}
+
+/// How decoded media should come, and the filters that see to it while there are decoders.
+#[derive(Default)]
+struct Target {
+    size: Option<Size>,
+    rate: u32,
+    filters: Option<(gst::Element, gst::Element)>,
+}
+
+/// Locks hold values that are complete after every statement, so one whose holder panicked can be read on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The mix's handle on one input.
+pub(super) struct Input {
+    key: StreamKey,
+    shared: Arc<Shared>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Input {
+    /// Starts reading the source feed of `key`. `zero` is the mix's zero; `signal` is rung at each new picture and sound.
+    pub fn new(
+        key: StreamKey,
+        relay: &Relay,
+        runtime: &tokio::runtime::Handle,
+        zero: Instant,
+        signal: Arc<Signal>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            zero,
+            signal,
+            clock: Mutex::default(),
+            slot: Mutex::default(),
+            track: Mutex::new(Track::new(DEFAULT_AUDIO.rate)),
+            facts: Mutex::default(),
+            target: Mutex::new(Target {
+                rate: DEFAULT_AUDIO.rate,
+                ..Target::default()
+            }),
+            lost: Mutex::new(0),
+            decoded: Notify::new(),
+        });
+        let task = runtime.spawn(feed::run(relay.clone(), key.clone(), shared.clone()));
+        Self {
+            key,
+            shared,
+            task: task.abort_handle(),
+        }
+    }
+
+    pub fn key(&self) -> &StreamKey {
+        &self.key
+    }
+
+    pub fn state(&self, now: Instant) -> InputState {
+        let facts = lock(&self.shared.facts);
+        let recent = |at: Option<Instant>| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER)
+        };
+        match (facts.last_picture, facts.last_sound) {
+            (None, None) => InputState::Waiting,
+            (picture, sound) if recent(picture) || recent(sound) => InputState::Live,
+            _ => InputState::Held,
+        }
+    }
+
+    pub fn facts(&self) -> Facts {
+        lock(&self.shared.facts).clone()
+    }
+
+    pub fn fps(&self) -> Option<u32> {
+        lock(&self.shared.clock).cadence.fps()
+    }
+
+    /// Has a picture been decoded that is not catch-up?
+    pub fn has_picture(&self) -> bool {
+        lock(&self.shared.slot).newest_us().is_some()
+    }
+
+    /// Pictures come in this size from now on, with bars where the aspect differs.
+    pub fn set_size(&self, size: Size) {
+        let filters = {
+            let mut target = lock(&self.shared.target);
+            target.size = Some(size);
+            target.filters.clone()
+        };
+        if let Some((picture, _)) = filters {
+            decode::set_picture_size(&picture, Some(size));
+        }
+    }
+
+    /// Sound comes at this rate from now on.
+    pub fn set_rate(&self, rate: u32) {
+        lock(&self.shared.track).set_rate(rate);
+        let filters = {
+            let mut target = lock(&self.shared.target);
+            target.rate = rate;
+            target.filters.clone()
+        };
+        if let Some((_, sound)) = filters {
+            decode::set_sound_rate(&sound, rate);
+        }
+    }
+
+    /// What the output's beat needs to know when this is the lead.
+    pub fn lead(&self) -> Lead {
+        let interval_us = lock(&self.shared.clock).cadence.interval_us();
+        Lead {
+            newest_us: lock(&self.shared.slot).newest_us(),
+            interval_us,
+        }
+    }
+
+    /// The picture to show at `until_us`, its due time, and whether it is new.
+    pub fn picture(&self, until_us: i64) -> Option<(Picture, i64, bool)> {
+        let mut slot = lock(&self.shared.slot);
+        let fresh = slot.advance(until_us);
+        slot.current()
+            .map(|(due, picture)| (picture.clone(), *due, fresh))
+    }
+
+    /// Adds this input's block of sound due at `start_us`.
+    pub fn mix(&self, start_us: i64, gain: f32, sum: &mut [Frame]) {
+        lock(&self.shared.track).mix(start_us, gain, sum);
+    }
+
+    /// Need the block that ends at `until_us` not wait for this input: is its sound here, or has it none?
+    pub fn sound_ready(&self, until_us: i64, now: Instant) -> bool {
+        let last = lock(&self.shared.facts).last_sound;
+        let sounding = last.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER);
+        !sounding || lock(&self.shared.track).covers(until_us)
+    }
+
+    /// How late pictures and sound usually are, in us.
+    pub fn lateness(&self) -> (i64, i64) {
+        let clock = lock(&self.shared.clock);
+        (clock.video.p99_us(), clock.audio.p99_us())
+    }
+
+    pub fn losses(&self) -> Losses {
+        Losses {
+            messages: *lock(&self.shared.lost),
+            pictures: lock(&self.shared.slot).dropped(),
+            sound: lock(&self.shared.track).faults(),
+        }
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn since_zero(&self, now: Instant) -> i64 {
+        // An input never outlives 292,000 years.
+        now.saturating_duration_since(self.zero).as_micros() as i64
+    }
+
+    /// A joiner begins with old messages: nothing is shown until [`Self::live_from`].
+    pub fn catching_up(&self) {
+        let mut clock = lock(&self.clock);
+        clock.live_from_us = None;
+        clock.in_flight.clear();
+    }
+
+    /// The catch-up is over: pictures from this media time on are shown.
+    pub fn live_from(&self, pts_ms: i64) {
+        lock(&self.clock).live_from_us = Some(pts_ms * 1_000);
+    }
+
+    /// A message of the live edge arrived.
+    pub fn arrived(&self, dts_ms: i64, picture_pts_ms: Option<i64>, now: Instant) {
+        let at = self.since_zero(now);
+        let mut clock = lock(&self.clock);
+        clock.mapper.observe(at, dts_ms * 1_000);
+        if let Some(pts) = picture_pts_ms {
+            if clock.in_flight.len() == MAX_IN_FLIGHT {
+                clock.in_flight.pop_front();
+            }
+            clock.in_flight.push_back((pts * 1_000, now));
+        }
+    }
+
+    /// An access unit's decode time, live or not: tells the frame rate.
+    pub fn paced(&self, dts_ms: i64) {
+        lock(&self.clock).cadence.observe(dts_ms);
+    }
+
+    pub fn lost(&self, messages: u64) {
+        *lock(&self.lost) += messages;
+    }
+
+    pub fn with_facts(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut lock(&self.facts));
+    }
+
+    /// Decoders have started; their filters get the targets set so far.
+    pub fn decoders_started(&self, filters: (gst::Element, gst::Element)) {
+        let (size, rate) = {
+            let mut target = lock(&self.target);
+            target.filters = Some(filters.clone());
+            (target.size, target.rate)
+        };
+        decode::set_picture_size(&filters.0, size);
+        decode::set_sound_rate(&filters.1, rate);
+    }
+
+    pub fn decoders_gone(&self) {
+        lock(&self.target).filters = None;
+    }
+}
+
+impl Sink for Shared {
+    fn size(&self, size: Size) {
+        lock(&self.facts).size = Some(size);
+    }
+
+    fn picture(&self, pts_us: i64, buffer: gst::Buffer, caps: gst::Caps) {
+        self.decoded.notify_one();
+        let now = Instant::now();
+        let at = self.since_zero(now);
+        let (due, arrival) = {
+            let mut clock = lock(&self.clock);
+            if clock.live_from_us.is_none_or(|from| pts_us < from) {
+                return;
+            }
+            let Some(due) = clock.mapper.map(pts_us) else {
+                return;
+            };
+            clock.video.observe(at - due);
+            let found = clock.in_flight.iter().position(|&(pts, _)| pts == pts_us);
+            let arrival = found.and_then(|n| clock.in_flight.remove(n)).map(|f| f.1);
+            (due, arrival)
+        };
+        lock(&self.facts).last_picture = Some(now);
+        lock(&self.slot).push(
+            due,
+            Picture {
+                buffer,
+                caps,
+                arrival,
+            },
+        );
+        self.signal.ring();
+    }
+
+    fn sound(&self, pts_us: i64, samples: &[f32]) {
+        let now = Instant::now();
+        let at = self.since_zero(now);
+        let due = {
+            let mut clock = lock(&self.clock);
+            let Some(due) = clock.mapper.map(pts_us) else {
+                return;
+            };
+            clock.audio.observe(at - due);
+            due
+        };
+        lock(&self.facts).last_sound = Some(now);
+        lock(&self.track).push(samples, due);
+        self.signal.ring();
+    }
+}

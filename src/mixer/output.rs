@@ -1,0 +1,183 @@
+//! The output of a mix: encoded packets become messages of a stream, and their cost in time is taken down.
+//!
+//! Called from the encoders' threads. Publishing never blocks (the relay's rule), so it happens right here.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Observer;
+use super::audio::BLOCK;
+use super::format::{self, Metadata};
+use super::program::Packets;
+use super::signal::Signal;
+use crate::media::{Kind, MediaTime, Message};
+use crate::relay::{Publisher, Status};
+
+/// Output frames between encoder and gathering at most.
+const MAX_IN_FLIGHT: usize = 32;
+/// Frames whose added latency is kept for the percentiles: some 30 s.
+const LATENCIES: usize = 1_024;
+
+/// Numbers of a mix that outlive its pipelines.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub frames: AtomicU64,
+    pub skipped: AtomicU64,
+    pub restarts: AtomicU64,
+    latencies: Mutex<VecDeque<Duration>>,
+}
+
+impl Tally {
+    fn latency(&self, latency: Duration) {
+        let mut latencies = lock(&self.latencies);
+        if latencies.len() == LATENCIES {
+            latencies.pop_front();
+        }
+        latencies.push_back(latency);
+    }
+
+    /// Median and 99th percentile of the added latency; `None` before the first frame.
+    pub fn latencies(&self) -> Option<(Duration, Duration)> {
+        let mut sorted: Vec<_> = lock(&self.latencies).iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |share: usize| sorted.get(((sorted.len() * share).div_ceil(100)).max(1) - 1);
+        Some((*at(50)?, *at(99)?))
+    }
+}
+
+/// See the metrics' side in [`Observer`].
+pub(super) type SharedObserver = RwLock<Option<Arc<dyn Observer>>>;
+
+/// Publishes one pipeline's packets.
+pub(super) struct Output {
+    publisher: Arc<Publisher>,
+    signal: Arc<Signal>,
+    tally: Arc<Tally>,
+    observer: Arc<SharedObserver>,
+    metadata: Metadata,
+    video_header: Mutex<Bytes>,
+    audio_header: Mutex<Bytes>,
+    /// Set with the AAC header: from here on pictures may follow, since a splice takes both headers along.
+    sounding: AtomicBool,
+    done: AtomicBool,
+    /// Arrivals of the lead's new pictures, by the time of the output frame that shows them first.
+    in_flight: Mutex<VecDeque<(u64, Instant)>>,
+}
+
+/// Locks hold values that are complete after every statement, so one whose holder panicked can be read on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Output {
+    pub fn new(
+        publisher: Arc<Publisher>,
+        signal: Arc<Signal>,
+        tally: Arc<Tally>,
+        observer: Arc<SharedObserver>,
+        metadata: Metadata,
+    ) -> Self {
+        Self {
+            publisher,
+            signal,
+            tally,
+            observer,
+            metadata,
+            video_header: Mutex::default(),
+            audio_header: Mutex::default(),
+            sounding: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            in_flight: Mutex::default(),
+        }
+    }
+
+    /// Sound has begun to come out, so pictures may go in.
+    pub fn is_sounding(&self) -> bool {
+        self.sounding.load(Ordering::Acquire)
+    }
+
+    /// The relay wants no more.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The output frame at `pts_ns` will show a picture of the lead that arrived then.
+    pub fn expect(&self, pts_ns: u64, arrival: Instant) {
+        let mut in_flight = lock(&self.in_flight);
+        if in_flight.len() == MAX_IN_FLIGHT {
+            in_flight.pop_front();
+        }
+        in_flight.push_back((pts_ns, arrival));
+    }
+
+    fn publish(&self, kind: Kind, time_ns: u64, payload: Bytes) {
+        let dts = MediaTime(((time_ns + 500_000) / 1_000_000) as i64);
+        let status = self
+            .publisher
+            .publish(Message::new(kind, dts, payload), Instant::now());
+        if status == Status::Done && !self.done.swap(true, Ordering::AcqRel) {
+            self.signal.ring();
+        }
+    }
+
+    fn observe(&self, tell: impl Fn(&dyn Observer)) {
+        let observer = self.observer.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(observer) = observer.as_deref() {
+            tell(observer);
+        }
+    }
+}
+
+/// Is `header` another one than last time? It is kept.
+fn renewed(kept: &Mutex<Bytes>, header: &[u8]) -> bool {
+    let mut kept = lock(kept);
+    let renewed = kept.as_ref() != header;
+    if renewed {
+        *kept = Bytes::copy_from_slice(header);
+    }
+    renewed
+}
+
+impl Packets for Output {
+    fn video(&self, time_ns: u64, key: bool, header: &[u8], unit: &[u8]) {
+        if renewed(&self.video_header, header) {
+            self.publish(Kind::Data, time_ns, self.metadata.payload());
+            self.publish(Kind::Video, time_ns, format::avc_header(header));
+        }
+        self.publish(Kind::Video, time_ns, format::avc_frame(key, unit));
+        let now = Instant::now();
+        self.tally.frames.fetch_add(1, Ordering::Relaxed);
+        self.observe(|o| o.frame());
+        let arrival = {
+            let mut in_flight = lock(&self.in_flight);
+            // Encoder and compositor keep times to the nanosecond, give or take a rounding.
+            while in_flight.front().is_some_and(|&(t, _)| t + 1_000 < time_ns) {
+                in_flight.pop_front();
+            }
+            in_flight
+                .pop_front_if(|&mut (t, _)| t <= time_ns + 1_000)
+                .map(|f| f.1)
+        };
+        if let Some(arrival) = arrival {
+            let latency = now.saturating_duration_since(arrival);
+            self.tally.latency(latency);
+            self.observe(|o| o.added_latency(latency));
+        }
+    }
+
+    fn audio(&self, time_ns: u64, header: &[u8], frame: &[u8]) {
+        // The encoder's first frame is made of nothing: all its sound comes one frame later than it says.
+        let priming = BLOCK as u64 * 1_000_000_000 / u64::from(self.metadata.audio.rate);
+        let time_ns = time_ns.saturating_sub(priming);
+        if renewed(&self.audio_header, header) {
+            self.publish(Kind::Audio, time_ns, format::aac_header(header));
+            self.sounding.store(true, Ordering::Release);
+            self.signal.ring();
+        }
+        self.publish(Kind::Audio, time_ns, format::aac_frame(frame));
+    }
+}

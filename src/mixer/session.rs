@@ -1,0 +1,666 @@
+//! One mix: its inputs, its layout, and the thread that beats time for its output.
+//!
+//! The thread owns the program pipeline and the publisher, so the mix's life is one straight road: wait for the inputs,
+//! produce, end. Control changes the scene under a lock and publishes a [`Snapshot`], which the thread loads once per
+//! frame; nothing it does can hold up the other side. No input and no reader can hold up the thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::audio::{self, BLOCK};
+use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
+use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
+use super::input::{Input, InputState};
+use super::layout::{self, Rect, Size};
+use super::output::{Output, SharedObserver, Tally};
+use super::program::{Layer, Program, Settings};
+use super::scene::{MAX_INPUTS, Scene};
+use super::signal::Signal;
+use super::tick::{Grid, Step};
+use super::{Config, Error};
+use crate::reason::Reason;
+use crate::relay::{Publisher, Relay, Status};
+
+/// Frame rate of a mix whose lead tells none: the rate of European cameras, and a whole number of ms.
+const DEFAULT_FPS: u32 = 25;
+/// How long a lead with pictures may leave its frame rate and sound format open.
+const FORMAT_GRACE: Duration = Duration::from_secs(1);
+/// Longest sleep of the thread: how soon it sees what nobody rings for.
+const IDLE: Duration = Duration::from_millis(100);
+/// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
+const MARGIN_US: i64 = 5_000;
+const MAX_PATIENCE_US: i64 = 200_000;
+/// A pipeline that takes frames but gives none for this long is dead, whatever it says.
+const WATCHDOG: Duration = Duration::from_secs(2);
+/// First and longest pause before a program pipeline is made anew.
+const BACK_OFF: Duration = Duration::from_millis(100);
+const MAX_BACK_OFF: Duration = Duration::from_secs(5);
+
+/// What every session is made with.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub relay: Relay,
+    pub runtime: tokio::runtime::Handle,
+    pub config: Config,
+    pub observer: Arc<SharedObserver>,
+}
+
+/// The layout as the thread reads it: immutable, replaced whole.
+struct Snapshot {
+    placed: Vec<Placed>,
+    lead: usize,
+}
+
+#[derive(Clone)]
+struct Placed {
+    input: Arc<Input>,
+    /// The compositor pad that is this input's while it is in the mix.
+    pad: usize,
+    layer: u32,
+    gain: f32,
+    /// `None` until the canvas is known.
+    rect: Option<Rect>,
+}
+
+/// What the lead gave when the mix started; kept whatever becomes of the lead.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    size: Size,
+    fps: u32,
+    audio: AudioFormat,
+}
+
+struct Control {
+    scene: Scene,
+    revision: u64,
+    state: MixState,
+    error: Option<String>,
+    base: Option<Base>,
+}
+
+/// One mix. Shared by its thread and the API.
+pub(super) struct Session {
+    id: String,
+    zero: Instant,
+    context: Context,
+    signal: Arc<Signal>,
+    tally: Arc<Tally>,
+    control: Mutex<Control>,
+    snapshot: ArcSwap<Snapshot>,
+    ending: AtomicBool,
+    /// End without waiting for a splice.
+    stopping: AtomicBool,
+}
+
+/// Why a pipeline's run ended.
+enum End {
+    Done,
+    /// The output's format was changed.
+    Reformat,
+    Failed(String),
+}
+
+impl Session {
+    /// Starts the mix and its thread. `zero` is the moment of the publisher's time 0. `ended` is called on the thread
+    /// as the last thing.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        id: &str,
+        scene: Scene,
+        publisher: Publisher,
+        zero: Instant,
+        context: Context,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<Self>, Error> {
+        let session = Arc::new(Self {
+            id: id.to_owned(),
+            zero,
+            context,
+            signal: Arc::default(),
+            tally: Arc::default(),
+            control: Mutex::new(Control {
+                scene: scene.clone(),
+                revision: 1,
+                state: MixState::Waiting,
+                error: None,
+                base: None,
+            }),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                placed: Vec::new(),
+                lead: 0,
+            }),
+            ending: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        session.arrange();
+        let thread = session.clone();
+        std::thread::Builder::new()
+            .name("mix".into())
+            .spawn(move || {
+                thread.run(publisher);
+                drop(thread);
+                ended();
+            })
+            .map_err(|e| Error::Unavailable(format!("no thread for a mix: {e}")))?;
+        Ok(session)
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        // Complete after every statement, so readable after a panic.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn scene(&self) -> Scene {
+        self.control().scene.clone()
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Replaces the scene. The output keeps running; a change of its format makes new headers and a key frame.
+    pub fn change(&self, scene: Scene) {
+        {
+            let mut control = self.control();
+            control.scene = scene;
+            control.revision += 1;
+        }
+        self.arrange();
+        self.signal.ring();
+    }
+
+    /// Asks the mix to end with a clean splice.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.control().state = MixState::Ending;
+        self.signal.ring();
+    }
+
+    /// Ends the mix at once.
+    pub fn stop(&self) {
+        self.end();
+        self.stopping.store(true, Ordering::Release);
+        self.signal.ring();
+    }
+
+    /// Makes the snapshot of the scene as it is now: inputs that stay are kept, with their pads.
+    fn arrange(&self) {
+        let mut resized = Vec::new();
+        {
+            let control = self.control();
+            let canvas = control.canvas();
+            let rects = canvas.map(|canvas| layout::resolve(&control.scene, canvas));
+            let old = self.snapshot.load();
+            let kept = |key| old.placed.iter().find(|p| p.input.key() == key);
+            let mut free: Vec<usize> = (0..MAX_INPUTS).rev().collect();
+            for input in &control.scene.inputs {
+                if let Some(placed) = kept(&input.key) {
+                    free.retain(|&pad| pad != placed.pad);
+                }
+            }
+            let mut placed = Vec::with_capacity(control.scene.inputs.len());
+            for (index, wanted) in control.scene.inputs.iter().enumerate() {
+                let (input, pad) = match kept(&wanted.key) {
+                    Some(placed) => (placed.input.clone(), placed.pad),
+                    // A scene has no more inputs than there are pads.
+                    None => match free.pop() {
+                        Some(pad) => (Arc::new(self.input(wanted.key.clone())), pad),
+                        None => continue,
+                    },
+                };
+                let rect = rects.as_ref().map(|rects| rects[index]);
+                resized.push((input.clone(), rect));
+                placed.push(Placed {
+                    input,
+                    pad,
+                    layer: wanted.layer,
+                    gain: wanted.gain,
+                    rect,
+                });
+            }
+            let lead = control.scene.lead;
+            self.snapshot.store(Arc::new(Snapshot { placed, lead }));
+        }
+        let rate = self.control().base.map(|base| base.audio.rate);
+        for (input, rect) in resized {
+            if let Some(rect) = rect {
+                input.set_size(rect.size());
+            }
+            if let Some(rate) = rate {
+                input.set_rate(rate);
+            }
+        }
+    }
+
+    fn input(&self, key: crate::media::StreamKey) -> Input {
+        let Context { relay, runtime, .. } = &self.context;
+        Input::new(key, relay, runtime, self.zero, self.signal.clone())
+    }
+
+    fn now_us(&self, now: Instant) -> i64 {
+        now.saturating_duration_since(self.zero).as_micros() as i64
+    }
+
+    fn run(&self, publisher: Publisher) {
+        let publisher = Arc::new(publisher);
+        let mut back_off = BACK_OFF;
+        while let Some(settings) = self.await_start() {
+            self.set_state(MixState::Starting);
+            let since = Instant::now();
+            let error = match self.produce(&settings, &publisher) {
+                End::Done => break,
+                End::Reformat => continue,
+                End::Failed(error) => error,
+            };
+            self.tally.restarts.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(mix = self.id, error, "program pipeline failed");
+            self.control().error = Some(error);
+            if since.elapsed() > MAX_BACK_OFF {
+                back_off = BACK_OFF;
+            }
+            self.signal.wait_until(Instant::now() + back_off);
+            back_off = (back_off * 2).min(MAX_BACK_OFF);
+        }
+        let in_place = self.control().scene.in_place;
+        // The output that shared it is gone with its pipeline.
+        if let Some(publisher) = Arc::into_inner(publisher)
+            && !in_place
+        {
+            publisher.finish(Reason::StreamEnded);
+        }
+        tracing::info!(mix = self.id, "mix ended");
+    }
+
+    fn set_state(&self, state: MixState) {
+        let mut control = self.control();
+        if control.state != MixState::Ending {
+            control.state = state;
+        }
+    }
+
+    /// Waits until the inputs needed for a beginning are there; with what settings to begin. `None`: the mix is to end.
+    fn await_start(&self) -> Option<Settings> {
+        let mut pictures_since = None;
+        loop {
+            if self.is_ending() {
+                return None;
+            }
+            if let Some(settings) = self.settings() {
+                return Some(settings);
+            }
+            let now = Instant::now();
+            let snapshot = self.snapshot.load_full();
+            if let Some(base) = self.base(&snapshot, now, &mut pictures_since) {
+                tracing::info!(mix = self.id, ?base, "mix starts");
+                self.control().base = Some(base);
+                self.arrange();
+                continue;
+            }
+            self.signal.wait_until(now + IDLE);
+        }
+    }
+
+    /// What the lead gives, once it and the others are far enough to begin.
+    fn base(
+        &self,
+        snapshot: &Snapshot,
+        now: Instant,
+        pictures_since: &mut Option<Instant>,
+    ) -> Option<Base> {
+        let lead = &snapshot.placed.get(snapshot.lead)?.input;
+        let facts = lead.facts();
+        let (in_place, output) = {
+            let control = self.control();
+            (control.scene.in_place, control.scene.output.clone())
+        };
+        let foreign = facts.unsupported.clone().or_else(|| {
+            let plain = facts.audio.is_none_or(|audio| audio.plain);
+            (!plain).then(|| "HE-AAC".to_owned())
+        });
+        if let Some(codec) = foreign
+            && in_place
+            && !output.codec_change
+        {
+            let mut control = self.control();
+            control.state = MixState::Failed;
+            control.error = Some(format!(
+                "{} is in {codec}, which a mix in place would change; set output.codec_change to allow it",
+                lead.key()
+            ));
+            return None;
+        }
+        let mut others = snapshot
+            .placed
+            .iter()
+            .filter(|p| !Arc::ptr_eq(&p.input, lead));
+        // In place nothing changes for the viewers before there is something to see besides the main.
+        let company =
+            !in_place || snapshot.placed.len() == 1 || others.any(|p| p.input.has_picture());
+        let size = facts.size.filter(|_| lead.has_picture() && company)?;
+        let since = *pictures_since.get_or_insert(now);
+        let waited = now.saturating_duration_since(since) > FORMAT_GRACE;
+        let fps = match output.fps.or_else(|| lead.fps()) {
+            Some(fps) => fps,
+            None if waited => DEFAULT_FPS,
+            None => return None,
+        };
+        let audio = match facts.audio {
+            Some(audio) => audio.format.encodable(),
+            None if waited => DEFAULT_AUDIO,
+            None => return None,
+        };
+        Some(Base {
+            // 4:2:0 has no odd sides; a stranger's pixel aspect may give one.
+            size: Size {
+                width: (size.width & !1).max(2),
+                height: (size.height & !1).max(2),
+            },
+            fps,
+            audio,
+        })
+    }
+
+    /// The output's format as of now; `None` until the lead has told what the scene leaves open.
+    fn settings(&self) -> Option<Settings> {
+        let control = self.control();
+        let base = control.base?;
+        let size = control.canvas()?;
+        let output = &control.scene.output;
+        let config = &self.context.config;
+        let fps = output.fps.unwrap_or(base.fps);
+        Some(Settings {
+            size,
+            fps,
+            video_kbps: output
+                .video_kbps
+                .or(config.video_kbps)
+                .unwrap_or_else(|| default_video_kbps(size, fps)),
+            audio: base.audio,
+            audio_kbps: output.audio_kbps.unwrap_or(config.audio_kbps),
+            preset: config.preset.clone(),
+            key_frame_interval: config.key_frame_interval,
+        })
+    }
+
+    /// Runs one program pipeline for as long as it is the right one.
+    fn produce(&self, settings: &Settings, publisher: &Arc<Publisher>) -> End {
+        let output = Arc::new(Output::new(
+            publisher.clone(),
+            self.signal.clone(),
+            self.tally.clone(),
+            self.context.observer.clone(),
+            Metadata {
+                size: settings.size,
+                fps: settings.fps,
+                video_kbps: settings.video_kbps,
+                audio_kbps: settings.audio_kbps,
+                audio: settings.audio,
+            },
+        ));
+        let program = match Program::new(settings, self.zero, output.clone()) {
+            Ok(program) => program,
+            Err(error) => return End::Failed(error),
+        };
+        let started = Instant::now();
+        let rate = i64::from(settings.audio.rate);
+        let mut run = Run {
+            session: self,
+            program,
+            output,
+            rate,
+            // What is due by now is made at once: the encoder gives its header only with its first frames.
+            block: (self.now_us(started) * rate / 1_000_000 / BLOCK as i64 - 3).max(0),
+            fps: settings.fps,
+            grid: None,
+            previous: Arc::new(Snapshot {
+                placed: Vec::new(),
+                lead: 0,
+            }),
+            given: self.tally.frames.load(Ordering::Relaxed),
+            given_at: started,
+        };
+        let mut asked = false;
+        loop {
+            let now = Instant::now();
+            if self.stopping.load(Ordering::Acquire) || run.output.is_done() {
+                return End::Done;
+            }
+            if self.is_ending() {
+                if !std::mem::replace(&mut asked, true) {
+                    tracing::info!(mix = self.id, "mix ends");
+                    publisher.request_end(now);
+                }
+                if !self.control().scene.in_place || publisher.status() == Status::Done {
+                    return End::Done;
+                }
+            }
+            if self.settings().as_ref() != Some(settings) {
+                return End::Reformat;
+            }
+            if let Some(error) = run.program.error().or_else(|| run.stuck(now)) {
+                return End::Failed(error);
+            }
+            let snapshot = self.snapshot.load_full();
+            let next_sound = run.sound(&snapshot, now);
+            let next_picture = run.pictures(&snapshot, now);
+            run.previous = snapshot;
+            let wake =
+                self.zero + Duration::from_micros(next_sound.min(next_picture).max(0) as u64);
+            self.signal.wait_until(wake.min(now + IDLE));
+        }
+    }
+
+    /// What the API tells.
+    pub fn info(&self) -> MixInfo {
+        let now = Instant::now();
+        let snapshot = self.snapshot.load_full();
+        let settings = self.settings();
+        let control = self.control();
+        let output = &control.scene.output;
+        let inputs = snapshot.placed.iter().map(|placed| {
+            let facts = placed.input.facts();
+            InputInfo {
+                stream: placed.input.key().stream().to_owned(),
+                layer: placed.layer,
+                state: placed.input.state(now),
+                rect: placed.rect,
+                gain: placed.gain,
+                error: facts
+                    .unsupported
+                    .map(|codec| format!("{codec} is not decoded here"))
+                    .or(facts.error),
+            }
+        });
+        MixInfo {
+            id: self.id.clone(),
+            revision: control.revision,
+            state: control.state,
+            in_place: control.scene.in_place,
+            app: output.key.app().to_owned(),
+            inputs: inputs.collect(),
+            output: OutputInfo {
+                stream: output.key.stream().to_owned(),
+                size: settings.as_ref().map(|s| s.size),
+                fps: settings.as_ref().map(|s| s.fps).or(output.fps),
+                video_kbps: settings
+                    .as_ref()
+                    .map(|s| s.video_kbps)
+                    .or(output.video_kbps),
+                audio_kbps: output.audio_kbps.unwrap_or(self.context.config.audio_kbps),
+            },
+            stats: Stats::new(
+                &self.tally,
+                snapshot.placed.iter().map(|placed| placed.input.losses()),
+            ),
+            error: control.error.clone(),
+        }
+    }
+
+    /// How many of its inputs are in each state.
+    pub fn input_states(&self, now: Instant) -> Vec<InputState> {
+        let snapshot = self.snapshot.load();
+        snapshot.placed.iter().map(|p| p.input.state(now)).collect()
+    }
+}
+
+impl Control {
+    fn canvas(&self) -> Option<Size> {
+        match self.scene.output.size {
+            Some((width, height)) => Some(Size { width, height }),
+            None => self.base.map(|base| base.size),
+        }
+    }
+}
+
+/// One program pipeline at work.
+struct Run<'a> {
+    session: &'a Session,
+    program: Program,
+    output: Arc<Output>,
+    rate: i64,
+    /// Number of the next block of sound since the mix's zero.
+    block: i64,
+    fps: u32,
+    /// Pictures' beat, from when the sound encoder has shown its header.
+    grid: Option<Grid>,
+    previous: Arc<Snapshot>,
+    /// Frames that had come out when they were last seen to grow.
+    given: u64,
+    given_at: Instant,
+}
+
+impl Run<'_> {
+    fn block_us(&self, block: i64) -> i64 {
+        block * BLOCK as i64 * 1_000_000 / self.rate
+    }
+
+    /// Mixes all blocks that are due; when the next one is.
+    fn sound(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
+        let now_us = self.session.now_us(now);
+        let late = snapshot.placed.iter().map(|p| p.input.lateness().1).max();
+        let least = self.session.context.config.deadline.as_micros() as i64;
+        let wanted = self.block_us(1) + late.unwrap_or(0) + MARGIN_US;
+        let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
+        loop {
+            let (start, end) = (self.block_us(self.block), self.block_us(self.block + 1));
+            if now_us < end {
+                return end;
+            }
+            let ready = snapshot
+                .placed
+                .iter()
+                .all(|p| p.input.sound_ready(end, now));
+            if !ready && now_us < start + patience {
+                return start + patience;
+            }
+            let mut sum = [[0.0; 2]; BLOCK];
+            for placed in &snapshot.placed {
+                placed.input.mix(start, placed.gain, &mut sum);
+            }
+            // Who has just left fades out over this block instead of being cut.
+            let stays = |input| snapshot.placed.iter().any(|p| Arc::ptr_eq(&p.input, input));
+            for gone in self.previous.placed.iter().filter(|p| !stays(&p.input)) {
+                gone.input.mix(start, 0.0, &mut sum);
+            }
+            audio::soft_clip(&mut sum);
+            let pts_ns = self.block as u128 * BLOCK as u128 * 1_000_000_000 / self.rate as u128;
+            self.program.push_sound(pts_ns as u64, &sum);
+            self.block += 1;
+        }
+    }
+
+    /// Puts all output frames together that are due; when the next one is.
+    fn pictures(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
+        let now_us = self.session.now_us(now);
+        let tally = &self.session.tally;
+        let Some(lead_at) = snapshot.placed.get(snapshot.lead) else {
+            return now_us + IDLE.as_micros() as i64;
+        };
+        let lead = lead_at.input.lead();
+        if self.grid.is_none() {
+            if !self.output.is_sounding() {
+                return now_us + IDLE.as_micros() as i64;
+            }
+            let newest = lead
+                .newest_us
+                .filter(|&due| (now_us - due).abs() < 1_000_000 / i64::from(self.fps));
+            self.grid = Some(Grid::new(newest.unwrap_or(now_us), self.fps));
+        }
+        // Made just above.
+        let Some(grid) = self.grid.as_mut() else {
+            return now_us;
+        };
+        let least = self.session.context.config.deadline.as_micros() as i64;
+        let wanted = lead_at.input.lateness().0 + MARGIN_US;
+        let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
+        loop {
+            tally
+                .skipped
+                .fetch_add(grid.skip(now_us), Ordering::Relaxed);
+            if let Step::Wait(until) = grid.step(now_us, lead, patience) {
+                return until;
+            }
+            let (pts, next) = (grid.pts_ns(grid.next()), grid.pts_ns(grid.next() + 1));
+            let mut fresh = None;
+            let mut layers = Vec::with_capacity(snapshot.placed.len());
+            for (index, placed) in snapshot.placed.iter().enumerate() {
+                let (Some((picture, due, new)), Some(rect)) =
+                    (placed.input.picture(grid.until_us()), placed.rect)
+                else {
+                    continue;
+                };
+                if index == snapshot.lead && new {
+                    fresh = Some((due, picture.arrival));
+                }
+                layers.push(Layer {
+                    pad: placed.pad,
+                    picture,
+                    rect,
+                    order: placed.layer,
+                });
+            }
+            if let Some((_, Some(arrival))) = fresh {
+                self.output.expect(pts, arrival);
+            }
+            if !self.program.push_frame(pts, next, &layers) {
+                tally.skipped.fetch_add(1, Ordering::Relaxed);
+                self.session.observe_skip();
+            }
+            grid.emitted(fresh.map(|f| f.0), lead.interval_us);
+        }
+    }
+
+    /// Tells when the pipeline takes but does not give.
+    fn stuck(&mut self, now: Instant) -> Option<String> {
+        let given = self.session.tally.frames.load(Ordering::Relaxed);
+        if given != self.given {
+            self.given = given;
+            self.given_at = now;
+            let mut control = self.session.control();
+            if matches!(control.state, MixState::Starting) {
+                control.state = MixState::Live;
+                control.error = None;
+            }
+        }
+        (now.saturating_duration_since(self.given_at) > WATCHDOG)
+            .then(|| format!("no frame for {} s", WATCHDOG.as_secs()))
+    }
+}
+
+impl Session {
+    fn observe_skip(&self) {
+        let observer = self
+            .context
+            .observer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(observer) = observer.as_deref() {
+            observer.skip();
+        }
+    }
+}
