@@ -1,0 +1,388 @@
+//! Real publishers and a real viewer for the mixer's tests: encoders with known colours, counters and tones on one
+//! side, decoders on the other, the relay between them.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as app;
+use gstreamer_video as video;
+
+use crate::media::{Feed, Kind, MediaTime, Message, Slot, StreamKey};
+use crate::mixer::decode::{child, launch, stop};
+use crate::mixer::format;
+use crate::relay::{Join, Origin, Publisher, Relay};
+
+/// Polls until `holds`, generously: the machine may be busy with anything.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn key(stream: &str) -> StreamKey {
+    StreamKey::new("live", stream).expect("a valid name")
+}
+
+/// What a publisher sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub width: u32,
+    pub height: u32,
+    pub fps: u32,
+    /// 0xRRGGBB, filling all but the counter.
+    pub colour: u32,
+    pub hz: u32,
+    pub rate: u32,
+}
+
+/// Columns of the counter that is drawn over the left half of the top quarter of each picture, one per bit.
+const BITS: usize = 8;
+
+/// A publisher with real encoders, in real time. Dropping it is a vanished connection.
+pub struct Anchor {
+    pipeline: gst::Pipeline,
+    publisher: Option<Arc<Publisher>>,
+}
+
+impl Anchor {
+    pub fn start(relay: &Relay, stream: &str, look: Look) -> Self {
+        let publisher = relay
+            .publish(&key(stream), Origin::Mix { id: "test".into() })
+            .expect("the name is free");
+        let publisher = Arc::new(publisher);
+        let description = format!(
+            "videotestsrc is-live=true pattern=solid-color foreground-color={colour} \
+             ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1,colorimetry=bt709 \
+             ! identity name=counter \
+             ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=800 key-int-max={fps} bframes=0 \
+             ! video/x-h264,stream-format=avc,alignment=au,profile=baseline ! appsink name=pictures sync=false \
+             audiotestsrc is-live=true wave=sine freq={hz} volume=0.2 samplesperbuffer=1024 \
+             ! audio/x-raw,rate={rate},channels=1 ! audioconvert ! avenc_aac bitrate=64000 \
+             ! audio/mpeg,mpegversion=4,stream-format=raw ! appsink name=sounds sync=false",
+            colour = 0xff00_0000u32 | look.colour,
+            width = look.width,
+            height = look.height,
+            fps = look.fps,
+            hz = look.hz,
+            rate = look.rate,
+        );
+        let pipeline = launch(&description).expect("the description is right");
+        draw_counter(&pipeline, look.fps);
+        for (name, kind) in [("pictures", Kind::Video), ("sounds", Kind::Audio)] {
+            let sink: app::AppSink = child(&pipeline, name).expect("it is there");
+            let to = Arc::downgrade(&publisher);
+            let mut header_sent = false;
+            let send = move |sink: &app::AppSink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let (Some(to), Some(buffer)) = (to.upgrade(), sample.buffer()) else {
+                    return Ok(gst::FlowSuccess::Ok);
+                };
+                let segment = sample
+                    .segment()
+                    .unwrap()
+                    .downcast_ref::<gst::ClockTime>()
+                    .unwrap();
+                let time = segment.to_running_time(buffer.pts().unwrap()).unwrap();
+                let dts = MediaTime(time.mseconds() as i64);
+                if !std::mem::replace(&mut header_sent, true) {
+                    let caps = sample.caps().unwrap().structure(0).unwrap();
+                    let config = caps.get::<gst::Buffer>("codec_data").unwrap();
+                    let config = config.map_readable().unwrap();
+                    let payload = match kind {
+                        Kind::Video => format::avc_header(&config),
+                        _ => format::aac_header(&config),
+                    };
+                    to.publish(Message::new(kind, dts, payload), Instant::now());
+                }
+                let unit = buffer.map_readable().unwrap();
+                let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+                let payload = match kind {
+                    Kind::Video => format::avc_frame(key, &unit),
+                    _ => format::aac_frame(&unit),
+                };
+                to.publish(Message::new(kind, dts, payload), Instant::now());
+                Ok(gst::FlowSuccess::Ok)
+            };
+            sink.set_callbacks(app::AppSinkCallbacks::builder().new_sample(send).build());
+        }
+        pipeline.set_state(gst::State::Playing).expect("it plays");
+        Self {
+            pipeline,
+            publisher: Some(publisher),
+        }
+    }
+}
+
+impl Drop for Anchor {
+    fn drop(&mut self) {
+        stop(&self.pipeline);
+        let publisher = self.publisher.take().and_then(Arc::into_inner);
+        publisher
+            .expect("callbacks hold it weakly")
+            .vanish(crate::reason::Reason::Disconnected);
+    }
+}
+
+fn draw_counter(pipeline: &gst::Pipeline, fps: u32) {
+    let identity: gst::Element = child(pipeline, "counter").expect("it is there");
+    let pad = identity.static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let caps = pad.current_caps().unwrap();
+        let layout = video::VideoInfo::from_caps(&caps).unwrap();
+        let buffer = info.buffer_mut().unwrap().make_mut();
+        // From its time, so that counters of one publisher stay comparable however late it draws.
+        let count = buffer.pts().unwrap().nseconds() * u64::from(fps) + 500_000_000;
+        let count = (count / 1_000_000_000) as usize;
+        let (width, height) = (layout.width() as usize, layout.height() as usize);
+        let stride = layout.stride()[0] as usize;
+        let mut map = buffer.map_writable().unwrap();
+        for row in 0..height / 4 {
+            for x in 0..width / 2 {
+                let bit = (count >> (2 * x * BITS / width)) & 1;
+                map[row * stride + x] = if bit == 1 { 235 } else { 16 };
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// A message as a viewer got it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub message: Message,
+    pub at: Instant,
+}
+
+/// A viewer of the program feed that keeps all it gets.
+pub struct Viewer {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Viewer {
+    pub fn attach(relay: &Relay, stream: &str) -> Self {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (to, mut subscriber) = (seen.clone(), relay.watch(&key(stream), Feed::Program));
+        let task = tokio::spawn(async move {
+            subscriber.join(Join::Burst);
+            let mut items = Vec::new();
+            loop {
+                subscriber.read(64, &mut items).await;
+                let at = Instant::now();
+                let mut seen = to.lock().unwrap();
+                for item in items.drain(..) {
+                    if let Some(headers) = item.headers().filter(|_| seen.is_empty()) {
+                        seen.extend(headers.iter().map(|h| Seen {
+                            message: (**h).clone(),
+                            at,
+                        }));
+                    }
+                    seen.push(Seen {
+                        message: item.message().clone(),
+                        at,
+                    });
+                }
+            }
+        });
+        Self {
+            seen,
+            task: task.abort_handle(),
+        }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    /// Waits for that many more messages and gives all from now on.
+    pub async fn next(&self, messages: usize) -> Vec<Seen> {
+        let from = self.count();
+        eventually("more messages", || self.count() >= from + messages).await;
+        self.seen().split_off(from)
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Is it a decoder's header?
+pub fn is_sequence(message: &Message) -> bool {
+    matches!(message.role, crate::media::Role::Header(h) if h.slot == Slot::Sequence)
+}
+
+/// A decoded picture.
+pub struct Frame {
+    pub pts_ms: i64,
+    pub width: u32,
+    pub height: u32,
+    buffer: gst::Buffer,
+    info: video::VideoInfo,
+}
+
+impl Frame {
+    /// Y, U and V at that pixel.
+    pub fn at(&self, x: u32, y: u32) -> [u8; 3] {
+        let map = self.buffer.map_readable().unwrap();
+        [0, 1, 2].map(|plane| {
+            let shift = u32::from(plane > 0);
+            let row = (y >> shift) as usize * self.info.stride()[plane] as usize;
+            map[self.info.offset()[plane] + row + (x >> shift) as usize]
+        })
+    }
+
+    /// Is the colour at that pixel about 0xRRGGBB (BT.709, limited range)?
+    pub fn is_colour(&self, x: u32, y: u32, rgb: u32) -> bool {
+        let [r, g, b] = [16, 8, 0].map(|shift| f64::from(rgb >> shift & 0xff) / 255.0);
+        let luma = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        let wanted = [
+            16.0 + 219.0 * luma,
+            128.0 + 224.0 * (b - luma) / 1.8556,
+            128.0 + 224.0 * (r - luma) / 1.5748,
+        ];
+        let got = self.at(x, y);
+        wanted
+            .iter()
+            .zip(got)
+            .all(|(w, g)| (w - f64::from(g)).abs() < 12.0)
+    }
+
+    /// The counter in the picture that fills that box.
+    pub fn counter(&self, x: u32, y: u32, width: u32, height: u32) -> usize {
+        (0..BITS)
+            .map(|bit| {
+                let column = x + width * (2 * bit as u32 + 1) / (4 * BITS as u32);
+                usize::from(self.at(column, y + height / 8)[0] > 126) << bit
+            })
+            .sum()
+    }
+}
+
+/// What a viewer's decoders made of some messages.
+pub struct Film {
+    pub frames: Vec<Frame>,
+    /// Mono.
+    pub sound: Vec<f32>,
+}
+
+/// Decodes messages from their first headers and key frame on.
+pub fn decode(seen: &[Seen]) -> Film {
+    let pipeline = launch(
+        "appsrc name=video format=time max-bytes=0 ! avdec_h264 ! videoconvert ! video/x-raw,format=I420 \
+         ! appsink name=pictures sync=false \
+         appsrc name=audio format=time max-bytes=0 ! avdec_aac ! audioconvert ! audioresample \
+         ! audio/x-raw,format=F32LE,layout=interleaved,channels=1,rate=48000 ! appsink name=sounds sync=false",
+    )
+    .expect("the description is right");
+    let sources = [Kind::Audio, Kind::Video].map(|kind| {
+        let name = if kind == Kind::Audio {
+            "audio"
+        } else {
+            "video"
+        };
+        child::<app::AppSrc>(&pipeline, name).expect("it is there")
+    });
+    pipeline.set_state(gst::State::Playing).expect("it plays");
+    let mut begun = [false; 2];
+    for message in seen
+        .iter()
+        .map(|s| &s.message)
+        .filter(|m| m.kind != Kind::Data)
+    {
+        let source = &sources[message.kind.index()];
+        let body = format::body(message).expect("the mixer's own formats");
+        if is_sequence(message) {
+            source.set_caps(Some(&caps(message.kind, body)));
+            begun[message.kind.index()] = true;
+        } else if begun[message.kind.index()] {
+            let mut buffer = gst::Buffer::from_slice(body);
+            let time = gst::ClockTime::from_mseconds(message.dts.0 as u64);
+            buffer.make_mut().set_pts(time);
+            source.push_buffer(buffer).expect("it takes everything");
+        }
+    }
+    for source in &sources {
+        source.end_of_stream().expect("it ends");
+    }
+    let pictures: app::AppSink = child(&pipeline, "pictures").unwrap();
+    let mut frames = Vec::new();
+    while let Ok(sample) = pictures.pull_sample() {
+        let info = video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        let buffer = sample.buffer_owned().unwrap();
+        frames.push(Frame {
+            pts_ms: buffer.pts().unwrap().mseconds() as i64,
+            width: info.width(),
+            height: info.height(),
+            buffer,
+            info,
+        });
+    }
+    let sounds: app::AppSink = child(&pipeline, "sounds").unwrap();
+    let mut sound = Vec::new();
+    while let Ok(sample) = sounds.pull_sample() {
+        let map = sample.buffer().unwrap().map_readable().unwrap();
+        let (quads, _) = map.as_chunks::<4>();
+        sound.extend(quads.iter().map(|&q| f32::from_le_bytes(q)));
+    }
+    stop(&pipeline);
+    Film { frames, sound }
+}
+
+fn caps(kind: Kind, config: Bytes) -> gst::Caps {
+    let format = format::audio_config(&config).map(|c| c.format);
+    let config = gst::Buffer::from_slice(config);
+    match kind {
+        Kind::Video => gst::Caps::builder("video/x-h264")
+            .field("stream-format", "avc")
+            .field("alignment", "au")
+            .field("codec_data", config)
+            .build(),
+        _ => gst::Caps::builder("audio/mpeg")
+            .field("mpegversion", 4i32)
+            .field("stream-format", "raw")
+            .field("framed", true)
+            .field("rate", format.unwrap().rate as i32)
+            .field("channels", format.unwrap().channels as i32)
+            .field("codec_data", config)
+            .build(),
+    }
+}
+
+/// Amplitude of a tone in mono samples at 48 kHz (a single DFT bin).
+pub fn level(samples: &[f32], hz: u32) -> f64 {
+    let (mut re, mut im) = (0.0, 0.0);
+    for (n, &sample) in samples.iter().enumerate() {
+        let phase = std::f64::consts::TAU * f64::from(hz) * n as f64 / 48_000.0;
+        re += f64::from(sample) * phase.cos();
+        im += f64::from(sample) * phase.sin();
+    }
+    2.0 * re.hypot(im) / samples.len().max(1) as f64
+}
+
+/// Threads of decoders, program pipelines and mixes in this process.
+pub fn mixing_threads() -> usize {
+    let ours = [
+        "mix",
+        "video:src",
+        "audio:src",
+        "sound:src",
+        "compositor:src",
+    ];
+    std::fs::read_dir("/proc/self/task")
+        .expect("Linux")
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|comm| ours.contains(&comm.trim()) || comm.starts_with("appsrc"))
+        .count()
+}
