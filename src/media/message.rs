@@ -106,7 +106,8 @@ pub enum Role {
     Frame,
 }
 
-/// One message. The payload is shared, never copied; only `dts` is ever rewritten, and only by making a new message.
+/// One message. The payload is shared and not copied, but for [`Message::timed`]; times are only ever rewritten by
+/// making a new message.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub kind: Kind,
@@ -145,6 +146,23 @@ impl Message {
             dts,
             ..self.clone()
         }
+    }
+
+    /// The same message at another decode time and presented at `pts`. Copies the payload when the distance between
+    /// the two changes, because that stands inside it; a payload that has no place for it keeps its distance.
+    pub fn timed(&self, dts: MediaTime, pts: MediaTime) -> Self {
+        let mut timed = self.at(dts);
+        // A signed 24-bit number on the wire.
+        let composition_ms = (pts - dts).clamp(-0x80_0000, 0x7f_ffff) as i32;
+        if composition_ms != self.composition_ms
+            && let Some(at) = payload::composition_at(&self.payload)
+        {
+            let mut bytes = self.payload.to_vec();
+            bytes[at..at + 3].copy_from_slice(&composition_ms.to_be_bytes()[1..]);
+            timed.payload = bytes.into();
+            timed.composition_ms = composition_ms;
+        }
+        timed
     }
 
     pub fn is_video_key(&self) -> bool {

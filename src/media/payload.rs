@@ -214,6 +214,20 @@ fn audio(payload: &[u8]) -> Description {
     }
 }
 
+/// Where a video payload has its composition offset (a signed 24-bit number of ms); `None` where it has none, or
+/// where finding it takes more than a look (several tracks in one message).
+pub(super) fn composition_at(payload: &[u8]) -> Option<usize> {
+    let (&first, rest) = payload.split_first()?;
+    let at = if first & 0x80 == 0 {
+        let classic = matches!(first & 0x0f, CODEC_AVC | CODEC_HEVC_LEGACY);
+        (classic && rest.first() == Some(&PACKET_CODED_FRAMES)).then_some(2)?
+    } else {
+        let timed = matches!(four_cc(rest), Codec::H264 | Codec::Hevc);
+        (timed && first & 0x0f == PACKET_CODED_FRAMES).then_some(5)?
+    };
+    (payload.len() >= at + 3).then_some(at)
+}
+
 /// Skips ModEx prefixes (nanosecond offsets and the like), leaving the packet type that follows them.
 fn skip_modex<'a>(mut rest: &'a [u8], packet: &mut u8, modex: u8) -> Option<&'a [u8]> {
     while *packet == modex {

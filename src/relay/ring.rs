@@ -170,7 +170,9 @@ impl Ring {
         }
     }
 
-    /// The GOP's video from `start`, 1 ms apart, so that its last frame keeps its own time.
+    /// The GOP's video from `start`, 1 ms apart, so that its last frame keeps its own time. With B-frames the order of
+    /// presentation is another one than that of decoding: pictures that are due by the live edge are presented 1 ms
+    /// apart up to it, those due later keep their time.
     fn squeeze(&self, start: u64) -> Vec<Arc<Item>> {
         let from = (start - self.front) as usize;
         let video: Vec<_> = self
@@ -183,12 +185,22 @@ impl Ring {
         };
         let last_dts = last.message().dts;
         let count = video.len() as i64;
+        let mut due: Vec<_> = video.iter().map(|i| i.message().pts()).collect();
+        due.retain(|pts| *pts <= last_dts);
+        due.sort_unstable();
         video
             .iter()
             .enumerate()
             .map(|(n, item)| {
                 let dts = last_dts + (n as i64 + 1 - count);
-                let message = Arc::new(item.message().at(dts));
+                let own = item.message().pts();
+                let pts = if own <= last_dts {
+                    let later = due.len() - due.partition_point(|pts| *pts <= own);
+                    last_dts + -(later as i64)
+                } else {
+                    own
+                };
+                let message = Arc::new(item.message().timed(dts, pts));
                 Arc::new(Item::new(message, item.headers().cloned()))
             })
             .collect()
@@ -261,6 +273,48 @@ mod tests {
         let (private, cursor) = ring.join(Join::Wait);
         assert!(private.is_empty());
         assert_eq!(cursor, ring.head());
+    }
+
+    #[test]
+    fn a_squeezed_gop_with_b_frames_keeps_the_order_of_presentation() {
+        let mut ring = Ring::new();
+        // I P B B P B B … at 25 frames a second, presented one frame later than decoded at the earliest.
+        let shown = |n: i64| match (n, n % 3) {
+            (0, _) => 0,
+            (_, 1) => n + 2,
+            _ => n - 1,
+        };
+        for n in 0..12 {
+            let composition = (shown(n) + 1 - n) * 40;
+            let first = if n == 0 { 0x17 } else { 0x27 };
+            let payload = vec![first, 1, 0, 0, composition as u8, n as u8];
+            let message = Message::new(Kind::Video, MediaTime(n * 40), payload.into());
+            ring.push(Arc::new(message), &Config::default());
+        }
+        let edge = MediaTime(11 * 40);
+        let (private, _) = ring.join(Join::Squeeze);
+        for (n, item) in private.iter().enumerate() {
+            let message = item.message();
+            let own = MediaTime((shown(n as i64) + 1) * 40);
+            assert!(message.pts() >= message.dts, "frame {n}");
+            assert!(
+                own <= edge || message.pts() == own,
+                "frame {n} is due later"
+            );
+            // What the payload says is what the wire says.
+            let read = Message::new(Kind::Video, message.dts, message.payload.clone());
+            assert_eq!(read.pts(), message.pts(), "frame {n}");
+            assert_eq!(message.payload[5], n as u8);
+        }
+        let mut order: Vec<_> = (0..private.len()).collect();
+        order.sort_by_key(|&n| private[n].message().pts());
+        let mut expected: Vec<_> = (0..12).collect();
+        expected.sort_by_key(|&n| shown(n as i64));
+        assert_eq!(order, expected);
+        let mut times: Vec<_> = private.iter().map(|i| i.message().pts()).collect();
+        times.sort_unstable();
+        times.dedup();
+        assert_eq!(times.len(), 12, "two pictures at one time");
     }
 
     #[test]
