@@ -3,6 +3,8 @@
 //!
 //! The only place where rooms of one row meet. Called by the command line, by the demo and by tests.
 
+#[cfg(feature = "mixer")]
+mod mixes;
 mod rooms;
 mod signer;
 
@@ -35,6 +37,9 @@ pub enum Error {
     Token(TokenError),
     #[error("push.rules: {0}")]
     Rules(crate::push::Error),
+    #[cfg(feature = "mixer")]
+    #[error("the mixer cannot start: {0}")]
+    Mixer(crate::mixer::Error),
     #[error("cannot listen for signals: {0}")]
     Signal(io::Error),
 }

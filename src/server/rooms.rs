@@ -22,6 +22,8 @@ pub struct Rooms {
     pub ingest: Ingest,
     pub readiness: api::Readiness,
     pushes: Pushes,
+    #[cfg(feature = "mixer")]
+    mixer: Arc<crate::mixer::Mixer>,
 }
 
 /// Builds the rooms, and what the API calls.
@@ -64,6 +66,11 @@ pub fn build(
     let rules = rules.collect::<Result<_, _>>().map_err(Error::Rules)?;
     pushes.follow(rules).map_err(Error::Rules)?;
 
+    #[cfg(feature = "mixer")]
+    let mixer = super::mixes::mixer(relay.clone(), &config.mixer, metrics.clone())?;
+    #[cfg(feature = "mixer")]
+    let mixes = Some(Arc::new(super::mixes::Adapter(mixer.clone())) as Arc<dyn api::Mixes>);
+    #[cfg(not(feature = "mixer"))]
     let mixes = None;
 
     let readiness = api::Readiness::new();
@@ -82,6 +89,8 @@ pub fn build(
         ingest,
         readiness,
         pushes,
+        #[cfg(feature = "mixer")]
+        mixer,
     };
     Ok((rooms, state))
 }
@@ -89,6 +98,8 @@ pub fn build(
 impl Rooms {
     /// Ends what makes media or sends it elsewhere, in the order in which media flows.
     pub async fn end(&self) {
+        #[cfg(feature = "mixer")]
+        self.mixer.shutdown().await;
         self.pushes.shutdown().await;
     }
 }
