@@ -31,7 +31,7 @@ pub(super) fn json<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
 }
 
 /// JSON text as `T`, with the path of the field in the message when it does not fit.
-pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     match Json::from_bytes(text) {
         Ok(Json(value)) => Ok(value),
         Err(rejection) => {

@@ -102,6 +102,8 @@ pub(super) async fn put(
     let mixes = mixes(&state)?;
     let id = body::path(path)?;
     let scene: Bytes = body::bytes(body)?;
+    // What is no JSON at all is told here, with its own code; what the scene lacks, the mixer tells.
+    body::parse::<serde::de::IgnoredAny>(&scene)?;
     let (made, mix) = mixes.put(&id, &scene).await?;
     let code = match made {
         Made::Created => StatusCode::CREATED,

@@ -26,6 +26,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+pub use body::parse;
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve};

@@ -108,8 +108,46 @@ pub fn avc_header(record: &[u8]) -> Bytes {
 }
 
 /// An AVC message from an access unit of length-prefixed NAL units without reordering.
-pub fn avc_frame(key: bool, unit: &[u8]) -> Bytes {
-    prefixed(&[if key { 0x17 } else { 0x27 }, 1, 0, 0, 0], unit)
+pub fn avc_frame(unit: &[u8]) -> Bytes {
+    prefixed(&[0x27, 1, 0, 0, 0], unit)
+}
+
+/// An AVC message from a key frame's access unit, with the parameter sets of its AVCDecoderConfigurationRecord in
+/// front of it.
+///
+/// ffmpeg's demuxer takes a new sequence header to the decoder but not to its parser, which then reads the
+/// mix's slices with the source's parameter sets and complains of each (seen in 5.1: "luma_log2_weight_denom 32
+/// is out of range"). In band they reach both.
+pub fn avc_key_frame(record: &[u8], unit: &[u8]) -> Bytes {
+    let sets = parameter_sets(record).unwrap_or_default();
+    let mut payload = BytesMut::with_capacity(5 + sets.len() + unit.len());
+    payload.put_slice(&[0x17, 1, 0, 0, 0]);
+    payload.put_slice(&sets);
+    payload.put_slice(unit);
+    payload.freeze()
+}
+
+/// The SPS and PPS of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1.2), each with the four bytes of
+/// length that our encoder's access units use. `None` when the record is cut short or counts lengths otherwise.
+fn parameter_sets(record: &[u8]) -> Option<Vec<u8>> {
+    if record.get(4)? & 3 != 3 {
+        return None;
+    }
+    let mut sets = Vec::new();
+    let mut rest = record.get(5..)?;
+    for count_mask in [0x1f, 0xff] {
+        let (&count, after) = rest.split_first()?;
+        rest = after;
+        for _ in 0..count & count_mask {
+            let (length, after) = rest.split_first_chunk::<2>()?;
+            let length = u16::from_be_bytes(*length);
+            let (set, after) = after.split_at_checked(usize::from(length))?;
+            sets.extend_from_slice(&u32::from(length).to_be_bytes());
+            sets.extend_from_slice(set);
+            rest = after;
+        }
+    }
+    Some(sets)
 }
 
 /// An AAC sequence header from an AudioSpecificConfig. The rate and channel bits are fixed for AAC.
@@ -236,11 +274,8 @@ mod tests {
     #[test]
     fn what_we_write_is_what_the_rest_of_the_house_reads() {
         assert!(message(Kind::Video, &avc_header(b"x")).is_header());
-        assert!(message(Kind::Video, &avc_frame(true, b"x")).is_video_key());
-        assert_eq!(
-            message(Kind::Video, &avc_frame(false, b"x")).role,
-            Role::Frame
-        );
+        assert!(message(Kind::Video, &avc_key_frame(&[], b"x")).is_video_key());
+        assert_eq!(message(Kind::Video, &avc_frame(b"x")).role, Role::Frame);
         assert!(message(Kind::Audio, &aac_header(b"x")).is_header());
         let metadata = Metadata {
             size: Size {
@@ -278,6 +313,26 @@ mod tests {
                 marker => panic!("marker {marker}"),
             };
             count += 1;
+        }
+    }
+
+    #[test]
+    fn key_frames_carry_the_parameter_sets_of_their_record() {
+        // Version, profile, compatibility, level, 4-byte lengths, one SPS of 3 bytes, one PPS of 2.
+        let record = [
+            1, 100, 0, 31, 0xff, 0xe1, 0, 3, 0x67, 1, 2, 1, 0, 2, 0x68, 9,
+        ];
+        let unit = [0, 0, 0, 1, 0x65];
+        let expected = [
+            &[0x17, 1, 0, 0, 0][..],
+            &[0, 0, 0, 3, 0x67, 1, 2],
+            &[0, 0, 0, 2, 0x68, 9],
+            &unit,
+        ];
+        assert_eq!(avc_key_frame(&record, &unit), expected.concat());
+        for end in 0..record.len() {
+            let cut = avc_key_frame(&record[..end], &unit);
+            assert_eq!(cut, [&[0x17, 1, 0, 0, 0][..], &unit].concat(), "{end}");
         }
     }
 

@@ -148,7 +148,12 @@ impl Packets for Output {
             self.publish(Kind::Data, time_ns, self.metadata.payload());
             self.publish(Kind::Video, time_ns, format::avc_header(header));
         }
-        self.publish(Kind::Video, time_ns, format::avc_frame(key, unit));
+        let payload = if key {
+            format::avc_key_frame(header, unit)
+        } else {
+            format::avc_frame(unit)
+        };
+        self.publish(Kind::Video, time_ns, payload);
         let now = Instant::now();
         self.tally.frames.fetch_add(1, Ordering::Relaxed);
         self.observe(|o| o.frame());

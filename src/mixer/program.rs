@@ -18,6 +18,10 @@ use super::input::Picture;
 use super::layout::{Rect, Size};
 use super::scene::MAX_INPUTS;
 
+/// Id of the mix's parameter sets. Anchors' encoders use 0: with another one a player that keeps sets by id has both,
+/// so neither splice leaves it with the wrong ones.
+const PARAMETER_SET_ID: u32 = 7;
+
 /// The compositor gives pads this long before it composes without them. It never does wait, since every pad is fed for
 /// every frame; but with a shorter time it would throw away as late what was put together at the deadline.
 const COMPOSITOR_PATIENCE: Duration = Duration::from_millis(300);
@@ -98,7 +102,7 @@ impl Program {
              start-time-selection=first \
              ! {PICTURE_CAPS},width={width},height={height},framerate={fps}/1 \
              ! x264enc tune=zerolatency speed-preset={preset} threads=1 bitrate={video_kbps} \
-               vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0 \
+               vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:sps-id={PARAMETER_SET_ID} \
              ! video/x-h264,profile=high,stream-format=avc,alignment=au \
              ! appsink name=pictures sync=false async=false qos=false max-buffers=30 drop=true \
              appsrc name=sound is-live=true format=time max-bytes=0 caps={sound_caps} \

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Error;
-use crate::api::{Made, MixError, Mixes, Pending};
+use crate::api::{self, Made, MixError, Mixes, Pending};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::mixer::{self, Mixer, Outcome};
@@ -53,8 +53,7 @@ pub struct Adapter(pub Arc<Mixer>);
 impl Mixes for Adapter {
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
-            let request = serde_json::from_slice(scene)
-                .map_err(|e| MixError::Invalid(format!("request body: {e}")))?;
+            let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
             let (mixer, id) = (self.0.clone(), id.to_owned());
             // Building pipelines takes milliseconds: not on the threads that carry media.
             let (info, outcome) = off_the_media_path(move || mixer.put(&id, request)).await?;

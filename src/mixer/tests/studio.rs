@@ -102,7 +102,13 @@ impl Anchor {
                 let unit = buffer.map_readable().unwrap();
                 let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
                 let payload = match kind {
-                    Kind::Video => format::avc_frame(key, &unit),
+                    Kind::Video => {
+                        if key {
+                            format::avc_key_frame(&[], &unit)
+                        } else {
+                            format::avc_frame(&unit)
+                        }
+                    }
                     _ => format::aac_frame(&unit),
                 };
                 to.publish(Message::new(kind, dts, payload), Instant::now());
