@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::input::{InputState, Losses};
 use super::layout::{Rect, Size};
@@ -37,7 +37,6 @@ pub struct MixInfo {
     pub inputs: Vec<InputInfo>,
     pub output: OutputInfo,
     pub stats: Stats,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
@@ -46,23 +45,53 @@ pub struct InputInfo {
     pub stream: String,
     pub layer: u32,
     pub state: InputState,
-    /// The box in pixels; absent until the canvas is known.
-    #[serde(flatten)]
+    /// The box in pixels: `x`, `y`, `width`, `height`; null until the canvas is known.
+    #[serde(flatten, serialize_with = "box_or_nulls")]
     pub rect: Option<Rect>,
     pub gain: f32,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub struct OutputInfo {
     pub stream: String,
-    /// Absent, as the rate and bitrate, while they depend on a lead that has not shown itself.
-    #[serde(flatten)]
+    /// `width`, `height`; null, as the rate and bitrate, while they depend on a lead that has not shown itself.
+    #[serde(flatten, serialize_with = "size_or_nulls")]
     pub size: Option<Size>,
     pub fps: Option<u32>,
     pub video_kbps: Option<u32>,
     pub audio_kbps: u32,
+}
+
+/// Every answer has the same keys, whatever is known yet.
+fn box_or_nulls<S: Serializer>(rect: &Option<Rect>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Fields {
+        x: Option<u32>,
+        y: Option<u32>,
+        width: Option<u32>,
+        height: Option<u32>,
+    }
+    Fields {
+        x: rect.map(|r| r.x),
+        y: rect.map(|r| r.y),
+        width: rect.map(|r| r.width),
+        height: rect.map(|r| r.height),
+    }
+    .serialize(serializer)
+}
+
+fn size_or_nulls<S: Serializer>(size: &Option<Size>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Fields {
+        width: Option<u32>,
+        height: Option<u32>,
+    }
+    Fields {
+        width: size.map(|s| s.width),
+        height: size.map(|s| s.height),
+    }
+    .serialize(serializer)
 }
 
 /// Counters since the mix was made.
@@ -73,7 +102,7 @@ pub struct Stats {
     pub ticks_skipped: u64,
     /// Pipelines made anew after a failure.
     pub restarts: u64,
-    /// From the arrival of the newest picture of the main in a frame to the frame's publishing; absent before the first.
+    /// From the arrival of the newest picture of the main in a frame to the frame's publishing; null before the first.
     pub added_latency_ms: Option<LatencyInfo>,
     /// Of all present inputs: messages that were not decoded.
     pub messages_dropped: u64,

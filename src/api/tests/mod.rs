@@ -379,7 +379,7 @@ async fn mixes_are_translated_both_ways() {
         );
     }
     for (body, status, code) in [
-        ("{", 400, "invalid"),
+        ("{", 400, "malformed_json"),
         (r#"{"fail": "conflict"}"#, 409, "conflict"),
         (r#"{"fail": "unavailable"}"#, 503, "unavailable"),
     ] {
