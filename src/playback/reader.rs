@@ -280,7 +280,9 @@ impl Reader {
                 self.begin_at(&item);
                 self.out.push_back(Outgoing::Item(item));
             }
-            Verdict::Drop if message.kind == Kind::Video => metrics.playback_drops("skip", 1),
+            Verdict::Drop if message.kind == Kind::Video && self.pace.has_begun() => {
+                metrics.playback_drops("skip", 1);
+            }
             Verdict::Drop | Verdict::Evict => {}
         }
         verdict

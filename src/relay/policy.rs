@@ -47,6 +47,8 @@ pub enum Verdict {
 /// A reader's state. A word, not a pair of booleans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Has been given nothing yet and has no headers: waits for a place to begin.
+    Waiting,
     /// Working through the GOP it was given to begin with: lag does not count until it has caught up once.
     Joining,
     Live,
@@ -73,7 +75,7 @@ impl Pace {
     /// A reader that must wait for the next key frame.
     pub fn waiting(now: Instant) -> Self {
         Self {
-            state: State::Skipping,
+            state: State::Waiting,
             last_progress: now,
         }
     }
@@ -86,6 +88,11 @@ impl Pace {
     /// The cursor was moved by the ring; video continues at the next place to begin.
     pub fn skipped(&mut self) {
         self.state = State::Skipping;
+    }
+
+    /// Has the reader been given a place to begin at?
+    pub fn has_begun(&self) -> bool {
+        self.state != State::Waiting
     }
 
     /// Is every message to be sent as it is, as long as the lag stays within the budget?
@@ -119,8 +126,10 @@ impl Pace {
             return Verdict::Send;
         }
         match (self.state, message.role) {
+            // It gets the headers of the place where it begins, and cannot use anything before.
+            (State::Waiting, _) if !can_begin || over => Verdict::Drop,
             (_, Role::Header(_)) => Verdict::Send,
-            (State::Skipping, _) if can_begin && !over => {
+            (State::Waiting | State::Skipping, _) if can_begin && !over => {
                 self.state = State::Live;
                 Verdict::Resume
             }
@@ -179,6 +188,31 @@ mod tests {
         assert_eq!(judge(900), Verdict::Send);
         assert_eq!(judge(10), Verdict::Send);
         assert_eq!(judge(900), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_reader_that_waits_for_a_key_frame_gets_nothing_before_it() {
+        let now = Instant::now();
+        let budget = Budget::viewer();
+        let mut pace = Pace::waiting(now);
+        let mut judge = |payload: &'static [u8], kind, begin| {
+            let message = message(kind, payload);
+            pace.judge(&message, begin, Duration::ZERO, &budget, now)
+        };
+        assert_eq!(
+            judge(&[0x17, 0, 0, 0, 0], Kind::Video, false),
+            Verdict::Drop
+        );
+        assert_eq!(judge(&[0xaf, 1], Kind::Audio, false), Verdict::Drop);
+        assert_eq!(
+            judge(&[0x27, 1, 0, 0, 0], Kind::Video, false),
+            Verdict::Drop
+        );
+        assert_eq!(
+            judge(&[0x17, 1, 0, 0, 0], Kind::Video, true),
+            Verdict::Resume
+        );
+        assert_eq!(judge(&[0xaf, 1], Kind::Audio, false), Verdict::Send);
     }
 
     #[test]
