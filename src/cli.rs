@@ -14,6 +14,8 @@ use tracing::warn;
 
 use crate::auth::{self, Action, Address, AddressError, Policy, Purpose};
 use crate::config::{self, Config, Env};
+#[cfg(feature = "mixer")]
+use crate::demo;
 use crate::logging;
 use crate::media::{NameError, StreamKey};
 use crate::reason::Reason;
@@ -33,6 +35,9 @@ enum Command {
     Serve(ConfigArgs),
     /// Name every mistake in the configuration, and what deserves a second look.
     Check(ConfigArgs),
+    /// Show the whole job on this machine: real programs publish, play and judge.
+    #[cfg(feature = "mixer")]
+    Demo(demo::Options),
     /// Sign a URL, or explain what one opens.
     #[command(subcommand)]
     Url(UrlCommand),
@@ -139,6 +144,9 @@ pub enum Error {
     Base(&'static str),
     #[error("no application {app:?} is configured; there are: {known}")]
     UnknownApp { app: String, known: String },
+    #[cfg(feature = "mixer")]
+    #[error(transparent)]
+    Demo(#[from] demo::Error),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -164,6 +172,11 @@ impl Cli {
     pub async fn run(self, env: &Env, out: &mut dyn Write) -> Result<Outcome, Error> {
         match self.command {
             Command::Serve(args) => serve(args.load(env)?).await,
+            #[cfg(feature = "mixer")]
+            Command::Demo(options) => Ok(match demo::run(options).await? {
+                true => Outcome::Done,
+                false => Outcome::Negative,
+            }),
             Command::Check(args) => check(&args, env, out),
             Command::Url(UrlCommand::Sign(args)) => {
                 let config = args.config.load(env)?;

@@ -27,3 +27,6 @@ pub mod config;
 pub mod server;
 
 pub mod cli;
+#[cfg(feature = "mixer")]
+pub mod demo;
+pub mod probe;
