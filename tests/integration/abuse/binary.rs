@@ -1,0 +1,142 @@
+//! The server's binary as a process, whose memory can be read.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use linkmic::config::{Config, Env};
+use linkmic::probe::http;
+use linkmic::probe::process::{Process, poll};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::edge::SOON;
+use crate::edge::house::{TOKEN, Urls, configuration};
+
+/// What a process may grow by and still count as flat, in bytes.
+pub const FLAT: u64 = 2 << 20;
+/// How long freed memory may take to be seen as free: connections that linger a second before they close.
+const SETTLE: Duration = Duration::from_secs(8);
+
+/// `linkmic serve` with a configuration of its own.
+pub struct Binary {
+    pub urls: Arc<Urls>,
+    pub control: http::Client,
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Binary {
+    /// # Panics
+    /// When it does not come to listen; with what it said.
+    pub async fn serve(more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = configuration(
+            folder.path(),
+            "",
+            &format!("{more}\n[log]\nformat = \"json\"\nlevel = \"warn,linkmic::server=info\""),
+        );
+        let config = Config::parse(&text, "test", &Env::default()).expect("a configuration");
+        let file = folder.path().join("linkmic.toml");
+        std::fs::write(&file, text).expect("the configuration file");
+        let process = spawn(&file);
+        let [rtmp, control] = poll("the server to listen", SOON, || async {
+            process.said().lines().find_map(listening)
+        })
+        .await
+        .unwrap_or_else(|e| panic!("{e}; it said\n{}", process.said()));
+        Self {
+            urls: Arc::new(Urls::new(rtmp, &config)),
+            control: http::Client::new(control, Some(TOKEN)),
+            process,
+            _folder: folder,
+        }
+    }
+
+    /// The URLs, for tasks.
+    pub fn urls(&self) -> Arc<Urls> {
+        self.urls.clone()
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn resident(&mut self) -> u64 {
+        self.assert_alive();
+        let id = self.process.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|l| l.trim().strip_suffix(" kB"));
+        kilobytes
+            .and_then(|k| k.trim().parse::<u64>().ok())
+            .expect("VmRSS")
+            * 1024
+    }
+
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.process.ended() {
+            panic!("the server ended: {status}\n{}", self.process.said());
+        }
+    }
+
+    /// Fails unless resident memory is, or soon comes to be, at most [`FLAT`] over `before`.
+    pub async fn assert_flat(&mut self, before: u64, what: &str) {
+        let deadline = tokio::time::Instant::now() + SETTLE;
+        loop {
+            let now = self.resident();
+            if now <= before + FLAT {
+                println!("{what}: {:+} KiB", (now as i64 - before as i64) / 1024);
+                return;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{what}: resident memory went from {before} to {now} bytes"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until no more than `count` RTMP connections are open.
+    pub async fn wait_for_connections(&self, count: usize) {
+        let seen = poll("connections to be gone", SOON, || async {
+            let metrics = self.control.get("/metrics").await.expect("metrics").body;
+            let open = value(&metrics, "linkmic_ingest_connections");
+            (open <= count as f64).then_some(())
+        });
+        seen.await.expect("they go");
+    }
+
+    /// Lines of `/metrics` that have a value.
+    pub async fn series(&self) -> usize {
+        let metrics = self.control.get("/metrics").await.expect("metrics").body;
+        metrics.lines().filter(|l| !l.starts_with('#')).count()
+    }
+}
+
+/// The value of a metric without labels.
+fn value(metrics: &str, name: &str) -> f64 {
+    let line = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|v| v.parse().ok())
+        .unwrap_or_else(|| panic!("no metric {name}"))
+}
+
+fn spawn(file: &Path) -> Process {
+    let file = file.display().to_string();
+    let arguments = ["serve", "--config", &file];
+    Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The RTMP and control addresses in the server's first word.
+fn listening(line: &str) -> Option<[SocketAddr; 2]> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "listening").then_some(())?;
+    let first = |key: &str| {
+        let list = line[key].as_str()?.strip_prefix('[')?.strip_suffix(']')?;
+        list.split(',').next()?.trim().parse().ok()
+    };
+    Some([first("rtmp")?, first("control")?])
+}

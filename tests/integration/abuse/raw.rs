@@ -1,0 +1,141 @@
+//! Bytes as no client would send them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use linkmic::rtmp::amf::Writer;
+use linkmic::rtmp::session::client::Session;
+use linkmic::rtmp::url::Target;
+use linkmic::rtmp::{Framed, kind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::edge::client::shake_hands;
+
+/// A connection and what it is allowed to say.
+pub struct Raw {
+    socket: TcpStream,
+}
+
+impl Raw {
+    /// Connected, nothing said.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).await.expect("it listens");
+        Self { socket }
+    }
+
+    /// After the handshake.
+    pub async fn shaken(address: SocketAddr) -> Self {
+        let (socket, _) = shake_hands(&target(address), None).await;
+        Self { socket }
+    }
+
+    /// After `connect`, which was sent; its answer is left unread.
+    pub async fn connected(address: SocketAddr) -> Self {
+        let mut raw = Self::shaken(address).await;
+        raw.send(&Session::publish(&target(address)).output()).await;
+        raw
+    }
+
+    /// Sends as much as the server takes; that it closes meanwhile is no error here.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        let _ = timeout(Duration::from_secs(5), self.socket.write_all(bytes)).await;
+    }
+
+    /// Reads until the server closes; how long that took. `None`: not within `limit`.
+    pub async fn closed_within(&mut self, limit: Duration) -> Option<Duration> {
+        let begin = Instant::now();
+        let mut sink = [0; 4096];
+        let closed = async { while matches!(self.socket.read(&mut sink).await, Ok(n) if n > 0) {} };
+        timeout(limit, closed).await.ok()?;
+        Some(begin.elapsed())
+    }
+}
+
+fn target(address: SocketAddr) -> Target {
+    Target::parse(&format!("rtmp://{address}/live/raw")).expect("a URL")
+}
+
+/// C0 and C1 as a simple client sends them.
+pub fn c0_c1() -> Vec<u8> {
+    let mut bytes = vec![7; 1 + 1536];
+    bytes[0] = 3;
+    bytes[1..9].fill(0);
+    bytes
+}
+
+/// A whole message in chunks of 65,536 bytes, after a SetChunkSize that says so.
+pub fn message(type_id: u8, stream_id: u32, payload: impl Into<Bytes>) -> BytesMut {
+    let mut bytes = set_chunk_size(65_536);
+    Framed::new(type_id, 0, stream_id, payload.into()).write_to(&mut bytes);
+    bytes
+}
+
+pub fn set_chunk_size(bytes: u32) -> BytesMut {
+    let mut out = BytesMut::new();
+    let body = Bytes::copy_from_slice(&bytes.to_be_bytes());
+    Framed::new(kind::SET_CHUNK_SIZE, 0, 0, body).write_to(&mut out);
+    out
+}
+
+/// The first chunk of a message: a full header that announces `length` bytes, and what comes of them.
+pub fn first_chunk(
+    chunk_stream: u32,
+    type_id: u8,
+    stream_id: u32,
+    length: u32,
+    body: &[u8],
+) -> BytesMut {
+    let mut out = BytesMut::new();
+    match chunk_stream {
+        2..64 => out.put_u8(chunk_stream as u8),
+        64..320 => out.put_slice(&[0, (chunk_stream - 64) as u8]),
+        _ => {
+            let [low, high, ..] = (chunk_stream - 64).to_le_bytes();
+            out.put_slice(&[1, low, high]);
+        }
+    }
+    out.put_slice(&[0, 0, 0]);
+    out.put_slice(&length.to_be_bytes()[1..]);
+    out.put_u8(type_id);
+    out.put_u32_le(stream_id);
+    out.put_slice(body);
+    out
+}
+
+/// A further chunk (type 3) of the message under way on a chunk stream below 64.
+pub fn next_chunk(chunk_stream: u8, body: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u8(0xc0 | chunk_stream);
+    out.put_slice(body);
+    out
+}
+
+/// A `connect` with an array in an array in an array, and so on.
+pub fn deep_connect(depth: usize) -> Bytes {
+    let mut body = Writer::new();
+    body.string("connect").number(1.0);
+    nest(&body.finish(), depth)
+}
+
+/// Metadata of the same kind.
+pub fn deep_metadata(depth: usize) -> Bytes {
+    let mut body = Writer::new();
+    body.string("@setDataFrame").string("onMetaData");
+    nest(&body.finish(), depth)
+}
+
+/// Well-formed to the end, and 5 bytes a level: 10,000 levels stay below every limit on size, so that only the depth
+/// can be what is refused.
+fn nest(front: &[u8], depth: usize) -> Bytes {
+    const ARRAY_OF_ONE: [u8; 5] = [10, 0, 0, 0, 1];
+    const NULL: u8 = 5;
+    let mut body = BytesMut::from(front);
+    for _ in 0..depth {
+        body.put_slice(&ARRAY_OF_ONE);
+    }
+    body.put_u8(NULL);
+    body.freeze()
+}

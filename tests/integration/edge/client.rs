@@ -1,0 +1,255 @@
+//! A client that shows every message: our client session on a socket.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use linkmic::probe::flv::Tag;
+use linkmic::rtmp::session::client::{Event, Session};
+use linkmic::rtmp::url::Target;
+use linkmic::rtmp::{Framed, Message, chunk, handshake, kind};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::SOON;
+
+/// What the server said no with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct No {
+    pub code: String,
+    pub description: String,
+}
+
+/// A client whose publish or play was granted.
+pub struct Client {
+    socket: TcpStream,
+    session: Session,
+    reader: chunk::Reader,
+    events: VecDeque<Event>,
+}
+
+impl Client {
+    /// # Errors
+    /// The server's refusal.
+    pub async fn publish(url: &str) -> Result<Self, No> {
+        Self::ask(url, Session::publish, None).await
+    }
+
+    /// # Errors
+    /// The server's refusal.
+    pub async fn play(url: &str) -> Result<Self, No> {
+        Self::ask(url, Session::play, None).await
+    }
+
+    /// As [`play`](Self::play), with a small receive buffer: for players that are to fall behind.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn play_narrow(url: &str, receive_buffer: u32) -> Result<Self, No> {
+        Self::ask(url, Session::play, Some(receive_buffer)).await
+    }
+
+    async fn ask(url: &str, role: fn(&Target) -> Session, buffer: Option<u32>) -> Result<Self, No> {
+        let target = Target::parse(url).expect("a URL");
+        let (socket, reader) = shake_hands(&target, buffer).await;
+        let mut client = Self {
+            socket,
+            session: role(&target),
+            reader,
+            events: VecDeque::new(),
+        };
+        client.flush().await;
+        match client.event().await {
+            Some(Event::Ready) => Ok(client),
+            Some(Event::Refused { code, description }) => {
+                assert_eq!(
+                    client.event().await,
+                    None,
+                    "a refusal is followed by the close"
+                );
+                Err(No { code, description })
+            }
+            other => panic!("neither granted nor refused: {other:?}"),
+        }
+    }
+
+    /// The next thing the server did; `None`: it closed.
+    ///
+    /// # Panics
+    /// When nothing happens for [`SOON`].
+    pub async fn event(&mut self) -> Option<Event> {
+        let event = timeout(SOON, self.next_event()).await;
+        event.expect("the server says something")
+    }
+
+    /// The next media message.
+    ///
+    /// # Panics
+    /// When the server ends the stream.
+    pub async fn media(&mut self) -> Message {
+        match self.event().await {
+            Some(Event::Media(message)) => message,
+            other => panic!("media was to come, not {other:?}"),
+        }
+    }
+
+    /// Media up to and including the first message for which `is_last`.
+    pub async fn media_until(&mut self, is_last: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let mut all = Vec::new();
+        loop {
+            let message = self.media().await;
+            let last = is_last(&message);
+            all.push(message);
+            if last {
+                return all;
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            while let Some(message) = self.reader.next().expect("the server's bytes make sense") {
+                let event = self.session.handle(message);
+                self.events
+                    .extend(event.expect("the server's commands make sense"));
+            }
+            if let Some(total) = self.reader.acknowledgement() {
+                self.session.acknowledge(total);
+            }
+            self.flush().await;
+            if !self.events.is_empty() {
+                continue;
+            }
+            match self.socket.read_buf(self.reader.buffer()).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Sends what the session has to say. That the server has closed shows when reading.
+    async fn flush(&mut self) {
+        let _ = self.socket.write_all(&self.session.output()).await;
+    }
+
+    /// Sends one message of the stream.
+    pub async fn send(&mut self, type_id: u8, timestamp: u32, payload: impl Into<Bytes>) {
+        let bytes = self.framed(type_id, timestamp, payload.into());
+        self.send_raw(&bytes).await;
+    }
+
+    /// Sends a tag of a file, later by `shift` ms than it says.
+    pub async fn send_tag(&mut self, tag: &Tag, shift: u32) {
+        let time = tag.time.wrapping_add(shift);
+        match tag.kind {
+            Tag::AUDIO => self.send(kind::AUDIO, time, tag.body.clone()).await,
+            Tag::VIDEO => self.send(kind::VIDEO, time, tag.body.clone()).await,
+            _ => self.send(kind::DATA, time, tag.body.clone()).await,
+        }
+    }
+
+    /// Sends tags at the pace of their own clock: faster would make slow readers of good ones.
+    pub async fn send_in_real_time<'a>(
+        &mut self,
+        tags: impl IntoIterator<Item = &'a Tag>,
+        shift: u32,
+    ) {
+        let mut begin = None;
+        for tag in tags {
+            let (at, time) = *begin.get_or_insert((Instant::now(), tag.time));
+            let due = u64::from(tag.time.saturating_sub(time));
+            sleep_until(at + Duration::from_millis(due)).await;
+            self.send_tag(tag, shift).await;
+        }
+    }
+
+    /// One message of the stream as it goes over the wire.
+    pub fn framed(&self, type_id: u8, timestamp: u32, payload: Bytes) -> BytesMut {
+        let stream_id = self.session.stream_id().expect("granted");
+        let mut bytes = BytesMut::new();
+        Framed::new(type_id, timestamp, stream_id, payload).write_to(&mut bytes);
+        bytes
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        timeout(SOON, self.socket.write_all(bytes))
+            .await
+            .expect("the server reads")
+            .expect("the connection holds");
+    }
+
+    /// Ends in order and waits for the server's word.
+    pub async fn unpublish(mut self) {
+        self.session.unpublish();
+        self.flush().await;
+        loop {
+            match self.event().await {
+                Some(Event::Closed { .. }) | None => return,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Vanishes: the server's next read fails, without a word before.
+    pub fn abort(self) {
+        let socket = SockRef::from(&self.socket);
+        socket
+            .set_linger(Some(Duration::ZERO))
+            .expect("a reset instead of an end");
+    }
+}
+
+/// A connection whose handshake is over.
+pub async fn shake_hands(target: &Target, buffer: Option<u32>) -> (TcpStream, chunk::Reader) {
+    let address = format!("{}:{}", target.host, target.port);
+    let socket = TcpSocket::new_v4().expect("a socket");
+    if let Some(bytes) = buffer {
+        socket.set_recv_buffer_size(bytes).expect("a small buffer");
+    }
+    let address = address.parse().expect("an address");
+    let mut socket = socket.connect(address).await.expect("the server listens");
+    socket.set_nodelay(true).expect("no delay");
+    let mut reader = chunk::Reader::new(chunk::Limits::default());
+    let (mut shake, opening) = handshake::Client::new();
+    let exchange = async {
+        socket.write_all(&opening).await?;
+        let mut buffer = BytesMut::with_capacity(4096);
+        loop {
+            if socket.read_buf(&mut buffer).await? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+            }
+            let progress = shake.receive(&buffer.split()).expect("a handshake");
+            socket.write_all(&progress.reply).await?;
+            if let Some(rest) = progress.done {
+                reader.buffer().extend_from_slice(&rest);
+                return Ok(());
+            }
+        }
+    };
+    timeout(SOON, exchange)
+        .await
+        .expect("the server shakes hands")
+        .expect("the connection holds");
+    (socket, reader)
+}
+
+/// Whether a media message is a coded frame of that kind, and no configuration.
+pub fn is_frame(message: &Message, type_id: u8) -> bool {
+    message.type_id == type_id && message.payload.get(1) == Some(&1)
+}
+
+/// Whether a media message is a key frame.
+pub fn is_key_frame(message: &Message) -> bool {
+    is_frame(message, kind::VIDEO) && message.payload[0] == 0x17
+}
+
+/// Whether a media message is a decoder configuration of that kind.
+pub fn is_header(message: &Message, type_id: u8) -> bool {
+    message.type_id == type_id && message.payload.get(1) == Some(&0)
+}

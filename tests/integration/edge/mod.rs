@@ -1,0 +1,22 @@
+//! The RTMP edge: what goes in comes out unchanged, for every client, and who may not come in hears why.
+//!
+//! Real programs (ffmpeg, GStreamer, librtmp) wherever a client's own behaviour is the point; a client of our own
+//! ([`client`]) where every message and its timestamp must be seen.
+
+pub mod client;
+pub mod clip;
+pub mod house;
+pub mod programs;
+
+mod addresses;
+mod clocks;
+mod joining;
+mod lifetimes;
+mod matrix;
+mod refusals;
+mod round_trip;
+
+use std::time::Duration;
+
+/// As generous as a busy machine needs; nothing passes by waiting this long.
+pub const SOON: Duration = Duration::from_secs(30);

@@ -1,0 +1,11 @@
+//! The server as strangers see it: real programs publish, play and judge.
+
+mod abuse;
+mod cdn;
+#[cfg(feature = "mixer")]
+mod demo;
+mod edge;
+mod kit;
+#[cfg(feature = "mixer")]
+mod mix;
+mod studio;

@@ -1,0 +1,162 @@
+//! A server with anchors that publish moving, numbered pictures, for tests that look at pictures.
+
+use std::time::{Duration, Instant};
+
+use linkmic::config::{Config, Env};
+use linkmic::probe::http::{Answer, Client};
+use linkmic::probe::player::Watch;
+use linkmic::probe::process::poll;
+use linkmic::probe::publisher::Show;
+use linkmic::probe::{Colour, Player, Publisher, Region, Size};
+use linkmic::server::Server;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::edge::SOON;
+use crate::edge::house::{TOKEN, Urls, configuration};
+
+/// Studios at a time: each keeps encoders and decoders busy, and the machine may have two cores.
+static OPEN: Semaphore = Semaphore::const_new(2);
+
+/// The main's picture in tests: portrait, smaller than an anchor's own.
+pub const CANVAS: Size = Size::new(400, 640);
+/// The main's frames per second.
+pub const FPS: i64 = 20;
+
+/// The main anchor, blue at 400 Hz.
+pub fn main_show() -> Show {
+    Show {
+        size: CANVAS,
+        video_kbps: 500,
+        ..Show::main(Colour::BLUE, 400.0)
+    }
+}
+
+/// A server of our own; everything in it ends with the test.
+pub struct Studio {
+    pub urls: Urls,
+    pub api: Client,
+    folder: TempDir,
+    _server: Server,
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Studio {
+    pub async fn open() -> Self {
+        Self::open_with("").await
+    }
+
+    /// With further sections of configuration.
+    pub async fn open_with(more: &str) -> Self {
+        let permit = OPEN.acquire().await.expect("never closed");
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = configuration(folder.path(), "", more);
+        let config = Config::parse(&text, "test", &Env::default()).expect("a configuration");
+        let server = Server::start(config.clone()).await.expect("it starts");
+        Self {
+            urls: Urls::new(server.rtmp_addr(), &config),
+            api: Client::new(server.control_addr(), Some(TOKEN)),
+            folder,
+            _server: server,
+            _permit: permit,
+        }
+    }
+
+    /// A folder of this test alone.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Publishes, and waits until the stream is on air.
+    pub async fn publish(&self, name: &str, show: &Show) -> Publisher {
+        let mut publisher = Publisher::start(&self.urls.push(name), show).expect("ffmpeg");
+        let path = format!("/api/v1/streams/live/{name}");
+        let what = format!("{name} on air");
+        let live = poll(&what, SOON, || async {
+            let answer = self.api.get(&path).await.ok()?;
+            answer.json()["publisher"]["video"]
+                .is_object()
+                .then_some(())
+        });
+        if let Err(deadline) = live.await {
+            publisher.check().unwrap_or_else(|e| panic!("{e}"));
+            panic!("{deadline}");
+        }
+        publisher
+    }
+
+    /// Plays the program feed, reading the given places.
+    pub async fn watch(&self, name: &str, regions: &[Region]) -> Player {
+        let watch = Watch {
+            size: CANVAS,
+            regions: regions.to_vec(),
+        };
+        Player::start(&self.urls.plain(name), watch)
+            .await
+            .expect("ffmpeg")
+    }
+
+    /// A `PUT` that has to succeed.
+    pub async fn put(&self, path: &str, body: &Value) -> Value {
+        succeeded(self.api.put(path, body).await.expect("an answer"))
+    }
+
+    /// Deletes a mix and waits until it is gone.
+    pub async fn end_mix(&self, id: &str) {
+        let path = format!("/api/v1/mixes/{id}");
+        let answer = self.api.delete(&path).await.expect("an answer");
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        assert_eq!(answer.json()["state"], "ending", "{}", answer.body);
+        let gone = poll("the mix gone", SOON, || async {
+            let answer = self.api.get(&path).await.ok()?;
+            (answer.status == 404).then_some(())
+        });
+        gone.await.expect("it ends");
+    }
+}
+
+fn succeeded(answer: Answer) -> Value {
+    assert!(answer.is_success(), "{}: {}", answer.status, answer.body);
+    answer.json()
+}
+
+/// Waits until `colour` with a growing number was seen `pictures` times in region number `region`, from now on.
+pub async fn advances(player: &mut Player, region: usize, colour: Colour, pictures: usize) {
+    let since = Instant::now();
+    let what = format!(
+        "region {region} {} and moving",
+        colour.name().unwrap_or("?")
+    );
+    player
+        .until(&what, SOON, |seen| {
+            seen.advances(region, colour, since, pictures)
+        })
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Lets media time pass: waits for so many more pictures, whatever they show.
+pub async fn pictures(player: &mut Player, count: usize) {
+    let upto = player.look(|seen| seen.total) + count;
+    player
+        .until("more pictures", SOON, |seen| {
+            (seen.total >= upto).then_some(())
+        })
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Waits until exactly the `heard` ones of all `tones` sound.
+pub async fn hears(player: &mut Player, tones: &[f64], heard: &[f64]) {
+    player
+        .until(&format!("only the tones {heard:?}"), SOON, |seen| {
+            let right = |tone: &f64| seen.hears(*tone) == heard.contains(tone);
+            tones.iter().all(right).then_some(())
+        })
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// For files to be decoded and programs to end.
+pub const LONG: Duration = Duration::from_secs(60);
