@@ -6,6 +6,8 @@
 //! `playback`, `push`, `mixer`; looked at by `api`.
 
 pub mod door;
+mod feed;
+mod info;
 mod item;
 mod policy;
 mod publisher;
@@ -16,12 +18,12 @@ mod subscriber;
 #[cfg(test)]
 mod tests;
 
+pub use info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 pub use item::Item;
 pub use policy::{Budget, Pace, Verdict};
 pub use publisher::{Origin, Publisher, Status};
 pub use registry::{Event, PublishError, Relay};
 pub use ring::{Join, Read};
-pub use stream::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 pub use subscriber::{Reception, Subscriber};
 
 use std::time::Duration;

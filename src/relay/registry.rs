@@ -7,8 +7,9 @@ use std::time::Instant;
 use tokio::sync::{Notify, broadcast};
 
 use super::Config;
+use super::info::StreamInfo;
 use super::publisher::{Origin, Publisher};
-use super::stream::{Stream, StreamInfo};
+use super::stream::Stream;
 use super::subscriber::Subscriber;
 use crate::media::{Class, Feed, StreamKey};
 use crate::reason::Reason;

@@ -3,20 +3,17 @@
 //! All of it under one lock, held for a few pushes at a time and never across an await. The splice
 //! rules are semantics.md, "Feeds, rings and splices".
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
 use super::Config;
+use super::feed::FeedState;
+use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 use super::publisher::{Origin, Status};
-use super::ring::Ring;
-use crate::media::{
-    Class, Codec, Feed, Headers, Kind, MediaTime, Message, Slot, StreamKey, Timeline,
-};
+use crate::media::{Class, Codec, Feed, Headers, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
-use crate::rtmp::amf;
 
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
 const HOLD_LIMIT: Duration = Duration::from_millis(400);
@@ -46,27 +43,6 @@ pub(super) struct Inner {
     pub handles: usize,
     epochs: u64,
     overlays: u64,
-}
-
-/// One feed: a ring, its timeline, and how often and where it ended.
-#[derive(Debug)]
-pub(super) struct FeedState {
-    pub ring: Ring,
-    timeline: Timeline,
-    /// The latest end of this feed; subscribers compare `count` with what they have seen.
-    pub end: End,
-    pub subscribers: [usize; 2],
-    pub messages: u64,
-    pub bytes: u64,
-}
-
-/// An end of a feed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
-    pub count: u64,
-    /// Sequence number of the first message after the end.
-    pub at: u64,
-    pub reason: Reason,
 }
 
 /// The publisher's hold on the name, from grant to disconnect.
@@ -117,72 +93,6 @@ struct Held {
     messages: Vec<Arc<Message>>,
     video_passed: bool,
     audio_passed: bool,
-}
-
-impl FeedState {
-    fn new() -> Self {
-        Self {
-            ring: Ring::new(),
-            timeline: Timeline::new(),
-            end: End {
-                count: 0,
-                at: 0,
-                reason: Reason::StreamEnded,
-            },
-            subscribers: [0; 2],
-            messages: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Puts a message on this feed's own timeline and into its ring. An unchanged time shares the message.
-    fn push(
-        &mut self,
-        message: &Arc<Message>,
-        now: Instant,
-        config: &Config,
-    ) -> Option<Arc<Message>> {
-        let dts = self.timeline.map(message, now)?;
-        let message = if dts == message.dts {
-            message.clone()
-        } else {
-            Arc::new(message.at(dts))
-        };
-        self.messages += 1;
-        self.bytes += message.payload.len() as u64;
-        self.ring.push(message.clone(), config);
-        Some(message)
-    }
-
-    /// A splice: another feeder takes over with its headers, at the decode time `first` of its own timeline.
-    ///
-    /// Metadata is sent again only when the picture's size differs: players take it as a sign of a new stream.
-    fn splice(&mut self, headers: &Headers, first: MediaTime, now: Instant, config: &Config) {
-        self.timeline.begin_segment(first, now);
-        let known = self
-            .ring
-            .headers()
-            .find(Kind::Data, Slot::Metadata)
-            .cloned();
-        let fresh = headers.find(Kind::Data, Slot::Metadata);
-        let kept = known
-            .filter(|known| fresh.is_none_or(|fresh| picture_size(known) == picture_size(fresh)));
-        self.ring.begin_segment(kept.clone());
-        for header in headers.iter() {
-            if kept.is_none() || header.kind != Kind::Data {
-                self.push(&Arc::new(header.at(first)), now, config);
-            }
-        }
-    }
-
-    fn end(&mut self, reason: Reason) {
-        self.ring.seal();
-        self.end = End {
-            count: self.end.count + 1,
-            at: self.ring.head(),
-            reason,
-        };
-    }
 }
 
 impl Stream {
@@ -549,76 +459,7 @@ impl Inner {
     }
 }
 
-/// Width and height that onMetaData tells; `None` for each that it does not.
-fn picture_size(metadata: &Message) -> [Option<f64>; 2] {
-    // The stranger's AMF goes through the guard; what it refuses says nothing about size.
-    let values = amf::decode(&metadata.payload).unwrap_or_default();
-    ["width", "height"].map(|key| {
-        values
-            .iter()
-            .find_map(|value| amf::property(value, key))
-            .and_then(amf::number)
-    })
-}
-
 /// The moment that a decode time of an overlay stands for.
 fn overlay_moment(zero: Instant, dts: MediaTime) -> Instant {
     zero + dts.since(MediaTime::ZERO)
-}
-
-/// What the API tells of one stream. Times are server time; counters run since the stream's record was made.
-#[derive(Debug, Clone)]
-pub struct StreamInfo {
-    pub key: StreamKey,
-    pub publisher: Option<PublisherInfo>,
-    /// The program feed carries a mix.
-    pub mixed: bool,
-    pub source: FeedInfo,
-    pub program: FeedInfo,
-}
-
-/// The running publish epoch.
-#[derive(Debug, Clone)]
-pub struct PublisherInfo {
-    /// Counts the epochs of this stream record from 1.
-    pub epoch: u64,
-    pub origin: Origin,
-    pub since: SystemTime,
-    pub messages: u64,
-    /// Media payload bytes.
-    pub bytes: u64,
-    /// Time since the last media message; `None` before the first.
-    pub idle: Option<Duration>,
-    pub video: Option<TrackInfo>,
-    pub audio: Option<TrackInfo>,
-}
-
-/// What is known of one track.
-#[derive(Debug, Clone, Copy)]
-pub struct TrackInfo {
-    pub codec: Codec,
-}
-
-/// One feed's numbers.
-#[derive(Debug, Clone, Copy)]
-pub struct FeedInfo {
-    pub low_latency: usize,
-    pub viewers: usize,
-    pub messages: u64,
-    /// Media payload bytes that went into the ring.
-    pub bytes: u64,
-    /// Media payload bytes in the ring now.
-    pub ring_bytes: usize,
-    /// Time of the newest message on the feed's own timeline.
-    pub newest: MediaTime,
-}
-
-impl Origin {
-    /// The peer's address, for anchors.
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Origin::Anchor { address, .. } => Some(*address),
-            Origin::Mix { .. } => None,
-        }
-    }
 }

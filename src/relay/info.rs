@@ -1,0 +1,64 @@
+//! What the API tells of streams: plain values.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::publisher::Origin;
+use crate::media::{Codec, MediaTime, StreamKey};
+
+/// What the API tells of one stream. Times are server time; counters run since the stream's record was made.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    pub key: StreamKey,
+    pub publisher: Option<PublisherInfo>,
+    /// The program feed carries a mix.
+    pub mixed: bool,
+    pub source: FeedInfo,
+    pub program: FeedInfo,
+}
+
+/// The running publish epoch.
+#[derive(Debug, Clone)]
+pub struct PublisherInfo {
+    /// Counts the epochs of this stream record from 1.
+    pub epoch: u64,
+    pub origin: Origin,
+    pub since: SystemTime,
+    pub messages: u64,
+    /// Media payload bytes.
+    pub bytes: u64,
+    /// Time since the last media message; `None` before the first.
+    pub idle: Option<Duration>,
+    pub video: Option<TrackInfo>,
+    pub audio: Option<TrackInfo>,
+}
+
+/// What is known of one track.
+#[derive(Debug, Clone, Copy)]
+pub struct TrackInfo {
+    pub codec: Codec,
+}
+
+/// One feed's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedInfo {
+    pub low_latency: usize,
+    pub viewers: usize,
+    pub messages: u64,
+    /// Media payload bytes that went into the ring.
+    pub bytes: u64,
+    /// Media payload bytes in the ring now.
+    pub ring_bytes: usize,
+    /// Time of the newest message on the feed's own timeline.
+    pub newest: MediaTime,
+}
+
+impl Origin {
+    /// The peer's address, for anchors.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Origin::Anchor { address, .. } => Some(*address),
+            Origin::Mix { .. } => None,
+        }
+    }
+}
