@@ -178,6 +178,15 @@ impl Track {
         }
     }
 
+    /// All sound pushed so far is due that much later than was said: it is taken up anew at the right place.
+    pub fn shift(&mut self, by_us: i64) {
+        self.end_us += by_us as f64;
+        // Less than this the resampler takes out unheard.
+        if (by_us.abs() as f64) > DEAD_BAND_MS * 1_000.0 {
+            self.stop();
+        }
+    }
+
     /// Lets the ring end in silence.
     fn fade_end(&mut self) {
         let length = self.ring.len();
@@ -427,6 +436,36 @@ mod tests {
         // At 1 % the reader stands 10 ms + the dead band off, and no further.
         let off_ms = (track.position_us() - due(1_500 * BLOCK) as f64) / 1_000.0;
         assert!((-13.0..-11.0).contains(&off_ms), "{off_ms}");
+    }
+
+    #[test]
+    fn a_corrected_clock_moves_the_sound_at_once() {
+        let mut track = Track::new(RATE);
+        let mut out = vec![];
+        for n in 0..40usize {
+            // Said to be due 40 ms too late until block 20.
+            let wrong = if n < 20 { 40_000 } else { 0 };
+            if n == 20 {
+                track.shift(-40_000);
+            }
+            track.push(
+                &tone(440.0, 48_000.0, n * BLOCK, BLOCK),
+                due(n * BLOCK) + wrong,
+            );
+            let mut sum = vec![[0.0; 2]; BLOCK];
+            if let Some(block) = n.checked_sub(1) {
+                track.mix(due(block * BLOCK), 1.0, &mut sum);
+                out.extend(sum);
+            }
+        }
+        assert!(roughest(&out) < SMOOTH, "{}", roughest(&out));
+        // Sample for sample where it belongs, without a bent note.
+        let wanted = tone(440.0, 48_000.0, 25 * BLOCK, 10 * BLOCK);
+        let (wanted, _) = wanted.as_chunks::<2>();
+        let got = &out[25 * BLOCK..35 * BLOCK];
+        let off = wanted.iter().zip(got).map(|(w, g)| (w[0] - g[0]).abs());
+        // Times are whole microseconds: a sample may be one off.
+        assert!(off.fold(0.0, f32::max) < 0.03);
     }
 
     #[test]

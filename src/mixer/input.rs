@@ -233,10 +233,10 @@ impl Input {
         !sounding || lock(&self.shared.track).covers(until_us)
     }
 
-    /// How late pictures and sound usually are, in us.
+    /// How late pictures and sound have lately been at worst, in us.
     pub fn lateness(&self) -> (i64, i64) {
         let clock = lock(&self.shared.clock);
-        (clock.video.p99_us(), clock.audio.p99_us())
+        (clock.video.worst_us(), clock.audio.worst_us())
     }
 
     pub fn losses(&self) -> Losses {
@@ -276,12 +276,16 @@ impl Shared {
     pub fn arrived(&self, dts_ms: i64, picture_pts_ms: Option<i64>, now: Instant) {
         let at = self.since_zero(now);
         let mut clock = lock(&self.clock);
-        clock.mapper.observe(at, dts_ms * 1_000);
+        let corrected = clock.mapper.observe(at, dts_ms * 1_000);
         if let Some(pts) = picture_pts_ms {
             if clock.in_flight.len() == MAX_IN_FLIGHT {
                 clock.in_flight.pop_front();
             }
             clock.in_flight.push_back((pts * 1_000, now));
+        }
+        drop(clock);
+        if let Some(by) = corrected {
+            lock(&self.track).shift(by);
         }
     }
 

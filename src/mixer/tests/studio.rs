@@ -365,8 +365,17 @@ fn caps(kind: Kind, config: Bytes) -> gst::Caps {
     }
 }
 
-/// Amplitude of a tone in mono samples at 48 kHz (a single DFT bin).
-pub fn level(samples: &[f32], hz: u32) -> f64 {
+/// Amplitudes of a tone in each tenth of a second of mono samples at 48 kHz. The window is short so that resampling by a
+/// fraction of a percent does not look like a lost tone.
+pub fn levels(samples: &[f32], hz: u32) -> Vec<f64> {
+    samples
+        .chunks_exact(4_800)
+        .map(|window| level(window, hz))
+        .collect()
+}
+
+/// A single bin of a DFT.
+fn level(samples: &[f32], hz: u32) -> f64 {
     let (mut re, mut im) = (0.0, 0.0);
     for (n, &sample) in samples.iter().enumerate() {
         let phase = std::f64::consts::TAU * f64::from(hz) * n as f64 / 48_000.0;
