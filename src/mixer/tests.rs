@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::studio::{
-    Anchor, Film, Look, Seen, Viewer, decode, eventually, is_sequence, key, levels, mixing_threads,
+    Anchor, Frame, Look, Seen, Viewer, decode, eventually, is_sequence, key, levels, mixing_threads,
 };
 use super::*;
 use crate::relay;
@@ -88,10 +88,9 @@ fn splice(seen: &[Seen], nth: usize) -> Option<usize> {
     Some(at - headers.count())
 }
 
-/// Counters seen over a film's frames in a box: they must only move ahead, and by how much they did.
-fn advance(film: &Film, (x, y): (u32, u32), (width, height): (u32, u32)) -> usize {
-    let counters: Vec<_> = film
-        .frames
+/// Counters seen over some frames in a box: they must only move ahead, and by how much they did.
+fn advance(frames: &[&Frame], (x, y): (u32, u32), (width, height): (u32, u32)) -> usize {
+    let counters: Vec<_> = frames
         .iter()
         .map(|f| f.counter(x, y, width, height))
         .collect();
@@ -102,6 +101,10 @@ fn advance(film: &Film, (x, y): (u32, u32), (width, height): (u32, u32)) -> usiz
         total += step;
     }
     total
+}
+
+fn state_of(mixer: &Mixer, id: &str, input: usize) -> InputState {
+    mixer.get(id).expect("the mix is there").inputs[input].state
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,12 +172,8 @@ async fn one_and_three_mixed_in_place_and_back() {
 
     // What the viewer sees and hears from the whole mix, judged where all inputs are live.
     let film = decode(&seen[into..back]);
-    let from = mixed[0].message.dts.0;
-    let frames: Vec<_> = film
-        .frames
-        .iter()
-        .filter(|f| f.pts_ms > from + 200)
-        .collect();
+    let from = mixed[0].message.dts.0 + 200;
+    let (frames, sound) = film.between(from, i64::MAX / 100);
     assert!(frames.len() > 40, "{}", frames.len());
     for frame in &frames {
         assert_eq!((frame.width, frame.height), (360, 640));
@@ -184,33 +183,25 @@ async fn one_and_three_mixed_in_place_and_back() {
             frame.at(60, 400)
         );
         for (look, (x, y)) in SUBS.iter().zip(BOXES) {
+            let at = (x + 60, y + 130);
             assert!(
-                frame.is_colour(x + 60, y + 130, look.colour),
+                frame.is_colour(at.0, at.1, look.colour),
                 "{:?}",
-                frame.at(x + 60, y + 130)
+                frame.at(at.0, at.1)
             );
         }
     }
-    let film = Film {
-        frames: film
-            .frames
-            .into_iter()
-            .filter(|f| f.pts_ms > from + 200)
-            .collect(),
-        sound: film.sound,
-    };
-    let seconds = film.frames.len() as f64 / 20.0;
-    assert!(advance(&film, (0, 0), (360, 640)) as f64 > 17.0 * seconds);
+    let seconds = frames.len() as f64 / 20.0;
+    assert!(advance(&frames, (0, 0), (360, 640)) as f64 > 17.0 * seconds);
     for (look, place) in SUBS.iter().zip(BOXES) {
-        let moved = advance(&film, place, (120, 180)) as f64;
+        let moved = advance(&frames, place, (120, 180)) as f64;
         assert!(
             moved > f64::from(look.fps) * seconds * 0.8,
             "{moved} in {seconds} s of {look:?}"
         );
     }
-    let late = &film.sound[film.sound.len() / 3..];
     for look in SUBS.iter().chain([&MAIN]) {
-        let heard = levels(late, look.hz);
+        let heard = levels(sound, look.hz);
         assert!(
             heard.iter().all(|v| (0.17..0.23).contains(v)),
             "{} Hz: {heard:?}",
@@ -218,6 +209,264 @@ async fn one_and_three_mixed_in_place_and_back() {
         );
     }
     // No tone that nobody sends.
-    assert!(levels(late, 1_000).iter().all(|&v| v < 0.02));
+    assert!(levels(sound, 1_000).iter().all(|&v| v < 0.02));
     eventually("no thread left", || mixing_threads() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_stop_and_return_and_the_output_does_not_notice() {
+    let (_guard, relay, mixer) = studio().await;
+    let main = Anchor::start(&relay, "main", MAIN);
+    let sub = Anchor::start(&relay, "sub", SUBS[0]);
+    let viewer = Viewer::attach(&relay, "main");
+    mixer
+        .put("pk", request(&["main", "sub"], json!({"stream": "main"})))
+        .unwrap();
+    let both_live = || (0..2).all(|n| state_of(&mixer, "pk", n) == InputState::Live);
+    eventually("on air", || {
+        splice(&viewer.seen(), 1).is_some() && both_live()
+    })
+    .await;
+    viewer.watch_for(500).await;
+
+    drop(sub);
+    eventually("the sub is held", || {
+        state_of(&mixer, "pk", 1) == InputState::Held
+    })
+    .await;
+    let held = viewer.now_ms();
+    viewer.watch_for(600).await;
+    let back = viewer.now_ms();
+    let _sub = Anchor::start(
+        &relay,
+        "sub",
+        Look {
+            colour: 0x00ffff,
+            ..SUBS[0]
+        },
+    );
+    eventually("the sub is back", both_live).await;
+    viewer.watch_for(300).await;
+    let returned = viewer.now_ms();
+    viewer.watch_for(600).await;
+
+    drop(main);
+    eventually("the main is held", || {
+        state_of(&mixer, "pk", 0) == InputState::Held
+    })
+    .await;
+    let main_held = viewer.now_ms();
+    viewer.watch_for(600).await;
+    let main_back = viewer.now_ms();
+    let _main = Anchor::start(
+        &relay,
+        "main",
+        Look {
+            colour: 0xff00ff,
+            ..MAIN
+        },
+    );
+    eventually("the main is back", both_live).await;
+    viewer.watch_for(300).await;
+    let main_returned = viewer.now_ms();
+    viewer.watch_for(600).await;
+    mixer.remove("pk").unwrap();
+    eventually("gone", || mixer.get("pk").is_none()).await;
+
+    let seen = viewer.seen();
+    let (start, end) = (splice(&seen, 1).unwrap(), splice(&seen, 2).unwrap());
+    let times = video_times(&seen[start..end]);
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+    let film = decode(&seen[start..end]);
+    let (x, y) = BOXES[0];
+    let shows = |frames: &[&Frame], main: u32, sub: u32| {
+        assert!(frames.len() > 5, "{}", frames.len());
+        for frame in frames {
+            assert!(frame.is_colour(60, 400, main), "{:?}", frame.at(60, 400));
+            assert!(
+                frame.is_colour(x + 60, y + 130, sub),
+                "{:?}",
+                frame.at(x + 60, y + 130)
+            );
+        }
+    };
+    let mean = |sound: &[f32], hz| {
+        let levels = levels(sound, hz);
+        levels.iter().sum::<f64>() / levels.len() as f64
+    };
+
+    let (frames, sound) = film.between(held, back);
+    shows(&frames, MAIN.colour, SUBS[0].colour);
+    assert_eq!(
+        advance(&frames, (x, y), (120, 180)),
+        0,
+        "a held picture stands"
+    );
+    assert!(advance(&frames, (0, 0), (360, 640)) > 5);
+    assert!(mean(sound, 660) < 0.01 && mean(sound, 440) > 0.15);
+
+    let (frames, sound) = film.between(returned, returned + 500);
+    shows(&frames, MAIN.colour, 0x00ffff);
+    assert!(advance(&frames, (x, y), (120, 180)) > 4);
+    assert!(mean(sound, 660) > 0.15 && mean(sound, 440) > 0.15);
+
+    let (frames, sound) = film.between(main_held, main_back);
+    shows(&frames, MAIN.colour, 0x00ffff);
+    assert_eq!(advance(&frames, (0, 0), (360, 640)), 0);
+    assert!(advance(&frames, (x, y), (120, 180)) > 5);
+    println!("{:?} {:?}", levels(sound, 660), levels(sound, 440));
+    assert!(mean(sound, 660) > 0.15 && mean(sound, 440) < 0.01);
+
+    let (frames, sound) = film.between(main_returned, main_returned + 500);
+    shows(&frames, 0xff00ff, 0x00ffff);
+    assert!(advance(&frames, (0, 0), (360, 640)) > 5);
+    assert!(mean(sound, 660) > 0.15 && mean(sound, 440) > 0.15);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_to_a_new_name_changes_while_it_runs() {
+    let (_guard, relay, mixer) = studio().await;
+    let wide = Look {
+        width: 320,
+        height: 160,
+        ..SUBS[1]
+    };
+    let body = |box_x: u32, gain: f64, output: serde_json::Value| -> MixRequest {
+        serde_json::from_value(json!({"app": "live", "output": output, "inputs": [
+            {"stream": "main", "layer": 1},
+            {"stream": "wide", "layer": 5, "x": box_x, "y": "25%", "width": 160, "height": 160, "gain": gain}]}))
+        .unwrap()
+    };
+    let output =
+        json!({"stream": "mixed", "width": 640, "height": 360, "fps": 25, "video_kbps": 900});
+    let info = mixer.put("m", body(0, 0.0, output.clone())).unwrap().0;
+    // Absent inputs are waited for, and the name is taken already.
+    assert_eq!((info.state, info.in_place), (MixState::Waiting, false));
+    assert!(relay.is_published(&key("mixed")));
+
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let _wide = Anchor::start(&relay, "wide", wide);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("both live", || {
+        (0..2).all(|n| state_of(&mixer, "m", n) == InputState::Live)
+    })
+    .await;
+    viewer.watch_for(300).await;
+    let first = viewer.now_ms();
+    viewer.watch_for(500).await;
+    let (info, outcome) = mixer.put("m", body(400, 1.0, output)).unwrap();
+    assert_eq!((outcome, info.revision), (Outcome::Changed, 2));
+    viewer.watch_for(400).await;
+    let second = viewer.now_ms();
+    viewer.watch_for(500).await;
+    assert!(
+        splice(&viewer.seen(), 1).is_none(),
+        "a new layout is no new format"
+    );
+
+    let larger =
+        json!({"stream": "mixed", "width": 320, "height": 320, "fps": 25, "video_kbps": 900});
+    mixer.put("m", body(100, 1.0, larger)).unwrap();
+    eventually("new headers", || splice(&viewer.seen(), 1).is_some()).await;
+    viewer.watch_for(300).await;
+    mixer.remove("m").unwrap();
+    eventually("gone", || {
+        mixer.list().is_empty() && !relay.is_published(&key("mixed"))
+    })
+    .await;
+
+    let seen = viewer.seen();
+    let times = video_times(&seen[..splice(&seen, 1).unwrap()]);
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 40), "{times:?}");
+    let film = decode(&seen);
+    // The main, 9:16 on 16:9, stands in the middle between bars; the wide sub has bars above and below.
+    for (from, x, heard) in [(first, 0, 0.0), (second, 400, 0.2)] {
+        let (frames, sound) = film.between(from, from + 400);
+        assert!(frames.len() > 7, "{}", frames.len());
+        for frame in &frames {
+            assert_eq!((frame.width, frame.height), (640, 360));
+            assert!(
+                frame.is_colour(320, 240, MAIN.colour),
+                "{:?}",
+                frame.at(320, 240)
+            );
+            assert!(frame.is_colour(200, 50, 0), "{:?}", frame.at(200, 50));
+            assert!(
+                frame.is_colour(x + 140, 170, wide.colour),
+                "{:?}",
+                frame.at(x + 140, 170)
+            );
+            assert!(frame.is_colour(x + 80, 110, 0) && frame.is_colour(x + 80, 230, 0));
+        }
+        let tone = levels(sound, 880);
+        assert!(tone.iter().all(|v| (v - heard).abs() < 0.03), "{tone:?}");
+    }
+    let last = film.frames.last().unwrap();
+    assert_eq!((last.width, last.height), (320, 320));
+    assert!(last.is_colour(200, 180, wide.colour));
+    eventually("no thread left", || mixing_threads() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused_with_its_field() {
+    let (_guard, relay, mixer) = studio().await;
+    let path = |result: Result<(MixInfo, Outcome), Error>| match result {
+        Err(Error::Conflict { path, .. } | Error::Invalid { path, .. }) => path,
+        other => panic!("{other:?}"),
+    };
+    let new = |inputs: &[&str], output: &str| request(inputs, json!({"stream": output}));
+    assert_eq!(path(mixer.put("a/b", new(&["a"], "m"))), "id");
+    assert_eq!(path(mixer.put(&"x".repeat(81), new(&["a"], "m"))), "id");
+
+    mixer.put("one", new(&["a", "b"], "ab")).unwrap();
+    assert_eq!(path(mixer.put("two", new(&["c"], "ab"))), "output.stream");
+    assert_eq!(
+        path(mixer.put("one", new(&["a", "b"], "other"))),
+        "output.stream"
+    );
+    assert_eq!(
+        path(mixer.put("one", new(&["a", "b"], "a"))),
+        "output.stream"
+    );
+    // a, b -> ab -> abc -> b would be a circle.
+    mixer.put("two", new(&["ab", "c"], "abc")).unwrap();
+    assert_eq!(path(mixer.put("three", new(&["abc", "d"], "b"))), "inputs");
+    assert_eq!(
+        path(mixer.put("three", new(&["abc", "d"], "abc"))),
+        "output.stream"
+    );
+    // In place nothing flows back.
+    mixer.put("three", new(&["b", "abc"], "b")).unwrap();
+
+    let _anchor = relay
+        .publish(&key("taken"), Origin::Mix { id: "test".into() })
+        .unwrap();
+    assert_eq!(
+        path(mixer.put("four", new(&["a"], "taken"))),
+        "output.stream"
+    );
+
+    let publish = |name: &str, kind, payload: &'static [u8]| {
+        let publisher = relay
+            .publish(&key(name), Origin::Mix { id: "test".into() })
+            .unwrap();
+        let payload = bytes::Bytes::from_static(payload);
+        let message = crate::media::Message::new(kind, crate::media::MediaTime(0), payload);
+        publisher.publish(message, Instant::now());
+        publisher
+    };
+    let _hevc = publish("hevc", Kind::Video, b"\x90hvc1record");
+    let _he_aac = publish("he", Kind::Audio, &[0xaf, 0, 0x2b, 0x11, 0x88]);
+    for name in ["hevc", "he"] {
+        assert_eq!(
+            path(mixer.put("five", new(&[name, "b"], name))),
+            "output.codec_change"
+        );
+        let allowed = json!({"stream": name, "codec_change": true});
+        mixer.put(name, request(&[name, "b"], allowed)).unwrap();
+    }
+    assert!(matches!(mixer.remove("five"), Err(Error::NotFound)));
+    mixer.shutdown().await;
+    assert!(mixer.list().is_empty());
+    assert!(!relay.is_published(&key("ab")));
 }

@@ -205,6 +205,21 @@ impl Viewer {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Time of the newest message.
+    pub fn now_ms(&self) -> i64 {
+        self.seen
+            .lock()
+            .unwrap()
+            .last()
+            .map_or(0, |s| s.message.dts.0)
+    }
+
+    /// Lets that much media time pass.
+    pub async fn watch_for(&self, ms: i64) {
+        let until = self.now_ms() + ms;
+        eventually("media time passes", || self.now_ms() >= until).await;
+    }
+
     pub fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
@@ -278,8 +293,23 @@ impl Frame {
 /// What a viewer's decoders made of some messages.
 pub struct Film {
     pub frames: Vec<Frame>,
-    /// Mono.
+    /// Mono at 48 kHz.
     pub sound: Vec<f32>,
+    /// Time of the first sample.
+    pub sound_from_ms: i64,
+}
+
+impl Film {
+    /// The part between two times.
+    pub fn between(&self, from_ms: i64, to_ms: i64) -> (Vec<&Frame>, &[f32]) {
+        let inside = |f: &&Frame| (from_ms..to_ms).contains(&f.pts_ms);
+        let sample = |ms: i64| {
+            let at = (ms - self.sound_from_ms).max(0) as usize * 48;
+            at.min(self.sound.len())
+        };
+        let sound = &self.sound[sample(from_ms)..sample(to_ms)];
+        (self.frames.iter().filter(inside).collect(), sound)
+    }
 }
 
 /// Decodes messages from their first headers and key frame on.
@@ -301,6 +331,7 @@ pub fn decode(seen: &[Seen]) -> Film {
     });
     pipeline.set_state(gst::State::Playing).expect("it plays");
     let mut begun = [false; 2];
+    let mut sound_from_ms = None;
     for message in seen
         .iter()
         .map(|s| &s.message)
@@ -312,6 +343,9 @@ pub fn decode(seen: &[Seen]) -> Film {
             source.set_caps(Some(&caps(message.kind, body)));
             begun[message.kind.index()] = true;
         } else if begun[message.kind.index()] {
+            if message.kind == Kind::Audio {
+                sound_from_ms.get_or_insert(message.dts.0);
+            }
             let mut buffer = gst::Buffer::from_slice(body);
             let time = gst::ClockTime::from_mseconds(message.dts.0 as u64);
             buffer.make_mut().set_pts(time);
@@ -342,7 +376,11 @@ pub fn decode(seen: &[Seen]) -> Film {
         sound.extend(quads.iter().map(|&q| f32::from_le_bytes(q)));
     }
     stop(&pipeline);
-    Film { frames, sound }
+    Film {
+        frames,
+        sound,
+        sound_from_ms: sound_from_ms.unwrap_or(0),
+    }
 }
 
 fn caps(kind: Kind, config: Bytes) -> gst::Caps {
