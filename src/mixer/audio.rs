@@ -49,6 +49,8 @@ pub struct Track {
     ring: VecDeque<Frame>,
     /// Due time of the end of the ring; meaningless while the ring is empty.
     end_us: f64,
+    /// Pushes since the ring was empty.
+    pushes: u32,
     /// Position of the reader between `ring[1]` and `ring[2]`; `ring[0]` is the sample before.
     fraction: f64,
     /// Smoothed distance between the ring's front and the block to read.
@@ -99,6 +101,7 @@ impl Track {
             rate,
             ring: VecDeque::new(),
             end_us: 0.0,
+            pushes: 0,
             fraction: 0.0,
             error_us: 0.0,
             playing: false,
@@ -146,7 +149,8 @@ impl Track {
         if !self.ring.is_empty() {
             let gap = start - self.end_us;
             if gap.abs() <= GAP_US {
-                self.end_us += FOLLOW * gap;
+                // The first time stamps count fully, then each less, until noise does not matter.
+                self.end_us += gap * FOLLOW.max(1.0 / f64::from(self.pushes + 1));
             } else if (0.0..MAX_GAP_US).contains(&gap) {
                 self.fade_end();
                 let silence = (gap * f64::from(self.rate) / 1e6) as usize;
@@ -161,7 +165,9 @@ impl Track {
             // The sample before the first one.
             self.ring.push_back([0.0; 2]);
             self.end_us = start;
+            self.pushes = 0;
         }
+        self.pushes = self.pushes.saturating_add(1);
         let begin = self.ring.len();
         self.ring.extend(frames);
         if after_silence {
@@ -220,10 +226,7 @@ impl Track {
         }
         let speed = self.speed(start);
         for (n, out) in sum.iter_mut().enumerate() {
-            let frame = match self.next(speed) {
-                Some(frame) => frame,
-                None => [0.0; 2],
-            };
+            let frame = self.next(speed).unwrap_or([0.0; 2]);
             let frame = self.declick.pass(frame);
             let gain = from + (gain - from) * (n + 1) as f32 / count as f32;
             out[0] += frame[0] * gain;

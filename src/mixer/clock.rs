@@ -15,7 +15,7 @@ const WINDOW_US: i64 = 5_000_000;
 const SLEW: f64 = 0.015;
 /// So long after the first arrival the offset still falls at once: encoders send sound some 50 ms later than pictures of
 /// the same time, so the first arrivals tell little, and sound bent for seconds is worse than a jump at the start.
-const LEARNING_US: i64 = 1_000_000;
+const LEARNING_US: i64 = 3_000_000;
 /// An offset that is too large by more than this (a burst after a stall drained) is corrected at once.
 const BEHIND_US: f64 = 200_000.0;
 /// An offset that is wrong by more than this in any direction belongs to another clock.
@@ -50,7 +50,11 @@ impl Mapper {
             passed = (arrival_us - last_arrival).max(0);
             let step = dts_us - last_dts;
             if step < -BACK_US || step - passed > AHEAD_US {
-                self.reset();
+                self.restart();
+                #[cfg(test)]
+                {
+                    self.resets += 1;
+                }
             }
         }
         // Loose interleaving must not look like going back later.
@@ -93,14 +97,11 @@ impl Mapper {
         corrected
     }
 
-    fn reset(&mut self) {
+    /// Another publisher feeds the input now: what was learnt was the other's.
+    pub fn restart(&mut self) {
         self.window.clear();
         self.offset_us = None;
         self.last = None;
-        #[cfg(test)]
-        {
-            self.resets += 1;
-        }
     }
 
     /// The wall time at which that media time is due; `None` before the first arrival.

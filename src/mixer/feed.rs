@@ -33,6 +33,8 @@ pub(super) async fn run(relay: Relay, key: StreamKey, shared: Arc<Shared>) {
             shared: shared.clone(),
             failure,
             subscriber: relay.watch(&key, Feed::Source),
+            relay: relay.clone(),
+            epoch: None,
             decoder: None,
             needs_key: true,
             starts_live: false,
@@ -53,6 +55,9 @@ struct Feeder {
     shared: Arc<Shared>,
     failure: Arc<Failure>,
     subscriber: Subscriber,
+    relay: Relay,
+    /// The publish epoch of the latest header.
+    epoch: Option<u64>,
     decoder: Option<Decoder>,
     /// Video is dropped until a key frame.
     needs_key: bool,
@@ -159,7 +164,17 @@ impl Feeder {
         }
     }
 
+    /// Every epoch begins with headers, but not every header begins an epoch.
+    fn note_epoch(&mut self) {
+        let info = self.relay.stream_info(self.subscriber.key());
+        let epoch = info.and_then(|info| info.publisher).map(|p| p.epoch);
+        if epoch.is_some() && std::mem::replace(&mut self.epoch, epoch) != epoch {
+            self.shared.new_epoch();
+        }
+    }
+
     fn header(&mut self, message: &Message) {
+        self.note_epoch();
         match message.kind {
             Kind::Video => {
                 // What follows is another sequence even when its header is the same: a publisher came back.

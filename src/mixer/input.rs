@@ -267,6 +267,13 @@ impl Shared {
         clock.in_flight.clear();
     }
 
+    /// Another publish epoch has begun: its clock is learnt anew.
+    pub fn new_epoch(&self) {
+        let mut clock = lock(&self.clock);
+        clock.mapper.restart();
+        clock.in_flight.clear();
+    }
+
     /// The catch-up is over: pictures from this media time on are shown.
     pub fn live_from(&self, pts_ms: i64) {
         lock(&self.clock).live_from_us = Some(pts_ms * 1_000);

@@ -403,24 +403,27 @@ fn caps(kind: Kind, config: Bytes) -> gst::Caps {
     }
 }
 
-/// Amplitudes of a tone in each tenth of a second of mono samples at 48 kHz. The window is short so that resampling by a
-/// fraction of a percent does not look like a lost tone.
+/// Amplitudes of a tone in each 40 ms of mono samples at 48 kHz. A short window with soft edges, so that resampling by a
+/// percent does not look like a lost tone, nor the next tone like this one.
 pub fn levels(samples: &[f32], hz: u32) -> Vec<f64> {
     samples
-        .chunks_exact(4_800)
+        .chunks_exact(1_920)
         .map(|window| level(window, hz))
         .collect()
 }
 
-/// A single bin of a DFT.
+/// A single bin of a DFT under a Hann window.
 fn level(samples: &[f32], hz: u32) -> f64 {
-    let (mut re, mut im) = (0.0, 0.0);
+    use std::f64::consts::TAU;
+    let (mut re, mut im, mut sum) = (0.0, 0.0, 0.0);
     for (n, &sample) in samples.iter().enumerate() {
-        let phase = std::f64::consts::TAU * f64::from(hz) * n as f64 / 48_000.0;
-        re += f64::from(sample) * phase.cos();
-        im += f64::from(sample) * phase.sin();
+        let weight = 0.5 - 0.5 * (TAU * n as f64 / samples.len() as f64).cos();
+        let phase = TAU * f64::from(hz) * n as f64 / 48_000.0;
+        re += weight * f64::from(sample) * phase.cos();
+        im += weight * f64::from(sample) * phase.sin();
+        sum += weight;
     }
-    2.0 * re.hypot(im) / samples.len().max(1) as f64
+    2.0 * re.hypot(im) / sum
 }
 
 /// Threads of decoders, program pipelines and mixes in this process.
