@@ -378,7 +378,7 @@ fn arguments(input: &str, size: Size, sound_port: u16) -> Vec<String> {
             .collect();
     all.push(input.to_owned());
     let outputs = format!(
-        "-map 0:v -vf showinfo=checksum=0 -fps_mode passthrough -s {}x{} -pix_fmt yuv420p -flush_packets 1 -f rawvideo pipe:1 \
+        "-map 0:v -vf showinfo=checksum=0 -fps_mode passthrough -enc_time_base 1:1000 -s {}x{} -pix_fmt yuv420p -flush_packets 1 -f rawvideo pipe:1 \
          -map 0:a? -ac 1 -ar {SAMPLE_RATE} -flush_packets 1 -f s16le tcp://127.0.0.1:{sound_port}",
         size.width, size.height
     );
