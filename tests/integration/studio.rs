@@ -1,13 +1,12 @@
 //! A server with anchors that publish moving, numbered pictures, for tests that look at pictures.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use linkmic::config::{Config, Env};
 use linkmic::probe::http::{Answer, Client};
-use linkmic::probe::player::Watch;
 use linkmic::probe::process::poll;
 use linkmic::probe::publisher::Show;
-use linkmic::probe::{Colour, Player, Publisher, Region, Size};
+use linkmic::probe::{Colour, Player, Publisher};
 use linkmic::server::Server;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,20 +17,6 @@ use crate::edge::house::{TOKEN, Urls, configuration};
 
 /// Studios at a time: each keeps encoders and decoders busy, and the machine may have two cores.
 static OPEN: Semaphore = Semaphore::const_new(2);
-
-/// The main's picture in tests: portrait, smaller than an anchor's own.
-pub const CANVAS: Size = Size::new(400, 640);
-/// The main's frames per second.
-pub const FPS: i64 = 20;
-
-/// The main anchor, blue at 400 Hz.
-pub fn main_show() -> Show {
-    Show {
-        size: CANVAS,
-        video_kbps: 500,
-        ..Show::main(Colour::BLUE, 400.0)
-    }
-}
 
 /// A server of our own; everything in it ends with the test.
 pub struct Studio {
@@ -86,33 +71,9 @@ impl Studio {
         publisher
     }
 
-    /// Plays the program feed, reading the given places.
-    pub async fn watch(&self, name: &str, regions: &[Region]) -> Player {
-        let watch = Watch {
-            size: CANVAS,
-            regions: regions.to_vec(),
-        };
-        Player::start(&self.urls.plain(name), watch)
-            .await
-            .expect("ffmpeg")
-    }
-
     /// A `PUT` that has to succeed.
     pub async fn put(&self, path: &str, body: &Value) -> Value {
         succeeded(self.api.put(path, body).await.expect("an answer"))
-    }
-
-    /// Deletes a mix and waits until it is gone.
-    pub async fn end_mix(&self, id: &str) {
-        let path = format!("/api/v1/mixes/{id}");
-        let answer = self.api.delete(&path).await.expect("an answer");
-        assert_eq!(answer.status, 202, "{}", answer.body);
-        assert_eq!(answer.json()["state"], "ending", "{}", answer.body);
-        let gone = poll("the mix gone", SOON, || async {
-            let answer = self.api.get(&path).await.ok()?;
-            (answer.status == 404).then_some(())
-        });
-        gone.await.expect("it ends");
     }
 }
 
@@ -146,17 +107,3 @@ pub async fn pictures(player: &mut Player, count: usize) {
         .await
         .unwrap_or_else(|e| panic!("{e}"));
 }
-
-/// Waits until exactly the `heard` ones of all `tones` sound.
-pub async fn hears(player: &mut Player, tones: &[f64], heard: &[f64]) {
-    player
-        .until(&format!("only the tones {heard:?}"), SOON, |seen| {
-            let right = |tone: &f64| seen.hears(*tone) == heard.contains(tone);
-            tones.iter().all(right).then_some(())
-        })
-        .await
-        .unwrap_or_else(|e| panic!("{e}"));
-}
-
-/// For files to be decoded and programs to end.
-pub const LONG: Duration = Duration::from_secs(60);

@@ -5,9 +5,9 @@ use std::time::Instant;
 use linkmic::probe::Colour;
 use linkmic::probe::player::Seen;
 
-use super::{one_plus_one, one_plus_one_regions, sub_show};
+use super::{FPS, hears, main_show, one_plus_one, one_plus_one_regions, sub_show};
 use crate::edge::SOON;
-use crate::studio::{FPS, Studio, advances, hears, main_show, pictures};
+use crate::studio::{Studio, advances, pictures};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sub_that_dies_is_held_and_silent_and_rejoins_when_it_returns() {

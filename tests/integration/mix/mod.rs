@@ -4,12 +4,33 @@ mod inputs;
 mod scene;
 mod splice;
 
-use linkmic::probe::Region;
+use std::time::Duration;
+
+use linkmic::probe::player::Watch;
+use linkmic::probe::process::poll;
 use linkmic::probe::publisher::Show;
-use linkmic::probe::{Colour, Size};
+use linkmic::probe::{Colour, Player, Region, Size};
 use serde_json::{Value, json};
 
-use crate::studio::{CANVAS, FPS, main_show};
+use crate::edge::SOON;
+use crate::studio::Studio;
+
+/// For files to be decoded and programs to end.
+const LONG: Duration = Duration::from_secs(60);
+
+/// The main's picture in tests: portrait, smaller than an anchor's own.
+const CANVAS: Size = Size::new(400, 640);
+/// The main's frames per second.
+const FPS: i64 = 20;
+
+/// The main anchor, blue at 400 Hz.
+fn main_show() -> Show {
+    Show {
+        size: CANVAS,
+        video_kbps: 500,
+        ..Show::main(Colour::BLUE, 400.0)
+    }
+}
 
 /// A sub's place in the tests' scenes: 100×150 in a column on the right.
 const fn place(y: usize) -> Region {
@@ -43,4 +64,41 @@ fn sub_show(colour: Colour, tone: f64) -> Show {
 /// The regions of [`one_plus_one`].
 fn one_plus_one_regions() -> [Region; 2] {
     [main_show().size.whole(), place(480)]
+}
+
+impl Studio {
+    /// Plays the program feed, reading the given places.
+    async fn watch(&self, name: &str, regions: &[Region]) -> Player {
+        let watch = Watch {
+            size: CANVAS,
+            regions: regions.to_vec(),
+        };
+        Player::start(&self.urls.plain(name), watch)
+            .await
+            .expect("ffmpeg")
+    }
+
+    /// Deletes a mix and waits until it is gone.
+    async fn end_mix(&self, id: &str) {
+        let path = format!("/api/v1/mixes/{id}");
+        let answer = self.api.delete(&path).await.expect("an answer");
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        assert_eq!(answer.json()["state"], "ending", "{}", answer.body);
+        let gone = poll("the mix gone", SOON, || async {
+            let answer = self.api.get(&path).await.ok()?;
+            (answer.status == 404).then_some(())
+        });
+        gone.await.expect("it ends");
+    }
+}
+
+/// Waits until exactly the `heard` ones of all `tones` sound.
+async fn hears(player: &mut Player, tones: &[f64], heard: &[f64]) {
+    player
+        .until(&format!("only the tones {heard:?}"), SOON, |seen| {
+            let right = |tone: &f64| seen.hears(*tone) == heard.contains(tone);
+            tones.iter().all(right).then_some(())
+        })
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
 }

@@ -3,9 +3,9 @@
 use linkmic::probe::Colour;
 use serde_json::json;
 
-use super::{one_plus_one, one_plus_one_regions, place, sub_show};
+use super::{CANVAS, FPS, hears, main_show, one_plus_one, one_plus_one_regions, place, sub_show};
 use crate::edge::SOON;
-use crate::studio::{CANVAS, FPS, Studio, advances, hears, main_show};
+use crate::studio::{Studio, advances};
 
 const TONES: [f64; 4] = [400.0, 700.0, 1100.0, 1700.0];
 

@@ -6,8 +6,8 @@ use linkmic::probe::picture::{COUNTER_MODULUS, distance};
 use linkmic::probe::player::{Player, Seen, Sighting, Watch};
 use linkmic::probe::process::Process;
 
-use super::{one_plus_one, one_plus_one_regions, sub_show};
-use crate::studio::{CANVAS, FPS, LONG, Studio, advances, main_show};
+use super::{CANVAS, FPS, LONG, main_show, one_plus_one, one_plus_one_regions, sub_show};
+use crate::studio::{Studio, advances};
 
 /// One frame of the main, ms.
 const FRAME: i64 = 1000 / FPS;
