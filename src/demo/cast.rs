@@ -52,22 +52,20 @@ pub fn anchors() -> [Anchor; 4] {
 const PUSH_KEY: &str = "demo-key-for-loopback-only-00001";
 pub const TOKEN: &str = "demo-token-for-loopback-only";
 
-/// The embedded configuration. The usual ports where they are free, so that the addresses look familiar.
-pub fn configuration(state: &str) -> String {
-    let port = |usual: u16| match std::net::TcpListener::bind(("127.0.0.1", usual)) {
-        Ok(_) => usual,
-        Err(_) => 0,
-    };
+/// RTMP, public HTTP and control as everybody knows them.
+pub const USUAL_PORTS: [u16; 3] = [1935, 8080, 1985];
+/// Whichever are free.
+pub const ANY_PORTS: [u16; 3] = [0; 3];
+
+/// The embedded configuration; `state` is a folder of our own.
+pub fn configuration(state: &str, [rtmp, http, control]: [u16; 3]) -> String {
     // A TOML literal string takes any path as it is; one with a quote in it is not worth supporting here.
     format!(
-        "[rtmp]\nlisten = \"127.0.0.1:{}\"\n\
-         [http]\nlisten = \"127.0.0.1:{}\"\n\
-         [control]\nlisten = \"127.0.0.1:{}\"\ntoken = \"{TOKEN}\"\n\
+        "[rtmp]\nlisten = \"127.0.0.1:{rtmp}\"\n\
+         [http]\nlisten = \"127.0.0.1:{http}\"\n\
+         [control]\nlisten = \"127.0.0.1:{control}\"\ntoken = \"{TOKEN}\"\n\
          [auth]\npush_keys = [{{ id = \"demo\", secret = \"{PUSH_KEY}\" }}]\n\
-         [state]\ndir = '{state}'\n",
-        port(1935),
-        port(8080),
-        port(1985),
+         [state]\ndir = '{state}'\n"
     )
 }
 
@@ -78,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_embedded_configuration_has_no_mistake() {
-        let text = configuration("/tmp/demo");
+        let text = configuration("/tmp/demo", ANY_PORTS);
         let config = Config::parse(&text, "demo", &Env::default()).expect("valid");
         assert!(config.app(APP).is_some());
     }

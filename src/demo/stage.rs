@@ -12,7 +12,7 @@ use crate::config::{Config, Env};
 use crate::probe::http::{Answer, Client};
 use crate::probe::nginx::Nginx;
 use crate::probe::{self, Player, Publisher};
-use crate::server::Server;
+use crate::server::{self, Server};
 
 /// Everything that runs. Dropping it ends all of it.
 pub struct Stage {
@@ -35,9 +35,17 @@ impl Stage {
             path: out.to_owned(),
             source,
         })?;
-        let text = cast::configuration(&state.display().to_string());
-        let config = Config::parse(&text, "the demo's configuration", &Env::default())?;
-        let server = Server::start(config).await?;
+        let configured = |ports| {
+            let text = cast::configuration(&state.display().to_string(), ports);
+            Config::parse(&text, "the demo's configuration", &Env::default())
+        };
+        let server = match Server::start(configured(cast::USUAL_PORTS)?).await {
+            // Somebody has one of the usual ports; any other does as well.
+            Err(server::Error::Listen { .. }) => {
+                Server::start(configured(cast::ANY_PORTS)?).await?
+            }
+            started => started?,
+        };
         report.pass(
             "server",
             &format!(

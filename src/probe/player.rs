@@ -366,7 +366,8 @@ async fn hear(listener: TcpListener, seen: Log<Seen>) {
 }
 
 fn arguments(input: &str, size: Size, sound_port: u16) -> Vec<String> {
-    // No decoder delay, and no packets kept from probing: a real player would show them late for ever.
+    // One thread per codec: even the encoder of raw video works on frames in parallel, and holds one back
+    // per thread. No decoder delay, and no packets kept from probing: a real player would show them late for ever.
     // Probing stops when both tracks are known (a server may begin between two key frames, so it may take a GOP):
     // the frame rate is not measured, and
     // the often advised `-probesize 32` is not used, because it loses the video track of a stream that begins
@@ -378,7 +379,7 @@ fn arguments(input: &str, size: Size, sound_port: u16) -> Vec<String> {
             .collect();
     all.push(input.to_owned());
     let outputs = format!(
-        "-map 0:v -vf showinfo=checksum=0 -fps_mode passthrough -enc_time_base 1:1000 -s {}x{} -pix_fmt yuv420p -flush_packets 1 -f rawvideo pipe:1 \
+        "-map 0:v -vf showinfo=checksum=0 -fps_mode passthrough -enc_time_base 1:1000 -s {}x{} -pix_fmt yuv420p -threads 1 -flush_packets 1 -f rawvideo pipe:1 \
          -map 0:a? -ac 1 -ar {SAMPLE_RATE} -flush_packets 1 -f s16le tcp://127.0.0.1:{sound_port}",
         size.width, size.height
     );

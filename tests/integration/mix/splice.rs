@@ -116,21 +116,40 @@ fn assert_seamless(file: &str, seen: &Seen) {
                 Some(s.pts? - ahead * FRAME)
             })
             .collect();
-        let spread = zeros.iter().max().expect("some") - zeros.iter().min().expect("some");
-        println!(
-            "{file}: {} pictures, number against time within {spread} ms",
-            segment.len()
-        );
         assert!(
             zeros.len() * 10 >= segment.len() * 9,
             "{file}: numbers unreadable"
         );
-        // One frame to either side of where it should be.
+        let middle = median(&zeros);
+        let off = |zero: &&i64| (**zero - middle).abs() > FRAME;
+        let outside = zeros.iter().filter(off).count();
+        println!(
+            "{file}: {} pictures, {outside} more than a frame from where their number belongs",
+            zeros.len()
+        );
+        // A machine that is busy with other tests repeats a picture here and there, which puts the number behind
+        // for that long. What it may not do is stay there, or be ahead.
         assert!(
-            spread <= 2 * FRAME,
-            "{file}: number and time drift by {spread} ms: {zeros:?}"
+            outside * 10 <= zeros.len(),
+            "{file}: number and time part: {zeros:?}"
+        );
+        assert!(
+            zeros.iter().all(|zero| *zero >= middle - FRAME),
+            "{file}: {zeros:?}"
+        );
+        let quarter = zeros.len() / 4;
+        let drift = median(&zeros[zeros.len() - quarter..]) - median(&zeros[..quarter]);
+        assert!(
+            drift.abs() <= FRAME,
+            "{file}: number and time drift by {drift} ms"
         );
     }
+}
+
+fn median(of: &[i64]) -> i64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }
 
 /// On the wire: the headers of the beginning and one set per splice, each followed by a key frame; no media out of
