@@ -12,6 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::layout::Size;
 use crate::media::{Codec, Kind, Message};
+use crate::rtmp::amf;
 
 /// Sample rate in Hz and number of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,13 +178,11 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// As AMF0: the name and an ECMA array.
+    /// As AMF0: the name and an object.
     pub fn payload(&self) -> Bytes {
-        const NUMBER: u8 = 0;
-        const BOOLEAN: u8 = 1;
-        const STRING: u8 = 2;
-        const ECMA_ARRAY: u8 = 8;
-        let numbers = [
+        let mut amf = amf::Writer::new();
+        amf.string("onMetaData").object();
+        for (name, value) in [
             ("width", self.size.width),
             ("height", self.size.height),
             ("framerate", self.fps),
@@ -193,28 +192,13 @@ impl Metadata {
             ("audiodatarate", self.audio_kbps),
             ("audiosamplerate", self.audio.rate),
             ("audiosamplesize", 16),
-        ];
-        let mut amf = BytesMut::with_capacity(320);
-        let text = |amf: &mut BytesMut, text: &str| {
-            amf.put_u16(text.len() as u16);
-            amf.put_slice(text.as_bytes());
-        };
-        amf.put_u8(STRING);
-        text(&mut amf, "onMetaData");
-        amf.put_u8(ECMA_ARRAY);
-        amf.put_u32(numbers.len() as u32 + 2);
-        for (name, value) in numbers {
-            text(&mut amf, name);
-            amf.put_u8(NUMBER);
-            amf.put_f64(f64::from(value));
+        ] {
+            amf.key(name).number(f64::from(value));
         }
-        text(&mut amf, "stereo");
-        amf.put_slice(&[BOOLEAN, u8::from(self.audio.channels == 2)]);
-        text(&mut amf, "encoder");
-        amf.put_u8(STRING);
-        text(&mut amf, concat!("linkmic/", env!("CARGO_PKG_VERSION")));
-        amf.put_slice(&[0, 0, 9]);
-        amf.freeze()
+        amf.key("stereo").boolean(self.audio.channels == 2);
+        amf.key("encoder")
+            .string(concat!("linkmic/", env!("CARGO_PKG_VERSION")));
+        amf.end().finish()
     }
 }
 
@@ -289,51 +273,13 @@ mod tests {
         };
         let payload = metadata.payload();
         assert!(message(Kind::Data, &payload).is_header());
-        let values = count_properties(&payload);
-        assert_eq!(values, 11);
-    }
-
-    /// Walks the array and counts its properties, so that a wrong length or marker is seen.
-    fn count_properties(payload: &[u8]) -> usize {
-        let mut at = 1 + 2 + "onMetaData".len();
-        assert_eq!(payload[at], 8);
-        at += 5;
-        let mut count = 0;
-        loop {
-            let length = usize::from(u16::from_be_bytes([payload[at], payload[at + 1]]));
-            at += 2 + length;
-            if length == 0 {
-                assert_eq!(&payload[at..], [9]);
-                return count;
-            }
-            at += match payload[at] {
-                0 => 9,
-                1 => 2,
-                2 => 3 + usize::from(u16::from_be_bytes([payload[at + 1], payload[at + 2]])),
-                marker => panic!("marker {marker}"),
-            };
-            count += 1;
-        }
-    }
-
-    #[test]
-    fn key_frames_carry_the_parameter_sets_of_their_record() {
-        // Version, profile, compatibility, level, 4-byte lengths, one SPS of 3 bytes, one PPS of 2.
-        let record = [
-            1, 100, 0, 31, 0xff, 0xe1, 0, 3, 0x67, 1, 2, 1, 0, 2, 0x68, 9,
-        ];
-        let unit = [0, 0, 0, 1, 0x65];
-        let expected = [
-            &[0x17, 1, 0, 0, 0][..],
-            &[0, 0, 0, 3, 0x67, 1, 2],
-            &[0, 0, 0, 2, 0x68, 9],
-            &unit,
-        ];
-        assert_eq!(avc_key_frame(&record, &unit), expected.concat());
-        for end in 0..record.len() {
-            let cut = avc_key_frame(&record[..end], &unit);
-            assert_eq!(cut, [&[0x17, 1, 0, 0, 0][..], &unit].concat(), "{end}");
-        }
+        let values = amf::decode(&payload).unwrap();
+        let read = |key| amf::property(&values[1], key).and_then(amf::number);
+        assert_eq!(amf::text(&values[0]), Some("onMetaData"));
+        assert_eq!(
+            (read("height"), read("framerate")),
+            (Some(960.0), Some(20.0))
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod input;
 mod layout;
 mod output;
 mod program;
+mod run;
 pub mod scene;
 mod session;
 mod signal;

@@ -4,22 +4,19 @@
 //! produce, end. Control changes the scene under a lock and publishes a [`Snapshot`], which the thread loads once per
 //! frame; nothing it does can hold up the other side. No input and no reader can hold up the thread.
 
-mod run;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use self::run::Run;
-use super::audio::BLOCK;
 use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
 use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
 use super::input::{Input, InputState};
 use super::layout::{self, Rect, Size};
 use super::output::{Output, SharedObserver, Tally};
 use super::program::{Program, Settings};
+use super::run::Run;
 use super::scene::{MAX_INPUTS, Scene};
 use super::signal::Signal;
 use super::{Config, Error};
@@ -31,12 +28,7 @@ const DEFAULT_FPS: u32 = 25;
 /// How long a lead with pictures may leave its frame rate and sound format open.
 const FORMAT_GRACE: Duration = Duration::from_secs(1);
 /// Longest sleep of the thread: how soon it sees what nobody rings for.
-const IDLE: Duration = Duration::from_millis(100);
-/// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
-const MARGIN_US: i64 = 5_000;
-const MAX_PATIENCE_US: i64 = 200_000;
-/// A pipeline that takes frames but gives none for this long is dead, whatever it says.
-const WATCHDOG: Duration = Duration::from_secs(2);
+pub(super) const IDLE: Duration = Duration::from_millis(100);
 /// First and longest pause before a program pipeline is made anew.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
@@ -51,20 +43,20 @@ pub(super) struct Context {
 }
 
 /// The layout as the thread reads it: immutable, replaced whole.
-struct Snapshot {
-    placed: Vec<Placed>,
-    lead: usize,
+pub(super) struct Snapshot {
+    pub placed: Vec<Placed>,
+    pub lead: usize,
 }
 
 #[derive(Clone)]
-struct Placed {
-    input: Arc<Input>,
+pub(super) struct Placed {
+    pub input: Arc<Input>,
     /// The compositor pad that is this input's while it is in the mix.
-    pad: usize,
-    layer: u32,
-    gain: f32,
+    pub pad: usize,
+    pub layer: u32,
+    pub gain: f32,
     /// `None` until the canvas is known.
-    rect: Option<Rect>,
+    pub rect: Option<Rect>,
 }
 
 /// What the lead gave when the mix started; kept whatever becomes of the lead.
@@ -244,7 +236,7 @@ impl Session {
         Input::new(key, relay, runtime, self.zero, self.signal.clone())
     }
 
-    fn now_us(&self, now: Instant) -> i64 {
+    pub(super) fn now_us(&self, now: Instant) -> i64 {
         now.saturating_duration_since(self.zero).as_micros() as i64
     }
 
@@ -408,28 +400,11 @@ impl Session {
             Ok(program) => program,
             Err(error) => return End::Failed(error),
         };
-        let started = Instant::now();
-        let rate = i64::from(settings.audio.rate);
-        let mut run = Run {
-            session: self,
-            program,
-            output,
-            rate,
-            // What is due by now is made at once: the encoder gives its header only with its first frames.
-            block: (self.now_us(started) * rate / 1_000_000 / BLOCK as i64 - 3).max(0),
-            fps: settings.fps,
-            grid: None,
-            previous: Arc::new(Snapshot {
-                placed: Vec::new(),
-                lead: 0,
-            }),
-            given: self.tally.frames.load(Ordering::Relaxed),
-            given_at: started,
-        };
+        let mut run = Run::new(self, settings, program, output);
         let mut asked = false;
         loop {
             let now = Instant::now();
-            if self.stopping.load(Ordering::Acquire) || run.output.is_done() {
+            if self.stopping.load(Ordering::Acquire) || run.is_done() {
                 return End::Done;
             }
             if self.is_ending() {
@@ -444,16 +419,42 @@ impl Session {
             if self.settings().as_ref() != Some(settings) {
                 return End::Reformat;
             }
-            if let Some(error) = run.program.error().or_else(|| run.stuck(now)) {
+            if let Some(error) = run.error(now) {
                 return End::Failed(error);
             }
             let snapshot = self.snapshot.load_full();
-            let next_sound = run.sound(&snapshot, now);
-            let next_picture = run.pictures(&snapshot, now);
-            run.previous = snapshot;
-            let wake =
-                self.zero + Duration::from_micros(next_sound.min(next_picture).max(0) as u64);
+            let next = run.beat(snapshot, now);
+            let wake = self.zero + Duration::from_micros(next.max(0) as u64);
             self.signal.wait_until(wake.min(now + IDLE));
+        }
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The least patience with a late input.
+    pub(super) fn deadline_us(&self) -> i64 {
+        self.context.config.deadline.as_micros() as i64
+    }
+
+    /// Frames come out.
+    pub(super) fn live(&self) {
+        let mut control = self.control();
+        if control.state == MixState::Starting {
+            control.state = MixState::Live;
+            control.error = None;
+        }
+    }
+
+    pub(super) fn observe_skip(&self) {
+        let observer = self
+            .context
+            .observer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(observer) = observer.as_deref() {
+            observer.skip();
         }
     }
 
@@ -515,19 +516,6 @@ impl Control {
         match self.scene.output.size {
             Some((width, height)) => Some(Size { width, height }),
             None => self.base.map(|base| base.size),
-        }
-    }
-}
-
-impl Session {
-    fn observe_skip(&self) {
-        let observer = self
-            .context
-            .observer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(observer) = observer.as_deref() {
-            observer.skip();
         }
     }
 }

@@ -212,11 +212,7 @@ async fn one_and_three_mixed_in_place_and_back() {
     }
     for look in SUBS.iter().chain([&MAIN]) {
         let heard = levels(sound, look.hz);
-        assert!(
-            heard.iter().all(|v| (0.13..0.23).contains(v)),
-            "{} Hz: {heard:?}",
-            look.hz
-        );
+        assert!(is_steady(&heard, 0.2), "{} Hz: {heard:?}", look.hz);
     }
     // No tone that nobody sends.
     assert!(is_steady(&levels(sound, 1_050), 0.0));

@@ -1,45 +1,96 @@
-//! One program pipeline at work: the blocks of sound and the output frames that are due, put together and handed over.
+//! One program pipeline at work: what is due is gathered from the inputs and given to it, sound and pictures each on
+//! their own beat.
 //!
-//! Runs on the session's thread, which asks it what is due and sleeps until it says so.
+//! Called in a loop by a mix's thread ([`session`](super::session)), which sleeps in between until the time that
+//! [`Run::beat`] names or until a decoder rings. Owns the beat and the pipeline; decides nothing about the mix's life.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{IDLE, MARGIN_US, MAX_PATIENCE_US, Session, Snapshot, WATCHDOG};
-use crate::mixer::audio::{self, BLOCK};
-use crate::mixer::info::MixState;
-use crate::mixer::output::Output;
-use crate::mixer::program::{Layer, Program};
-use crate::mixer::tick::{Grid, Step};
+use super::audio::{self, BLOCK};
+use super::output::Output;
+use super::program::{Layer, Program, Settings};
+use super::session::{IDLE, Session, Snapshot};
+use super::tick::{Grid, Step};
+
+/// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
+const MARGIN_US: i64 = 5_000;
+const MAX_PATIENCE_US: i64 = 200_000;
+/// A pipeline that takes frames but gives none for this long is dead, whatever it says.
+const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// One program pipeline at work.
 pub(super) struct Run<'a> {
-    pub(super) session: &'a Session,
-    pub(super) program: Program,
-    pub(super) output: Arc<Output>,
-    pub(super) rate: i64,
+    session: &'a Session,
+    program: Program,
+    output: Arc<Output>,
+    rate: i64,
     /// Number of the next block of sound since the mix's zero.
-    pub(super) block: i64,
-    pub(super) fps: u32,
+    block: i64,
+    fps: u32,
     /// Pictures' beat, from when the sound encoder has shown its header.
-    pub(super) grid: Option<Grid>,
-    pub(super) previous: Arc<Snapshot>,
+    grid: Option<Grid>,
+    previous: Option<Arc<Snapshot>>,
     /// Frames that had come out when they were last seen to grow.
-    pub(super) given: u64,
-    pub(super) given_at: Instant,
+    given: u64,
+    given_at: Instant,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Takes over a pipeline that was just started.
+    pub fn new(
+        session: &'a Session,
+        settings: &Settings,
+        program: Program,
+        output: Arc<Output>,
+    ) -> Self {
+        let now = Instant::now();
+        let rate = i64::from(settings.audio.rate);
+        Self {
+            session,
+            program,
+            output,
+            rate,
+            // What is due by now is made at once: the encoder gives its header only with its first frames.
+            block: (session.now_us(now) * rate / 1_000_000 / BLOCK as i64 - 3).max(0),
+            fps: settings.fps,
+            grid: None,
+            previous: None,
+            given: session.tally().frames.load(Ordering::Relaxed),
+            given_at: now,
+        }
+    }
+
+    /// The relay wants no more.
+    pub fn is_done(&self) -> bool {
+        self.output.is_done()
+    }
+
+    /// What is wrong with the pipeline, if anything is.
+    pub fn error(&mut self, now: Instant) -> Option<String> {
+        self.program.error().or_else(|| self.stuck(now))
+    }
+
+    /// Makes all sound and pictures that are due with this layout; when the next are.
+    pub fn beat(&mut self, snapshot: Arc<Snapshot>, now: Instant) -> i64 {
+        let next_sound = self.sound(&snapshot, now);
+        let next_picture = self.pictures(&snapshot, now);
+        self.previous = Some(snapshot);
+        next_sound.min(next_picture)
+    }
+
     fn block_us(&self, block: i64) -> i64 {
         block * BLOCK as i64 * 1_000_000 / self.rate
     }
 
     /// Mixes all blocks that are due; when the next one is.
-    pub(super) fn sound(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
+    fn sound(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
         let now_us = self.session.now_us(now);
         let late = snapshot.placed.iter().map(|p| p.input.lateness().1).max();
-        let least = self.session.context.config.deadline.as_micros() as i64;
+        // Twice as patient as the picture: waiting costs nothing while all is there, and a hole in the sound is heard
+        // where a repeated picture is not seen.
+        let least = 2 * self.session.deadline_us();
         let wanted = self.block_us(1) + late.unwrap_or(0) + MARGIN_US;
         let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
         loop {
@@ -60,7 +111,8 @@ impl Run<'_> {
             }
             // Who has just left fades out over this block instead of being cut.
             let stays = |input| snapshot.placed.iter().any(|p| Arc::ptr_eq(&p.input, input));
-            for gone in self.previous.placed.iter().filter(|p| !stays(&p.input)) {
+            let left = self.previous.iter().flat_map(|previous| &previous.placed);
+            for gone in left.filter(|p| !stays(&p.input)) {
                 gone.input.mix(start, 0.0, &mut sum);
             }
             audio::soft_clip(&mut sum);
@@ -71,9 +123,9 @@ impl Run<'_> {
     }
 
     /// Puts all output frames together that are due; when the next one is.
-    pub(super) fn pictures(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
+    fn pictures(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
         let now_us = self.session.now_us(now);
-        let tally = &self.session.tally;
+        let tally = self.session.tally();
         let Some(lead_at) = snapshot.placed.get(snapshot.lead) else {
             return now_us + IDLE.as_micros() as i64;
         };
@@ -91,7 +143,7 @@ impl Run<'_> {
         let Some(grid) = self.grid.as_mut() else {
             return now_us;
         };
-        let least = self.session.context.config.deadline.as_micros() as i64;
+        let least = self.session.deadline_us();
         let wanted = lead_at.input.lateness().0 + MARGIN_US;
         let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
         loop {
@@ -132,16 +184,12 @@ impl Run<'_> {
     }
 
     /// Tells when the pipeline takes but does not give.
-    pub(super) fn stuck(&mut self, now: Instant) -> Option<String> {
-        let given = self.session.tally.frames.load(Ordering::Relaxed);
+    fn stuck(&mut self, now: Instant) -> Option<String> {
+        let given = self.session.tally().frames.load(Ordering::Relaxed);
         if given != self.given {
             self.given = given;
             self.given_at = now;
-            let mut control = self.session.control();
-            if matches!(control.state, MixState::Starting) {
-                control.state = MixState::Live;
-                control.error = None;
-            }
+            self.session.live();
         }
         (now.saturating_duration_since(self.given_at) > WATCHDOG)
             .then(|| format!("no frame for {} s", WATCHDOG.as_secs()))
