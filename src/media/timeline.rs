@@ -39,6 +39,17 @@ impl Timeline {
         self.offset = Some(start - first);
     }
 
+    /// Begins a segment like [`Self::begin_segment`], but at `start` of this timeline, or right behind what was given
+    /// out where that is later.
+    pub fn begin_segment_at(&mut self, first: MediaTime, start: MediaTime) {
+        let start = match self.newest {
+            None => start,
+            Some((newest, _)) => start.max(newest + 1).max(self.newest_pts + 1),
+        };
+        self.segment_start = start;
+        self.offset = Some(start - first);
+    }
+
     fn next_start(&self, now: Instant) -> MediaTime {
         match self.newest {
             None => MediaTime::ZERO,
@@ -88,9 +99,9 @@ impl Timeline {
         Some(dts)
     }
 
-    /// Latest decode time given out; zero before the first.
-    pub fn newest(&self) -> MediaTime {
-        self.newest.map_or(MediaTime::ZERO, |(dts, _)| dts)
+    /// Latest decode time given out, and when; `None` before the first.
+    pub fn newest(&self) -> Option<(MediaTime, Instant)> {
+        self.newest
     }
 }
 

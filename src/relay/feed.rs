@@ -68,8 +68,20 @@ impl FeedState {
     /// A splice: another feeder takes over with its headers, at the decode time `first` of its own timeline.
     ///
     /// Metadata is sent again only when the picture's size differs: players take it as a sign of a new stream.
-    pub fn splice(&mut self, headers: &Headers, first: MediaTime, now: Instant, config: &Config) {
-        self.timeline.begin_segment(first, now);
+    ///
+    /// `start` says where on this feed's timeline that is; `None`: where wall time is now.
+    pub fn splice(
+        &mut self,
+        headers: &Headers,
+        first: MediaTime,
+        start: Option<MediaTime>,
+        now: Instant,
+        config: &Config,
+    ) {
+        match start {
+            Some(start) => self.timeline.begin_segment_at(first, start),
+            None => self.timeline.begin_segment(first, now),
+        }
         let known = self
             .ring
             .headers()

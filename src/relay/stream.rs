@@ -68,6 +68,8 @@ pub(super) struct Overlay {
     zero: Instant,
     state: OverlayState,
     headers: Arc<Headers>,
+    /// The program feed's latest decode time before the overlay, and when it was given out.
+    anchor: Option<(MediaTime, Instant)>,
     /// Its publisher handle is gone: nothing more will come from it.
     gone: bool,
 }
@@ -210,35 +212,45 @@ impl Stream {
                 return Status::Preparing;
             }
             overlay.state = OverlayState::OnAir;
+            overlay.anchor = inner.program.timeline.newest();
             let headers = overlay.headers.clone();
             inner
                 .program
-                .splice(&headers, message.dts, now, &self.config);
+                .splice(&headers, message.dts, None, now, &self.config);
             tracing::info!(stream = %self.key, "mix on air");
             self.overlay_news.notify_waiters();
         }
-        let picture = overlay_moment(overlay.zero, message.dts);
-        let (kind, header) = (message.kind, message.is_header());
+        let moment = overlay_moment(overlay.zero, message.dts);
+        let status = match &mut overlay.state {
+            OverlayState::Ending {
+                held: Some(held), ..
+            } => {
+                // From the source's key frame on it is the source that tells: what the mix still has to say of
+                // before is awaited, what it says of later is left out.
+                let later = moment >= held.since && !message.is_header();
+                if later {
+                    match message.kind {
+                        Kind::Video => held.video_passed = true,
+                        Kind::Audio => held.audio_passed = true,
+                        Kind::Data => {}
+                    }
+                }
+                let waited = now.saturating_duration_since(held.since) > HOLD_LIMIT;
+                if (held.video_passed && held.audio_passed) || waited {
+                    self.splice_back(inner, now);
+                    return Status::Done;
+                }
+                if later {
+                    return Status::Ending;
+                }
+                Status::Ending
+            }
+            OverlayState::Ending { held: None, .. } => Status::Ending,
+            OverlayState::Preparing | OverlayState::OnAir => Status::Live,
+        };
         inner.program.push(&Arc::new(message), now, &self.config);
         self.program_news.notify_waiters();
-        let OverlayState::Ending { held, .. } = &mut overlay.state else {
-            return Status::Live;
-        };
-        if let Some(held) = held {
-            if !header && picture >= held.since {
-                match kind {
-                    Kind::Video => held.video_passed = true,
-                    Kind::Audio => held.audio_passed = true,
-                    Kind::Data => {}
-                }
-            }
-            let waited = now.saturating_duration_since(held.since) > HOLD_LIMIT;
-            if (held.video_passed && held.audio_passed) || waited {
-                self.splice_back(inner, now);
-                return Status::Done;
-            }
-        }
-        Status::Ending
+        status
     }
 
     /// The source takes the program feed back with the messages held since its key frame.
@@ -251,9 +263,14 @@ impl Stream {
         } = overlay.state
             && let Some(first) = held.messages.first()
         {
+            // Where this moment would be had there been no mix: however long the mix was waited for, the
+            // timeline neither grows a hole nor runs ahead of wall time, switch after switch.
+            let start = overlay
+                .anchor
+                .map(|(dts, at)| dts + held.since.saturating_duration_since(at).as_millis() as i64);
             inner
                 .program
-                .splice(&held.headers, first.dts, now, &self.config);
+                .splice(&held.headers, first.dts, start, now, &self.config);
             for message in &held.messages {
                 inner.program.push(message, now, &self.config);
             }
@@ -344,6 +361,7 @@ impl Stream {
             zero,
             state: OverlayState::Preparing,
             headers: Arc::default(),
+            anchor: None,
             gone: false,
         });
         Some(id)

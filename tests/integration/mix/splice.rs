@@ -189,7 +189,7 @@ fn assert_spliced(tags: &[Tag]) {
         // One interval at a splice on a quiet machine; a busy one may add a few.
         let largest = steps().max().expect("more than one");
         assert!(
-            largest <= 200 + frame,
+            largest <= 100 + frame,
             "kind {kind}: a hole of {largest} ms"
         );
     }
