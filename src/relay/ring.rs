@@ -9,6 +9,10 @@ use super::Config;
 use super::item::Item;
 use crate::media::{Headers, Kind, MediaTime, Message};
 
+/// Messages that a ring keeps at most, whatever their payloads and times say: 20 s at 800 a second, where an encoder
+/// sends some 110. Each costs about 250 bytes besides its payload.
+const MAX_MESSAGES: usize = 16_384;
+
 /// How a reader begins (semantics, "Joining").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
@@ -117,7 +121,9 @@ impl Ring {
         while let Some(oldest) = self.items.front() {
             let age = head.since(oldest.message().dts);
             let before_gop = self.newest_start.is_none_or(|start| self.front < start);
-            let over = self.bytes > config.gop_bytes || age > config.gop_time;
+            let over = self.bytes > config.gop_bytes
+                || age > config.gop_time
+                || self.items.len() > MAX_MESSAGES;
             if self.items.len() <= 1 || !(over || (before_gop && age > config.history)) {
                 break;
             }
@@ -359,6 +365,17 @@ mod tests {
         // The key frame is gone, so nobody may begin in the middle of its GOP.
         let (_, cursor) = ring.join(Join::Burst);
         assert_eq!(cursor, ring.head());
+    }
+
+    #[test]
+    fn tiny_messages_at_one_time_are_bounded_by_their_number() {
+        let mut ring = Ring::new();
+        push(&mut ring, Kind::Video, 0, KEY);
+        for _ in 0..2 * MAX_MESSAGES {
+            push(&mut ring, Kind::Video, 0, INTER);
+        }
+        assert_eq!(ring.items.len(), MAX_MESSAGES);
+        assert_eq!(ring.newest_start(), None);
     }
 
     #[test]
