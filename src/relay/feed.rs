@@ -106,6 +106,12 @@ impl FeedState {
             reason,
         };
     }
+
+    /// The end of a feed that an overlay fed until now: whoever feeds it next has another clock.
+    pub fn end_with_feeder(&mut self, reason: Reason) {
+        self.end(reason);
+        self.timeline.new_feeder();
+    }
 }
 
 /// Width and height that onMetaData tells; `None` for each that it does not.

@@ -313,9 +313,10 @@ impl Stream {
             .is_some_and(|o| matches!(o.state, OverlayState::Ending { .. }));
         if ending {
             inner.overlay = None;
+            inner.program.end_with_feeder(reason);
+            self.program_news.notify_waiters();
             self.overlay_news.notify_waiters();
-        }
-        if inner.overlay_forwards_source() {
+        } else if inner.overlay_forwards_source() {
             inner.program.end(reason);
             self.program_news.notify_waiters();
         }
@@ -379,7 +380,7 @@ impl Stream {
             OverlayState::Preparing => inner.overlay = None,
             OverlayState::OnAir if inner.publisher.is_none() => {
                 inner.overlay = None;
-                inner.program.end(Reason::StreamEnded);
+                inner.program.end_with_feeder(Reason::StreamEnded);
                 self.program_news.notify_waiters();
             }
             OverlayState::OnAir => {
@@ -456,6 +457,11 @@ impl Inner {
             Feed::Source => &mut self.source,
             Feed::Program => &mut self.program,
         }
+    }
+
+    /// Is a publisher, or for the program feed a mix on the air, feeding this now?
+    pub fn is_fed(&self, feed: Feed) -> bool {
+        self.publisher.is_some() || (feed == Feed::Program && !self.overlay_forwards_source())
     }
 
     /// Does the program feed carry the source right now (and not a mix)?

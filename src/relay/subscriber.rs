@@ -78,10 +78,9 @@ impl Subscriber {
         self.cursor = self.cursor.max(cursor);
     }
 
-    /// Is a publisher (or for the program feed a mix) feeding this now?
+    /// Is a publisher (or for the program feed a mix on the air) feeding this now?
     pub fn is_fed(&self) -> bool {
-        let inner = self.stream.lock();
-        inner.publisher.is_some() || (self.feed == Feed::Program && inner.overlay.is_some())
+        self.stream.lock().is_fed(self.feed)
     }
 
     /// Resolves once [`Self::is_fed`].
@@ -118,8 +117,13 @@ impl Subscriber {
     /// ([`Item::headers`]).
     pub fn join(&mut self, join: Join) -> Vec<Arc<Item>> {
         let inner = self.stream.lock();
-        let (private, cursor) = inner.feed(self.feed).ring.join(join);
+        let state = inner.feed(self.feed);
+        let (private, cursor) = state.ring.join(join);
         self.cursor = cursor;
+        if inner.is_fed(self.feed) {
+            // Ends of epochs that were over before this reader began are none of its own.
+            self.ends_seen = state.end.count;
+        }
         private
     }
 

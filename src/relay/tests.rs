@@ -437,3 +437,68 @@ fn a_mix_whose_sound_stopped_still_gives_back() {
     // Key frame 25 + 400 ms of patience = 10 frames.
     assert!(scene.n > 35 && scene.n <= 37, "{}", scene.n);
 }
+
+#[test]
+fn time_runs_on_when_the_main_returns_after_its_mix_ended_without_it() {
+    for clean_end_while_ending in [false, true] {
+        let mut scene = Scene::new();
+        // The mix was asked for 30 s before the source's first message: their clocks have other zeros.
+        let zero = scene.t0 - Duration::from_secs(30);
+        let at = |ms: u64| scene.t0 + Duration::from_millis(ms);
+        let source = scene.source.take().unwrap();
+        source.publish(video(0, true, SOURCE), at(0));
+        let mix = scene.relay.overlay(&key(), zero).unwrap();
+        for n in 1..=50 {
+            mix.publish(video(30_000 + n * FRAME, n == 1, MIX), at(n as u64 * 40));
+        }
+        if clean_end_while_ending {
+            mix.request_end(at(2_000));
+            source.finish(Reason::Deleted);
+        } else {
+            source.finish(Reason::Deleted);
+            mix.request_end(at(2_000));
+        }
+        drop(mix);
+        assert!(drain(&mut scene.viewer).1.is_some());
+        // The newcomer's clock has a zero of its own.
+        let source = scene.relay.publish(&key(), anchor()).unwrap();
+        for n in 0..3 {
+            source.publish(video(n * FRAME, n == 0, SOURCE), at(5_000 + n as u64 * 40));
+        }
+        let (got, ended) = drain(&mut scene.viewer);
+        let times: Vec<_> = got.iter().map(|g| g.dts).collect();
+        assert_eq!(times, [5_000, 5_040, 5_080], "{clean_end_while_ending}");
+        assert_eq!(ended, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_waited_through_the_end_of_an_epoch_is_not_told_of_it() {
+    let relay = Relay::new(Config::default());
+    // Somebody else, a CDN target say, keeps the stream's record.
+    let _other = relay.subscribe(&key(), Feed::Program, Class::Viewer);
+    drop(relay.publish(&key(), anchor()).unwrap());
+    let mut reader = relay.subscribe(&key(), Feed::Program, Class::Viewer);
+    assert!(!reader.is_fed());
+    // The grace of the epoch that was over before the reader came runs out while it waits.
+    reader.ready().await;
+    let publisher = relay.publish(&key(), anchor()).unwrap();
+    publisher.publish(video(0, true, 1), Instant::now());
+    reader.fed().await;
+    reader.join(Join::Burst);
+    let (got, ended) = drain(&mut reader);
+    assert_eq!((got.len(), ended), (1, None));
+    publisher.finish(Reason::Deleted);
+    assert_eq!(drain(&mut reader).1, Some(Reason::Deleted));
+}
+
+#[test]
+fn a_mix_that_waits_for_its_main_feeds_nobody() {
+    let mut scene = Scene::new();
+    scene.source.take().unwrap().finish(Reason::Deleted);
+    scene.start_mix();
+    assert!(!scene.viewer.is_fed());
+    scene.step(true);
+    assert!(scene.viewer.is_fed());
+    assert!(!scene.peer.is_fed());
+}
