@@ -15,7 +15,7 @@ use super::{Config, Signer};
 use crate::media::{Class, MediaTime};
 use crate::relay::{Join, Relay, Subscriber};
 
-/// A connection that lived this long counts as a success: the next failure is a first one again. A target that grants
+/// A connection that could publish for this long counts as a success: the next failure is a first one again. A target that grants
 /// and then closes at once must not be asked twice a second for ever.
 const STABLE: Duration = Duration::from_secs(10);
 /// Messages looked at, and thrown away, at a time while waiting.
@@ -37,7 +37,8 @@ pub(super) struct Task {
 /// What an attempt came to.
 enum Outcome {
     Over(End),
-    Failed(Failure),
+    /// Why, and since when it had the target's permission to publish; `None` when it never came to that.
+    Failed(Failure, Option<Instant>),
 }
 
 /// What waiting for media came to.
@@ -62,7 +63,6 @@ impl Task {
                 Wait::Media => {}
                 Wait::Over | Wait::Stopped => break,
             }
-            let began = Instant::now();
             match self.attempt(&mut subscriber, &mut newest).await {
                 Outcome::Over(End::Stopped) => break,
                 Outcome::Over(End::Feed) if self.one_run => break,
@@ -71,8 +71,8 @@ impl Task {
                     fresh_only = end == End::Idle;
                     tracing::info!(push = %self.id, stream = %self.target.key, ?end, "push waits for media");
                 }
-                Outcome::Failed(failure) => {
-                    if began.elapsed() >= STABLE {
+                Outcome::Failed(failure, live_since) => {
+                    if live_since.is_some_and(|since| since.elapsed() >= STABLE) {
                         failures = 0;
                     }
                     failures += 1;
@@ -136,15 +136,16 @@ impl Task {
         self.record.connecting();
         let address = match self.target.address(self.signer.as_ref()) {
             Ok(address) => address,
-            Err(error) => return Outcome::Failed(error.into()),
+            Err(error) => return Outcome::Failed(error.into(), None),
         };
         let mut connection = tokio::select! {
             () = self.stop.cancelled() => return Outcome::Over(End::Stopped),
             opened = Connection::open(&address, &self.config) => match opened {
                 Ok(connection) => connection,
-                Err(failure) => return Outcome::Failed(failure),
+                Err(failure) => return Outcome::Failed(failure, None),
             },
         };
+        let live_since = Instant::now();
         self.record.enter(State::Live);
         tracing::info!(push = %self.id, stream = %self.target.key, target = %self.target.url, "push connected");
         // A new handle has seen all ends until now; the old one is let go only after that, so the stream stays.
@@ -154,7 +155,7 @@ impl Task {
             connection.stream_id(),
             *newest,
             self.config.max_lag,
-            Instant::now(),
+            live_since,
         );
         let fed = connection
             .feed(
@@ -171,7 +172,7 @@ impl Task {
                 connection.finish().await;
                 Outcome::Over(end)
             }
-            Err(failure) => Outcome::Failed(failure),
+            Err(failure) => Outcome::Failed(failure, Some(live_since)),
         }
     }
 }
