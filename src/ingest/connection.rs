@@ -311,6 +311,13 @@ impl Connection<'_> {
     }
 
     async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Next {
+        if self.publishing.is_some() {
+            // Behind the door nobody would take its media, or notice when it stops.
+            let why = "this connection publishes; open another to play";
+            info!(reason = %Reason::LimitReached, "play refused: {why}");
+            self.session.refuse_play(stream_id, PLAY_FAILED, why);
+            return Next::Over(Reason::LimitReached);
+        }
         let decided = match self.key(&name) {
             Ok(key) => self
                 .authorize(Action::Play, &key, query)
