@@ -3,11 +3,15 @@
 //! Exit codes: 0 done; 1 the answer is no, or something failed; 2 arguments or configuration must change.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Parser;
 use linkmic::cli::{Cli, Error, Outcome};
 use linkmic::config::Env;
+
+/// How long calls that may block, like stopping a decoder, can take after all else is down.
+const LAST_CALLS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,5 +32,8 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
-    Ok(runtime.block_on(cli.run(&Env::process(), &mut std::io::stdout()))?)
+    let outcome = runtime.block_on(cli.run(&Env::process(), &mut std::io::stdout()));
+    // Dropping the runtime would wait for ever for a blocking call that hangs in somebody's codec.
+    runtime.shutdown_timeout(LAST_CALLS);
+    Ok(outcome?)
 }
