@@ -140,6 +140,25 @@ async fn health_and_errors_answer_as_documented() {
     is_as_documented("error", &error);
 }
 
+/// Names and labels of a page of metrics, without values.
+fn series(page: &str) -> Vec<String> {
+    page.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+        // The version is a label, and no promise.
+        .filter(|series| !series.starts_with("linkmic_build_info"))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_metrics_page_has_the_series_that_are_documented_and_no_other() {
+    let (_house, client) = open(None).await;
+    let real = client.call("GET", "/metrics", "").await;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api/metrics.txt");
+    let shown = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(series(&real.body), series(&shown));
+}
+
 /// Whoever reads docs/api.md reads what the other tests compare.
 #[test]
 fn the_page_shows_every_example_as_it_is() {
@@ -148,6 +167,9 @@ fn the_page_shows_every_example_as_it_is() {
     let mut examples = 0;
     for entry in std::fs::read_dir(docs.join("api")).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "json") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         let shown = format!("```json\n{}\n```", text.trim());
         assert!(

@@ -78,12 +78,20 @@ impl Studio {
             .expect("ffmpeg")
     }
 
+    /// A `GET` that has to succeed.
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.api.get(path).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    }
+
     /// Deletes a mix and waits until it is gone.
     async fn end_mix(&self, id: &str) {
         let path = format!("/api/v1/mixes/{id}");
         let answer = self.api.delete(&path).await.expect("an answer");
         assert_eq!(answer.status, 202, "{}", answer.body);
         assert_eq!(answer.json()["state"], "ending", "{}", answer.body);
+        is_as_documented("mix_delete", &answer.json());
         let gone = poll("the mix gone", SOON, || async {
             let answer = self.api.get(&path).await.ok()?;
             (answer.status == 404).then_some(())
@@ -101,4 +109,38 @@ async fn hears(player: &mut Player, tones: &[f64], heard: &[f64]) {
         })
         .await
         .unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Whether a mix's answer has the keys and types that docs/api shows. Null there or here stands for any type.
+fn is_as_documented(example: &str, answer: &Value) {
+    let path = format!("{}/docs/api/{example}.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let shown: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
+    same_shape(example, &shown, answer);
+}
+
+fn same_shape(at: &str, shown: &Value, real: &Value) {
+    match (shown, real) {
+        (Value::Object(shown), Value::Object(real)) => {
+            let keys = |object: &serde_json::Map<String, Value>| -> BTreeSet<String> {
+                object.keys().cloned().collect()
+            };
+            assert_eq!(keys(real), keys(shown), "keys of {at}");
+            for (key, value) in shown {
+                same_shape(&format!("{at}.{key}"), value, &real[key]);
+            }
+        }
+        (Value::Array(shown), Value::Array(real)) => {
+            assert!(!real.is_empty(), "{at} needs an item to compare");
+            for item in real {
+                same_shape(&format!("{at}[]"), &shown[0], item);
+            }
+        }
+        (Value::Null, _) | (_, Value::Null) => {}
+        _ => assert_eq!(
+            std::mem::discriminant(real),
+            std::mem::discriminant(shown),
+            "{at} is {real}, documented is {shown}"
+        ),
+    }
 }

@@ -44,6 +44,10 @@ async fn four_anchors_are_seen_in_their_places_moving_and_heard() {
         advances(&mut viewer, region, colour, 15).await;
     }
     hears(&mut viewer, &TONES, &TONES).await;
+    let live = studio.get("/api/v1/mixes/m").await;
+    assert_eq!(live["state"], "live");
+    is_as_documented("mix", &live);
+    is_as_documented("mixes", &studio.get("/api/v1/mixes").await);
 
     // The same scene again is no change; a changed one changes the running mix.
     let same = studio.put("/api/v1/mixes/m", &scene).await;
