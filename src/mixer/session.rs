@@ -243,7 +243,7 @@ impl Session {
     fn run(&self, publisher: Publisher) {
         let publisher = Arc::new(publisher);
         let mut back_off = BACK_OFF;
-        while let Some(settings) = self.await_start() {
+        while let Some(settings) = self.await_start(&publisher) {
             self.set_state(MixState::Starting);
             let since = Instant::now();
             let error = match self.produce(&settings, &publisher) {
@@ -278,10 +278,10 @@ impl Session {
     }
 
     /// Waits until the inputs needed for a beginning are there; with what settings to begin. `None`: the mix is to end.
-    fn await_start(&self) -> Option<Settings> {
+    fn await_start(&self, publisher: &Publisher) -> Option<Settings> {
         let mut pictures_since = None;
         loop {
-            if self.is_ending() {
+            if self.is_ending() && !self.is_awaited(publisher) {
                 return None;
             }
             if let Some(settings) = self.settings() {
@@ -297,6 +297,14 @@ impl Session {
             }
             self.signal.wait_until(now + IDLE);
         }
+    }
+
+    /// Must a mix that is to end go on until the source takes over? Then it needs a pipeline, even a new one: without it
+    /// the viewers' picture would stand still until then.
+    fn is_awaited(&self, publisher: &Publisher) -> bool {
+        let in_place = self.control().scene.in_place;
+        let stopping = self.stopping.load(Ordering::Acquire);
+        in_place && !stopping && publisher.request_end(Instant::now()) == Status::Ending
     }
 
     /// What the lead gives, once it and the others are far enough to begin.

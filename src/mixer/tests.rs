@@ -484,3 +484,28 @@ async fn what_cannot_be_is_refused_with_its_field() {
     assert!(mixer.list().is_empty());
     assert!(!relay.is_published(&key("ab")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_that_ends_while_its_format_changes_still_hands_back_by_a_splice() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    let wanted = |output| request(&["main", "sub"], output);
+    mixer
+        .put("pk", wanted(json!({"stream": "main"})))
+        .expect("the name is free");
+    eventually("on air", || {
+        mixer.get("pk").unwrap().state == MixState::Live
+    })
+    .await;
+    let smaller = json!({"stream": "main", "width": 180, "height": 320});
+    mixer.put("pk", wanted(smaller)).unwrap();
+    mixer.remove("pk").unwrap();
+    eventually("gone", || mixer.get("pk").is_none()).await;
+    // Gone means that the source is back on the feed, not that viewers look at a still until its next key frame.
+    assert!(!relay.stream_info(&key("main")).unwrap().mixed);
+    mixer
+        .put("pk", wanted(json!({"stream": "main"})))
+        .expect("the name is free again");
+    mixer.shutdown().await;
+}
