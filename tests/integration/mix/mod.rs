@@ -4,6 +4,8 @@ mod inputs;
 mod scene;
 mod splice;
 
+use std::collections::BTreeSet;
+
 use std::time::Duration;
 
 use linkmic::probe::player::Watch;

@@ -3,7 +3,10 @@
 use linkmic::probe::Colour;
 use serde_json::json;
 
-use super::{CANVAS, FPS, hears, main_show, one_plus_one, one_plus_one_regions, place, sub_show};
+use super::{
+    CANVAS, FPS, hears, is_as_documented, main_show, one_plus_one, one_plus_one_regions, place,
+    sub_show,
+};
 use crate::edge::SOON;
 use crate::studio::{Studio, advances};
 
