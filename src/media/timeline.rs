@@ -10,54 +10,83 @@ use super::message::{Kind, MediaTime, Message};
 /// Maps the times of whatever is feeding now onto one timeline that never goes back.
 ///
 /// Zero is the first message ever mapped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timeline {
     /// Added to the input's times, in ms; `None` until the next message begins a segment.
     offset: Option<i64>,
     /// Latest decode time given out, and when.
     newest: Option<(MediaTime, Instant)>,
-    /// Latest presentation time given out.
+    /// Latest presentation time given out; before the first, earlier than any.
     newest_pts: MediaTime,
-    /// Latest decode time given out per kind, for the per-track clamp.
-    per_kind: [Option<MediaTime>; 3],
+    /// Latest decode time given out per kind, and when.
+    per_kind: [Option<(MediaTime, Instant)>; 3],
     /// Where the running segment began.
     segment_start: MediaTime,
+    /// Latest presentation time of the segments before the running one, moved on by what was squeezed behind it.
+    pts_floor: MediaTime,
+}
+
+/// Where a message lands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub dts: MediaTime,
+    pub pts: MediaTime,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Timeline {
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            offset: None,
+            newest: None,
+            newest_pts: MediaTime(-1),
+            per_kind: [None; 3],
+            segment_start: MediaTime::ZERO,
+            pts_floor: MediaTime(-1),
+        }
     }
 
     /// Begins a segment whose first message has the decode time `first` on the input's timeline.
     ///
-    /// It lands at the last decode time given out plus the wall time passed since (at least 1 ms), and
-    /// after every presentation time given out, so that a cut after B-frames shows no frame twice.
+    /// It lands at the last decode time given out plus the wall time passed since (at least 1 ms).
+    ///
+    /// After a feeder that reorders frames, presentation times already given out may be later than that. Pictures of
+    /// the new segment that would be shown before are then presented right behind them, a millisecond apart: decode
+    /// times run on without a hole, sound stays with its pictures, and no picture is shown out of order.
     pub fn begin_segment(&mut self, first: MediaTime, now: Instant) {
-        let start = self.next_start(now);
-        self.segment_start = start;
-        self.offset = Some(start - first);
+        self.begin_at(first, self.next_start(now));
     }
 
-    /// Begins a segment like [`Self::begin_segment`], but at `start` of this timeline, or right behind what was given
-    /// out where that is later.
+    /// Begins a segment like [`Self::begin_segment`], but at `start` of this timeline. Each track stays behind what was
+    /// given out of it all the same.
     pub fn begin_segment_at(&mut self, first: MediaTime, start: MediaTime) {
-        let start = match self.newest {
-            None => start,
-            Some((newest, _)) => start.max(newest + 1).max(self.newest_pts + 1),
-        };
-        self.segment_start = start;
-        self.offset = Some(start - first);
+        self.begin_at(first, start);
     }
 
-    fn next_start(&self, now: Instant) -> MediaTime {
+    fn begin_at(&mut self, first: MediaTime, start: MediaTime) {
+        self.segment_start = start;
+        self.offset = Some(start - first);
+        self.pts_floor = self.newest_pts;
+    }
+
+    /// Where a segment that began now would begin.
+    pub fn next_start(&self, now: Instant) -> MediaTime {
         match self.newest {
             None => MediaTime::ZERO,
             Some((newest, at)) => {
-                let elapsed = now.saturating_duration_since(at).as_millis().max(1) as i64;
-                (newest + elapsed).max(self.newest_pts + 1)
+                newest + now.saturating_duration_since(at).as_millis().max(1) as i64
             }
         }
+    }
+
+    /// Where a decode time of the running segment's feeder lands, clamps aside; `None` between segments.
+    pub fn locate(&self, dts: MediaTime) -> Option<MediaTime> {
+        self.offset.map(|offset| dts + offset)
     }
 
     /// Another feeder takes over with a clock of its own: the next message mapped begins a segment.
@@ -70,12 +99,13 @@ impl Timeline {
     ///
     /// The first message ever begins the first segment, and the first after [`Self::new_feeder`] the next;
     /// headers and script data before it land where it would begin now.
-    pub fn map(&mut self, message: &Message, now: Instant) -> Option<MediaTime> {
+    pub fn map(&mut self, message: &Message, now: Instant) -> Option<Placed> {
         let offset = match self.offset {
             Some(offset) => offset,
             // Headers and metadata often carry time 0 whatever the media's clock says: they begin nothing.
             None if message.is_header() || message.kind == Kind::Data => {
-                return Some(self.next_start(now));
+                let dts = self.next_start(now);
+                return Some(Placed { dts, pts: dts });
             }
             None => {
                 self.begin_segment(message.dts, now);
@@ -83,20 +113,33 @@ impl Timeline {
             }
         };
         let mapped = message.dts + offset;
-        let last = self.per_kind[message.kind.index()];
-        let heard = mapped < self.segment_start && last.is_some_and(|l| mapped <= l);
-        if heard && !message.is_header() {
-            return None;
+        let last = self.per_kind[message.kind.index()].map(|(dts, _)| dts);
+        let dts = match last {
+            Some(last) if mapped <= last && message.is_header() => last,
+            Some(last) if mapped <= last && mapped < self.segment_start => return None,
+            Some(last) if mapped <= last => last + 1,
+            _ => mapped.max(MediaTime::ZERO),
+        };
+        if !message.is_header() {
+            self.per_kind[message.kind.index()] = Some((dts, now));
         }
-        let dts = mapped.max(last.unwrap_or(MediaTime::ZERO));
-        self.per_kind[message.kind.index()] = Some(dts);
         if self.newest.is_none_or(|(newest, _)| dts >= newest) {
             self.newest = Some((dts, now));
         }
+        let mut pts = (mapped + i64::from(message.composition_ms)).max(dts);
         if message.kind == Kind::Video && !message.is_header() {
-            self.newest_pts = self.newest_pts.max(dts + i64::from(message.composition_ms));
+            if pts <= self.pts_floor {
+                self.pts_floor = self.pts_floor + 1;
+                pts = self.pts_floor;
+            }
+            self.newest_pts = self.newest_pts.max(pts);
         }
-        Some(dts)
+        Some(Placed { dts, pts })
+    }
+
+    /// Latest decode time given out of one track, and when; `None` before its first.
+    pub fn newest_of(&self, kind: Kind) -> Option<(MediaTime, Instant)> {
+        self.per_kind[kind.index()]
     }
 
     /// Latest decode time given out, and when; `None` before the first.
@@ -127,23 +170,28 @@ mod tests {
         )
     }
 
+    /// Where a message's decode time lands.
+    fn at(line: &mut Timeline, message: &Message, now: Instant) -> Option<MediaTime> {
+        line.map(message, now).map(|placed| placed.dts)
+    }
+
     #[test]
     fn a_new_segment_continues_at_last_dts_plus_wall_time() {
         let t0 = Instant::now();
         let mut line = Timeline::new();
-        assert_eq!(line.map(&video(90_000, 0), t0), Some(MediaTime(0)));
+        assert_eq!(at(&mut line, &video(90_000, 0), t0), Some(MediaTime(0)));
         assert_eq!(
-            line.map(&video(90_040, 0), t0 + Duration::from_millis(40)),
+            at(&mut line, &video(90_040, 0), t0 + Duration::from_millis(40)),
             Some(MediaTime(40))
         );
         // 2 s of silence, then another encoder whose clock starts at 7.
         line.begin_segment(MediaTime(7), t0 + Duration::from_millis(2_040));
         assert_eq!(
-            line.map(&video(7, 0), t0 + Duration::from_millis(2_040)),
+            at(&mut line, &video(7, 0), t0 + Duration::from_millis(2_040)),
             Some(MediaTime(2_040))
         );
         assert_eq!(
-            line.map(&audio(17), t0 + Duration::from_millis(2_050)),
+            at(&mut line, &audio(17), t0 + Duration::from_millis(2_050)),
             Some(MediaTime(2_050))
         );
     }
@@ -157,9 +205,9 @@ mod tests {
             MediaTime(0),
             Bytes::from_static(&[0x17, 0, 0, 0, 0]),
         );
-        assert_eq!(line.map(&header, t0), Some(MediaTime(0)));
-        assert_eq!(line.map(&video(9_000, 0), t0), Some(MediaTime(0)));
-        assert_eq!(line.map(&video(9_040, 0), t0), Some(MediaTime(40)));
+        assert_eq!(at(&mut line, &header, t0), Some(MediaTime(0)));
+        assert_eq!(at(&mut line, &video(9_000, 0), t0), Some(MediaTime(0)));
+        assert_eq!(at(&mut line, &video(9_040, 0), t0), Some(MediaTime(40)));
     }
 
     #[test]
@@ -168,19 +216,24 @@ mod tests {
         let mut line = Timeline::new();
         line.map(&video(0, 0), t0);
         line.begin_segment(MediaTime(500), t0);
-        assert_eq!(line.map(&video(500, 0), t0), Some(MediaTime(1)));
+        assert_eq!(at(&mut line, &video(500, 0), t0), Some(MediaTime(1)));
     }
 
     #[test]
-    fn no_presentation_time_already_sent_exceeds_the_cut() {
+    fn pictures_behind_reordered_ones_are_squeezed_until_time_has_caught_up() {
         let t0 = Instant::now();
         let mut line = Timeline::new();
+        // A feeder with frames shown 80 ms after they are decoded, then one without reordering.
         line.map(&video(0, 80), t0);
-        line.begin_segment(MediaTime(0), t0 + Duration::from_millis(40));
-        assert_eq!(
-            line.map(&video(0, 0), t0 + Duration::from_millis(40)),
-            Some(MediaTime(81))
-        );
+        line.begin_segment(MediaTime(7_000), t0 + Duration::from_millis(40));
+        let placed: Vec<_> = [7_000, 7_040, 7_080, 7_120]
+            .map(|dts| line.map(&video(dts, 0), t0).unwrap())
+            .iter()
+            .map(|p| (p.dts.0, p.pts.0))
+            .collect();
+        assert_eq!(placed, [(40, 81), (80, 82), (120, 120), (160, 160)]);
+        // Sound keeps the offset of the decode times.
+        assert_eq!(at(&mut line, &audio(7_100), t0), Some(MediaTime(140)));
     }
 
     #[test]
@@ -192,10 +245,10 @@ mod tests {
         let splice = t0 + Duration::from_millis(20);
         line.begin_segment(MediaTime(1_000), splice);
         // last dts 10 + 20 ms of wall time = 30; audio 40 ms behind its picture maps to −10: already heard.
-        assert_eq!(line.map(&video(1_000, 0), splice), Some(MediaTime(30)));
-        assert_eq!(line.map(&audio(960), splice), None);
-        assert_eq!(line.map(&audio(981), splice), Some(MediaTime(11)));
-        assert_eq!(line.map(&audio(1_002), splice), Some(MediaTime(32)));
+        assert_eq!(at(&mut line, &video(1_000, 0), splice), Some(MediaTime(30)));
+        assert_eq!(at(&mut line, &audio(960), splice), None);
+        assert_eq!(at(&mut line, &audio(981), splice), Some(MediaTime(11)));
+        assert_eq!(at(&mut line, &audio(1_002), splice), Some(MediaTime(32)));
     }
 
     #[test]
@@ -205,7 +258,7 @@ mod tests {
         line.map(&video(0, 0), t0);
         line.map(&audio(100), t0);
         line.map(&video(40, 0), t0);
-        assert_eq!(line.map(&video(20, 0), t0), Some(MediaTime(40)));
-        assert_eq!(line.map(&audio(120), t0), Some(MediaTime(120)));
+        assert_eq!(at(&mut line, &video(20, 0), t0), Some(MediaTime(41)));
+        assert_eq!(at(&mut line, &audio(120), t0), Some(MediaTime(120)));
     }
 }

@@ -234,7 +234,7 @@ impl Mixer {
         }
         let zero = Instant::now();
         let publisher = if scene.in_place {
-            relay.overlay(&scene.output.key, zero)
+            relay.overlay(&scene.output.key)
         } else {
             relay.publish(&scene.output.key, Origin::Mix { id: id.to_owned() })
         };

@@ -53,11 +53,11 @@ impl FeedState {
         now: Instant,
         config: &Config,
     ) -> Option<Arc<Message>> {
-        let dts = self.timeline.map(message, now)?;
-        let message = if dts == message.dts {
+        let placed = self.timeline.map(message, now)?;
+        let message = if placed.dts == message.dts && placed.pts == message.pts() {
             message.clone()
         } else {
-            Arc::new(message.at(dts))
+            Arc::new(message.timed(placed.dts, placed.pts))
         };
         self.messages += 1;
         self.bytes += message.payload.len() as u64;
@@ -105,12 +105,6 @@ impl FeedState {
             at: self.ring.head(),
             reason,
         };
-    }
-
-    /// The end of a feed that an overlay fed until now: whoever feeds it next has another clock.
-    pub fn end_with_feeder(&mut self, reason: Reason) {
-        self.end(reason);
-        self.timeline.new_feeder();
     }
 }
 

@@ -73,7 +73,7 @@ impl Publisher {
     }
 
     /// Hands a message to the feed. Never blocks on a subscriber. The message's time is on this
-    /// publisher's own timeline: any zero for an anchor, the `zero` of [`Relay::overlay`] for a mix in place.
+    /// publisher's own timeline, whose zero may be anything.
     pub fn publish(&self, message: Message, now: Instant) -> Status {
         match self.feed {
             Feed::Source => self.stream.publish_source(self.id, message, now),

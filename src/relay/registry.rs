@@ -100,15 +100,14 @@ impl Relay {
     }
 
     /// Prepares to take the name's program feed over: it goes on forwarding the source until the
-    /// returned handle publishes its first key frame. `zero` is the moment that the overlay's decode time 0
-    /// stands for.
+    /// returned handle publishes its first key frame.
     ///
     /// # Errors
     /// [`PublishError::Mixed`] while another overlay holds it.
-    pub fn overlay(&self, key: &StreamKey, zero: Instant) -> Result<Publisher, PublishError> {
+    pub fn overlay(&self, key: &StreamKey) -> Result<Publisher, PublishError> {
         let mut streams = self.lock();
         let stream = self.stream(&mut streams, key);
-        let id = stream.begin_overlay(zero).ok_or(PublishError::Mixed)?;
+        let id = stream.begin_overlay().ok_or(PublishError::Mixed)?;
         drop(streams);
         let evict = Arc::new(Notify::new());
         Ok(Publisher::new(

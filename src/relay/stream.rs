@@ -17,6 +17,10 @@ use crate::reason::Reason;
 
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
 const HOLD_LIMIT: Duration = Duration::from_millis(400);
+/// How far the source's clock and the server's may have come apart during a mix, in ms, for the source to return to
+/// its own place on the program's timeline. What is missing up to there the mix fills; what was sent of later makes
+/// the source's first times follow each other by a millisecond.
+const MAX_DRIFT_MS: i64 = 250;
 /// A source without a key frame for this long, while a mix wants to end, is reported (semantics.md).
 const OVERDUE: Duration = Duration::from_secs(10);
 
@@ -39,6 +43,8 @@ pub(super) struct Inner {
     pub program: FeedState,
     pub publisher: Option<Epoch>,
     pub overlay: Option<Overlay>,
+    /// Program time minus source time as it was before any mix, in ms; `None` until the program forwards the source.
+    home: Option<i64>,
     /// Publishers, overlays and subscribers that hold this stream in the registry.
     pub handles: usize,
     epochs: u64,
@@ -64,11 +70,10 @@ pub(super) struct Epoch {
 #[derive(Debug)]
 pub(super) struct Overlay {
     pub id: u64,
-    /// The moment that its decode time zero stands for.
-    zero: Instant,
     state: OverlayState,
     headers: Arc<Headers>,
-    /// The program feed's latest decode time before the overlay, and when it was given out.
+    /// Latest decode time of the program feed's pictures (or of anything) before the overlay, and when it was given
+    /// out; `None` when it carried nothing.
     anchor: Option<(MediaTime, Instant)>,
     /// Its publisher handle is gone: nothing more will come from it.
     gone: bool,
@@ -91,10 +96,71 @@ enum OverlayState {
 #[derive(Debug)]
 struct Held {
     since: Instant,
+    /// Where the key frame lands on the program's timeline.
+    start: MediaTime,
+    /// What the mix's pictures say of this moment and later is left out; what they say of before is awaited.
+    pictures_until: MediaTime,
+    /// The same for sound; `None` until the source's sound after the key frame has come.
+    sound_until: Option<MediaTime>,
     headers: Arc<Headers>,
     messages: Vec<Arc<Message>>,
     video_passed: bool,
     audio_passed: bool,
+}
+
+impl Held {
+    /// `key` is the message at which the source takes over. It lands where it would have without a mix (`home`), so
+    /// that the timeline runs neither ahead nor behind, switch after switch; only where the clocks of source and
+    /// server have drifted apart too far for that, it lands where wall time is (`wall`).
+    fn begin(
+        key: Arc<Message>,
+        home: Option<MediaTime>,
+        wall: MediaTime,
+        headers: Arc<Headers>,
+        now: Instant,
+    ) -> Self {
+        let start = home
+            .filter(|home| (*home - wall).abs() <= MAX_DRIFT_MS)
+            .unwrap_or(wall);
+        Self {
+            since: now,
+            start,
+            pictures_until: start + i64::from(key.composition_ms),
+            sound_until: None,
+            headers,
+            messages: vec![key],
+            video_passed: false,
+            audio_passed: false,
+        }
+    }
+
+    fn push(&mut self, message: Arc<Message>) {
+        if self.sound_until.is_none()
+            && message.kind == Kind::Audio
+            && !message.is_header()
+            && let Some(key) = self.messages.first()
+        {
+            self.sound_until = Some(self.start + (message.dts - key.dts));
+        }
+        self.messages.push(message);
+    }
+
+    /// Whether a message of the mix that would land there is of a time that the source tells of, and takes note.
+    fn passes(&mut self, message: &Message, lands: MediaTime) -> bool {
+        let passed = match message.kind {
+            Kind::Video => lands >= self.pictures_until,
+            Kind::Audio => self.sound_until.is_some_and(|until| lands >= until),
+            Kind::Data => false,
+        };
+        if passed && !message.is_header() {
+            match message.kind {
+                Kind::Video => self.video_passed = true,
+                Kind::Audio => self.audio_passed = true,
+                Kind::Data => {}
+            }
+        }
+        passed && !message.is_header()
+    }
 }
 
 impl Stream {
@@ -107,6 +173,7 @@ impl Stream {
                 program: FeedState::new(),
                 publisher: None,
                 overlay: None,
+                home: None,
                 handles: 0,
                 epochs: 0,
                 overlays: 0,
@@ -151,20 +218,14 @@ impl Stream {
         self.source_news.notify_waiters();
         let has_video = publisher.video.is_some();
         match &mut inner.overlay {
-            None => {
-                inner.program.push(&message, now, &self.config);
-                self.program_news.notify_waiters();
-            }
+            None => self.forward(inner, &message, now),
             Some(overlay) => match &mut overlay.state {
-                OverlayState::Preparing => {
-                    inner.program.push(&message, now, &self.config);
-                    self.program_news.notify_waiters();
-                }
+                OverlayState::Preparing => self.forward(inner, &message, now),
                 OverlayState::OnAir => {}
                 OverlayState::Ending {
                     held: Some(held), ..
                 } => {
-                    held.messages.push(message);
+                    held.push(message);
                     if now.saturating_duration_since(held.since) > HOLD_LIMIT {
                         self.splice_back(inner, now);
                     }
@@ -177,13 +238,15 @@ impl Stream {
                     let begins = message.is_video_key()
                         || (!has_video && message.kind == Kind::Audio && !message.is_header());
                     if begins {
-                        *held = Some(Held {
-                            since: now,
-                            headers: inner.source.ring.headers().clone(),
-                            messages: vec![message],
-                            video_passed: false,
-                            audio_passed: false,
-                        });
+                        let wall = match overlay.anchor {
+                            Some((dts, at)) => {
+                                dts + now.saturating_duration_since(at).as_millis() as i64
+                            }
+                            None => inner.program.timeline.next_start(now),
+                        };
+                        let home = inner.home.map(|home| message.dts + home);
+                        let headers = inner.source.ring.headers().clone();
+                        *held = Some(Held::begin(message, home, wall, headers, now));
                         if overlay.gone {
                             self.splice_back(inner, now);
                         }
@@ -197,7 +260,7 @@ impl Stream {
         Status::Live
     }
 
-    /// A message of the overlay. Its time is on the overlay's timeline, whose zero is known since `begin_overlay`.
+    /// A message of the overlay. Its time is on the overlay's own timeline.
     pub fn publish_overlay(&self, id: u64, message: Message, now: Instant) -> Status {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -212,7 +275,8 @@ impl Stream {
                 return Status::Preparing;
             }
             overlay.state = OverlayState::OnAir;
-            overlay.anchor = inner.program.timeline.newest();
+            let timeline = &inner.program.timeline;
+            overlay.anchor = timeline.newest_of(Kind::Video).or(timeline.newest());
             let headers = overlay.headers.clone();
             inner
                 .program
@@ -220,27 +284,18 @@ impl Stream {
             tracing::info!(stream = %self.key, "mix on air");
             self.overlay_news.notify_waiters();
         }
-        let moment = overlay_moment(overlay.zero, message.dts);
+        let lands = inner.program.timeline.locate(message.dts);
         let status = match &mut overlay.state {
             OverlayState::Ending {
                 held: Some(held), ..
             } => {
-                // From the source's key frame on it is the source that tells: what the mix still has to say of
-                // before is awaited, what it says of later is left out.
-                let later = moment >= held.since && !message.is_header();
-                if later {
-                    match message.kind {
-                        Kind::Video => held.video_passed = true,
-                        Kind::Audio => held.audio_passed = true,
-                        Kind::Data => {}
-                    }
-                }
+                let passes = lands.is_some_and(|at| held.passes(&message, at));
                 let waited = now.saturating_duration_since(held.since) > HOLD_LIMIT;
                 if (held.video_passed && held.audio_passed) || waited {
                     self.splice_back(inner, now);
                     return Status::Done;
                 }
-                if later {
+                if passes {
                     return Status::Ending;
                 }
                 Status::Ending
@@ -253,6 +308,16 @@ impl Stream {
         status
     }
 
+    /// The program feed carries the source.
+    fn forward(&self, inner: &mut Inner, message: &Arc<Message>, now: Instant) {
+        if let Some(sent) = inner.program.push(message, now, &self.config)
+            && !message.is_header()
+        {
+            inner.home.get_or_insert(sent.dts - message.dts);
+        }
+        self.program_news.notify_waiters();
+    }
+
     /// The source takes the program feed back with the messages held since its key frame.
     fn splice_back(&self, inner: &mut Inner, now: Instant) {
         let Some(overlay) = inner.overlay.take() else {
@@ -263,14 +328,13 @@ impl Stream {
         } = overlay.state
             && let Some(first) = held.messages.first()
         {
-            // Where this moment would be had there been no mix: however long the mix was waited for, the
-            // timeline neither grows a hole nor runs ahead of wall time, switch after switch.
-            let start = overlay
-                .anchor
-                .map(|(dts, at)| dts + held.since.saturating_duration_since(at).as_millis() as i64);
-            inner
-                .program
-                .splice(&held.headers, first.dts, start, now, &self.config);
+            inner.program.splice(
+                &held.headers,
+                first.dts,
+                Some(held.start),
+                now,
+                &self.config,
+            );
             for message in &held.messages {
                 inner.program.push(message, now, &self.config);
             }
@@ -313,7 +377,7 @@ impl Stream {
             .is_some_and(|o| matches!(o.state, OverlayState::Ending { .. }));
         if ending {
             inner.overlay = None;
-            inner.program.end_with_feeder(reason);
+            inner.end_program_with_feeder(reason);
             self.program_news.notify_waiters();
             self.overlay_news.notify_waiters();
         } else if inner.overlay_forwards_source() {
@@ -349,7 +413,7 @@ impl Stream {
         Some(inner.epochs)
     }
 
-    pub fn begin_overlay(&self, zero: Instant) -> Option<u64> {
+    pub fn begin_overlay(&self) -> Option<u64> {
         let mut inner = self.lock();
         if inner.overlay.is_some() {
             return None;
@@ -359,7 +423,6 @@ impl Stream {
         let id = inner.overlays;
         inner.overlay = Some(Overlay {
             id,
-            zero,
             state: OverlayState::Preparing,
             headers: Arc::default(),
             anchor: None,
@@ -380,7 +443,7 @@ impl Stream {
             OverlayState::Preparing => inner.overlay = None,
             OverlayState::OnAir if inner.publisher.is_none() => {
                 inner.overlay = None;
-                inner.program.end_with_feeder(Reason::StreamEnded);
+                inner.end_program_with_feeder(Reason::StreamEnded);
                 self.program_news.notify_waiters();
             }
             OverlayState::OnAir => {
@@ -459,6 +522,13 @@ impl Inner {
         }
     }
 
+    /// The end of a program feed that a mix fed until now: whoever feeds it next has another clock.
+    fn end_program_with_feeder(&mut self, reason: Reason) {
+        self.program.end(reason);
+        self.program.timeline.new_feeder();
+        self.home = None;
+    }
+
     /// Is a publisher, or for the program feed a mix on the air, feeding this now?
     pub fn is_fed(&self, feed: Feed) -> bool {
         self.publisher.is_some() || (feed == Feed::Program && !self.overlay_forwards_source())
@@ -481,9 +551,4 @@ impl Inner {
             },
         }
     }
-}
-
-/// The moment that a decode time of an overlay stands for.
-fn overlay_moment(zero: Instant, dts: MediaTime) -> Instant {
-    zero + dts.since(MediaTime::ZERO)
 }
