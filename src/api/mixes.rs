@@ -93,6 +93,12 @@ pub(super) async fn get(
     mixes(&state)?.get(&id).map(Json).ok_or_else(absent)
 }
 
+/// What must be known of a scene before the mixer sees it: the mixer does not know which applications there are.
+#[derive(serde::Deserialize)]
+struct Asked {
+    app: Option<String>,
+}
+
 /// `PUT /api/v1/mixes/{id}`
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
@@ -103,7 +109,10 @@ pub(super) async fn put(
     let id = body::path(path)?;
     let scene: Bytes = body::bytes(body)?;
     // What is no JSON at all is told here, with its own code; what the scene lacks, the mixer tells.
-    body::parse::<serde::de::IgnoredAny>(&scene)?;
+    let asked: Asked = body::parse(&scene)?;
+    if let Some(app) = asked.app {
+        super::urls::check_app(&state, &app)?;
+    }
     let (made, mix) = mixes.put(&id, &scene).await?;
     let code = match made {
         Made::Created => StatusCode::CREATED,

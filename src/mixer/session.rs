@@ -29,6 +29,9 @@ const DEFAULT_FPS: u32 = 25;
 const FORMAT_GRACE: Duration = Duration::from_secs(1);
 /// Longest sleep of the thread: how soon it sees what nobody rings for.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
+/// What a mix says that cannot end: the relay waits for a key frame of the source, and tells after 10 s.
+const OVERDUE: &str =
+    "cannot end: no key frame from the main for 10 s; its encoder should send one";
 /// First and longest pause before a program pipeline is made anew.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
@@ -419,6 +422,9 @@ impl Session {
                 if !std::mem::replace(&mut asked, true) {
                     tracing::info!(mix = self.id, "mix ends");
                     publisher.request_end(now);
+                }
+                if publisher.is_overdue() {
+                    self.control().error.get_or_insert_with(|| OVERDUE.into());
                 }
                 if !self.control().scene.in_place || publisher.status() == Status::Done {
                     return End::Done;

@@ -57,7 +57,7 @@ impl Default for Config {
             hold: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
-            publish_timeout: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             max_lag: Duration::from_secs(3),
             max_targets: 1_000,

@@ -104,6 +104,11 @@ impl Publisher {
         }
     }
 
+    /// An overlay that wants to end has waited for the source's key frame for longer than 10 s.
+    pub fn is_overdue(&self) -> bool {
+        self.feed == Feed::Program && self.stream.overlay_is_overdue(self.id)
+    }
+
     /// Resolves when the overlay's status may have changed, or at once for a source.
     ///
     /// # Cancel safety

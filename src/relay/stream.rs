@@ -477,6 +477,12 @@ impl Stream {
         self.lock().overlay_status(id)
     }
 
+    pub fn overlay_is_overdue(&self, id: u64) -> bool {
+        let inner = self.lock();
+        let overlay = inner.overlay.as_ref().filter(|o| o.id == id);
+        overlay.is_some_and(|o| matches!(o.state, OverlayState::Ending { overdue: true, .. }))
+    }
+
     /// A snapshot for the API.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let inner = self.lock();

@@ -442,6 +442,23 @@ fn a_mix_that_dies_hands_the_feed_back_at_the_sources_next_key_frame() {
 }
 
 #[test]
+fn a_source_without_key_frames_keeps_the_mix_on_air_and_is_reported() {
+    let mut scene = Scene::new();
+    scene.step(false);
+    scene.start_mix();
+    scene.step(true);
+    let mix = scene.mix.take().unwrap();
+    mix.request_end(scene.t0);
+    let source = scene.source.as_ref().unwrap();
+    for (seconds, overdue) in [(9, false), (11, true)] {
+        let at = scene.t0 + Duration::from_secs(seconds);
+        source.publish(video(9_000 + seconds as i64 * 1_000, false, SOURCE), at);
+        let status = mix.publish(video(70_000 + seconds as i64 * 1_000, false, MIX), at);
+        assert_eq!((status, mix.is_overdue()), (Status::Ending, overdue));
+    }
+}
+
+#[test]
 fn a_mix_whose_sound_stopped_still_gives_back() {
     let mut scene = Scene::new();
     scene.step(false);

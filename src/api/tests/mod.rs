@@ -380,6 +380,7 @@ async fn mixes_are_translated_both_ways() {
     }
     for (body, status, code) in [
         ("{", 400, "malformed_json"),
+        (r#"{"app": "elsewhere"}"#, 400, "invalid"),
         (r#"{"fail": "conflict"}"#, 409, "conflict"),
         (r#"{"fail": "unavailable"}"#, 503, "unavailable"),
     ] {
