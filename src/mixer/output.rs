@@ -28,6 +28,10 @@ pub(super) struct Tally {
     pub frames: AtomicU64,
     pub skipped: AtomicU64,
     pub restarts: AtomicU64,
+    /// Times of the latest picture and block of sound published, in ns since the mix's zero: where the next pipeline
+    /// goes on.
+    last_picture_ns: AtomicU64,
+    last_sound_ns: AtomicU64,
     latencies: Mutex<VecDeque<Duration>>,
 }
 
@@ -38,6 +42,11 @@ impl Tally {
             latencies.pop_front();
         }
         latencies.push_back(latency);
+    }
+
+    /// Time of the latest picture published, in µs since the mix's zero; 0 before the first.
+    pub fn last_picture_us(&self) -> i64 {
+        (self.last_picture_ns.load(Ordering::Relaxed) / 1_000) as i64
     }
 
     /// Median and 99th percentile of the added latency; `None` before the first frame.
@@ -154,6 +163,9 @@ impl Packets for Output {
             format::avc_frame(unit)
         };
         self.publish(Kind::Video, time_ns, payload);
+        self.tally
+            .last_picture_ns
+            .fetch_max(time_ns, Ordering::Relaxed);
         let now = Instant::now();
         self.tally.frames.fetch_add(1, Ordering::Relaxed);
         self.observe(|o| o.frame());
@@ -183,6 +195,14 @@ impl Packets for Output {
             self.sounding.store(true, Ordering::Release);
             self.signal.ring();
         }
-        self.publish(Kind::Audio, time_ns, format::aac_frame(frame));
+        // A pipeline's first blocks only wake its encoder: the pipeline before it has told of that time. Half a block
+        // of tolerance, because encoders round the times that they give.
+        let last = self
+            .tally
+            .last_sound_ns
+            .fetch_max(time_ns, Ordering::Relaxed);
+        if last == 0 || last + priming / 2 < time_ns {
+            self.publish(Kind::Audio, time_ns, format::aac_frame(frame));
+        }
     }
 }

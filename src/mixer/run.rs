@@ -137,7 +137,13 @@ impl<'a> Run<'a> {
             let newest = lead
                 .newest_us
                 .filter(|&due| (now_us - due).abs() < 1_000_000 / i64::from(self.fps));
-            self.grid = Some(Grid::new(newest.unwrap_or(now_us), self.fps));
+            // A pipeline that follows another goes on behind its last picture.
+            let frame_us = 1_000_000 / i64::from(self.fps);
+            let next = match tally.last_picture_us() {
+                0 => i64::MIN,
+                last => last + frame_us,
+            };
+            self.grid = Some(Grid::new(newest.unwrap_or(now_us).max(next), self.fps));
         }
         // Made just above.
         let Some(grid) = self.grid.as_mut() else {
