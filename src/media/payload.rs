@@ -135,21 +135,12 @@ fn video(payload: &[u8]) -> Description {
 
 fn enhanced_video(payload: &[u8]) -> Description {
     let frame_type = (payload[0] >> 4) & 0x07;
-    let mut packet = payload[0] & 0x0f;
-    let Some(mut rest) = skip_modex(&payload[1..], &mut packet, VIDEO_PACKET_MODEX) else {
+    let Some((packet, track, rest)) = enter(payload, VIDEO_PACKET_MODEX, VIDEO_PACKET_MULTITRACK)
+    else {
         return plain(Role::Frame, Codec::Other);
     };
     if frame_type == FRAME_COMMAND && packet != VIDEO_PACKET_METADATA {
         return plain(Role::Frame, Codec::Other);
-    }
-    let mut track = 0;
-    if packet == VIDEO_PACKET_MULTITRACK {
-        let Some((inner, first_track, body)) = multitrack(rest) else {
-            return plain(Role::Frame, Codec::Other);
-        };
-        packet = inner;
-        track = first_track;
-        rest = body;
     }
     let codec = four_cc(rest);
     match packet {
@@ -188,19 +179,10 @@ fn audio(payload: &[u8]) -> Description {
         SOUND_AAC => plain(Role::Frame, Codec::Aac),
         2 | 14 => plain(Role::Frame, Codec::Mp3),
         SOUND_EX_HEADER => {
-            let mut packet = first & 0x0f;
-            let Some(mut rest) = skip_modex(&payload[1..], &mut packet, AUDIO_PACKET_MODEX) else {
+            let entered = enter(payload, AUDIO_PACKET_MODEX, AUDIO_PACKET_MULTITRACK);
+            let Some((packet, track, rest)) = entered else {
                 return plain(Role::Frame, Codec::Other);
             };
-            let mut track = 0;
-            if packet == AUDIO_PACKET_MULTITRACK {
-                let Some((inner, first_track, body)) = multitrack(rest) else {
-                    return plain(Role::Frame, Codec::Other);
-                };
-                packet = inner;
-                track = first_track;
-                rest = body;
-            }
             let codec = four_cc(rest);
             match packet {
                 PACKET_SEQUENCE_START => plain(header(Kind::Audio, track, Slot::Sequence), codec),
@@ -226,6 +208,19 @@ pub(super) fn composition_at(payload: &[u8]) -> Option<usize> {
         (timed && first & 0x0f == PACKET_CODED_FRAMES).then_some(5)?
     };
     (payload.len() >= at + 3).then_some(at)
+}
+
+/// Past the prefixes of an enhanced payload: packet type, track (the first, where there are several; 0 where none is
+/// named) and the bytes from its FourCC on. The two packet types have other numbers for video and audio.
+fn enter(payload: &[u8], modex: u8, multiple: u8) -> Option<(u8, u8, &[u8])> {
+    let (&first, rest) = payload.split_first()?;
+    let mut packet = first & 0x0f;
+    let rest = skip_modex(rest, &mut packet, modex)?;
+    if packet == multiple {
+        multitrack(rest)
+    } else {
+        Some((packet, 0, rest))
+    }
 }
 
 /// Skips ModEx prefixes (nanosecond offsets and the like), leaving the packet type that follows them.

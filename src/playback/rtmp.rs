@@ -85,8 +85,16 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         outcome,
         released,
     });
-    let Ok(line) = joined else {
-        return Reason::LimitReached;
+    let line = match joined {
+        Ok(line) => line,
+        Err(overrun) => {
+            session.close(&overrun.to_string());
+            // The loop that could not take the player let go of its share.
+            if let Some(socket) = Arc::into_inner(socket) {
+                net::close(socket, &session.output()).await;
+            }
+            return Reason::LimitReached;
+        }
     };
     let reason = listen(shared, &socket, &mut session, &mut reader, &line, &mut over).await;
     if !matches!(reason, Reason::StreamEnded | Reason::Shutdown) {
