@@ -189,12 +189,17 @@ impl Packets for Output {
     fn audio(&self, time_ns: u64, header: &[u8], frame: &[u8]) {
         // The encoder's first frame is made of nothing: all its sound comes one frame later than it says.
         let priming = BLOCK as u64 * 1_000_000_000 / u64::from(self.metadata.audio.rate);
-        let time_ns = time_ns.saturating_sub(priming);
+        let sounds_at = time_ns.checked_sub(priming);
         if renewed(&self.audio_header, header) {
+            let time_ns = sounds_at.unwrap_or_default();
             self.publish(Kind::Audio, time_ns, format::aac_header(header));
             self.sounding.store(true, Ordering::Release);
             self.signal.ring();
         }
+        // What would sound before the mix's zero is that first frame, and nothing is in it.
+        let Some(time_ns) = sounds_at else {
+            return;
+        };
         // A pipeline's first blocks only wake its encoder: the pipeline before it has told of that time. Half a block
         // of tolerance, because encoders round the times that they give.
         let last = self
