@@ -414,7 +414,8 @@ async fn a_mix_to_a_new_name_changes_while_it_runs() {
         let times = seen.iter().map(|s| &s.message);
         let times = times.filter(|m| m.kind == kind && !m.is_header());
         let times: Vec<_> = times.map(|m| m.dts.0).collect();
-        let steps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        // The stream begins with its first picture; sound of just before is moved there.
+        let steps = times.windows(2).skip(1).map(|pair| pair[1] - pair[0]);
         assert!(steps.min().unwrap() >= least, "{kind:?}: {times:?}");
     }
 
