@@ -11,6 +11,7 @@ mod stage;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use report::Report;
@@ -57,17 +58,27 @@ const DEADLINE: Duration = Duration::from_secs(240);
 /// false.
 pub async fn run(options: Options) -> Result<bool, Error> {
     let mut report = Report::new();
-    // A Ctrl-C at any time ends everything in order: what was started lives in the stage, which ends with us.
-    tokio::select! {
-        result = play(&options, &mut report) => result,
-        _ = tokio::signal::ctrl_c() => {
+    // One listener for the whole run: a Ctrl-C between two would be lost.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(server::Error::Signal)?;
+    // A Ctrl-C before the end is no success, but ends everything in order: what was started lives in the stage.
+    let (stage, good) = tokio::select! {
+        played = play(&options, &mut report) => played?,
+        _ = interrupt.recv() => {
             report.note("Ctrl-C: ending everything");
-            Ok(false)
+            return Ok(false);
         }
+    };
+    if !options.once {
+        report.note("all of it keeps running; Ctrl-C ends it");
+        interrupt.recv().await;
+        report.note("Ctrl-C: ending everything");
     }
+    stage.close().await;
+    Ok(good)
 }
 
-async fn play(options: &Options, report: &mut Report) -> Result<bool, Error> {
+/// The play without its end: the stage with everything on it, and whether every step was seen to work.
+async fn play(options: &Options, report: &mut Report) -> Result<(Stage, bool), Error> {
     let Options { once, out } = options;
     std::fs::create_dir_all(out).map_err(|source| Error::Folder {
         path: out.clone(),
@@ -81,22 +92,12 @@ async fn play(options: &Options, report: &mut Report) -> Result<bool, Error> {
             &format!("not done after {} s", DEADLINE.as_secs()),
         );
     }
-    if !once {
-        stage.print_addresses(report).await;
-        report.verdict();
-        report.note("all of it keeps running; Ctrl-C ends it");
-        let _ = tokio::signal::ctrl_c().await;
-        report.note("Ctrl-C: ending everything");
-    } else {
+    if *once {
         timeout(DEADLINE, acts::end_of_mix(&mut stage, report))
             .await
             .unwrap_or_else(|_| report.fail("the end of the mix", "took too long"));
-        stage.print_addresses(report).await;
     }
-    stage.close().await;
-    Ok(if *once {
-        report.verdict()
-    } else {
-        report.is_good()
-    })
+    stage.print_addresses(report).await;
+    let good = report.verdict();
+    Ok((stage, good))
 }

@@ -3,6 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 /// The whole play on a busy machine.
@@ -71,4 +72,31 @@ async fn without_its_programs_the_demo_says_what_is_missing_and_fails() {
         text.contains("✘ publishing") && text.contains("apt-get install ffmpeg"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_demo_that_stays_up_ends_well_at_ctrl_c() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_linkmic"))
+        .args(["demo", "--out"])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
+    let ended = tokio::time::timeout(PLAY, async {
+        while let Some(line) = lines.next_line().await.expect("text") {
+            if line.contains("Ctrl-C ends it") {
+                break;
+            }
+        }
+        let id = demo.id().expect("it stays up").to_string();
+        let kill = Command::new("kill").args(["-INT", &id]).status();
+        assert!(kill.await.expect("kill").success());
+        demo.wait().await.expect("its status")
+    });
+    let status = ended.await.expect("it plays and ends");
+    assert!(status.success(), "{status}");
 }
