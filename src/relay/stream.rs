@@ -296,6 +296,7 @@ impl Stream {
                     return Status::Done;
                 }
                 if passes {
+                    // The source tells of this moment itself; only what the mix says of before still goes out.
                     return Status::Ending;
                 }
                 Status::Ending
