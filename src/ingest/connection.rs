@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, info};
 
@@ -12,7 +11,7 @@ use super::Shared;
 use super::publishing::Publishing;
 use crate::auth::{Action, Grant, Refusal, Request};
 use crate::media::StreamKey;
-use crate::net::{self, Outbox};
+use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
 use crate::relay::Origin;
 use crate::relay::door::Handover;
@@ -27,8 +26,8 @@ const PLAY_FAILED: &str = "NetStream.Play.Failed";
 const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 
 /// Serves one connection and says why it ended.
-pub(super) async fn run(shared: &Shared, socket: TcpStream, peer: SocketAddr) -> Reason {
-    if net::tune(&socket).is_err() {
+pub(super) async fn run(shared: &Shared, socket: Socket, peer: SocketAddr) -> Reason {
+    if net::tune(socket.tcp()).is_err() {
         return Reason::SocketError;
     }
     let deadline = Instant::now() + shared.config.stage_deadline;
@@ -86,7 +85,7 @@ pub(super) async fn run(shared: &Shared, socket: TcpStream, peer: SocketAddr) ->
     }
 }
 
-async fn shake_hands(socket: &TcpStream, reader: &mut chunk::Reader) -> Result<(), Reason> {
+async fn shake_hands(socket: &Socket, reader: &mut chunk::Reader) -> Result<(), Reason> {
     let mut shake = handshake::Server::new();
     let mut outbox = Outbox::default();
     let mut buffer = bytes::BytesMut::with_capacity(4096);
@@ -142,7 +141,7 @@ struct PlayRequest {
 }
 
 impl Connection<'_> {
-    async fn serve(&mut self, socket: &TcpStream) -> Next {
+    async fn serve(&mut self, socket: &Socket) -> Next {
         loop {
             if let Some(next) = self.take_messages().await {
                 return next;
@@ -180,7 +179,7 @@ impl Connection<'_> {
     }
 
     /// Sends what the session has to say and the acknowledgement that is due.
-    fn answer(&mut self, socket: &TcpStream) -> io::Result<()> {
+    fn answer(&mut self, socket: &Socket) -> io::Result<()> {
         if let Some(total) = self.reader.acknowledgement() {
             self.session.acknowledge(total);
         }

@@ -19,6 +19,7 @@ use tracing::{Instrument, debug, info_span, warn};
 use crate::auth::Authorizer;
 use crate::media::PerApp;
 use crate::metrics::Metrics;
+use crate::net::Socket;
 use crate::reason::Reason;
 use crate::relay::Relay;
 use crate::relay::door::PlayDoor;
@@ -137,7 +138,8 @@ impl Ingest {
         let tasks = shared.tasks.clone();
         tasks.spawn(
             async move {
-                let reason = connection::run(&guard.0, socket, canonical(peer)).await;
+                let reason =
+                    connection::run(&guard.0, Socket::plain(socket), canonical(peer)).await;
                 debug!(%reason, "connection ended");
                 guard.0.metrics.disconnected(reason);
             }

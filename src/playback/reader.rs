@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::media::{Class, Kind, MediaTime};
 use crate::metrics::Metrics;
+use crate::net::Socket;
 use crate::reason::Reason;
 use crate::relay::{Budget, Item, Pace, Read, Subscriber, Verdict};
 
@@ -56,7 +56,7 @@ pub enum Turn {
 /// A player.
 pub struct Reader {
     pub id: u64,
-    pub socket: Arc<TcpStream>,
+    pub socket: Arc<Socket>,
     subscriber: Subscriber,
     class: Class,
     budget: Budget,
@@ -76,7 +76,7 @@ pub struct Reader {
 /// What a connection brings along when it joins its writer loop.
 pub struct Joiner {
     pub id: u64,
-    pub socket: Arc<TcpStream>,
+    pub socket: Arc<Socket>,
     /// Its cursor was placed by `Subscriber::join`.
     pub subscriber: Subscriber,
     pub class: Class,

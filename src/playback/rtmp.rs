@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
@@ -10,7 +9,7 @@ use tracing::{debug, info};
 use super::fanout::Line;
 use super::reader::Joiner;
 use super::{ANSWER_DEADLINE, Shared};
-use crate::net;
+use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::Subscriber;
 use crate::relay::door::Handover;
@@ -114,7 +113,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
 /// ends that the client is still to be told of.
 async fn listen(
     shared: &Shared,
-    socket: &TcpStream,
+    socket: &Socket,
     session: &mut Session,
     reader: &mut chunk::Reader,
     line: &Line,
@@ -225,7 +224,7 @@ async fn wait_for_stream(
 }
 
 /// Writes an answer while nothing else writes to the socket.
-async fn send(socket: &TcpStream, bytes: &[u8]) -> Result<(), Reason> {
+async fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Reason> {
     let deadline = Instant::now() + ANSWER_DEADLINE;
     let mut rest = bytes;
     while !rest.is_empty() {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -21,6 +20,7 @@ use super::Config;
 use super::reader::{BATCH, Joiner, MAX_SLICES, Reader, Turn};
 use crate::media::{Kind, MediaTime};
 use crate::metrics::Metrics;
+use crate::net::Socket;
 use crate::reason::Reason;
 use crate::relay::{Item, Read, Subscriber};
 
@@ -115,7 +115,7 @@ impl Writer {
         }
     }
 
-    fn obey(&mut self, command: Command, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn obey(&mut self, command: Command, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         let now = Instant::now();
         let id = match command {
             Command::Join(joiner) => {
@@ -159,7 +159,7 @@ impl Writer {
     }
 
     /// New messages: one read for all. Audio alone waits for video, where there is any.
-    fn receive(&mut self, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn receive(&mut self, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         let reception = self.tail.try_read(BATCH, &mut self.batch);
         let whole = reception.read == Read::Upto && reception.ended.is_none();
         if whole && let Some(wait) = self.ride.wait(&self.batch) {
@@ -171,7 +171,7 @@ impl Writer {
 
     /// Writes the batch: one write for each player. Not `whole`: something ended or was lost on the way, and
     /// each player looks for itself.
-    fn deliver(&mut self, whole: bool, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn deliver(&mut self, whole: bool, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         let now = Instant::now();
         self.departure = None;
         let batch = std::mem::take(&mut self.batch);
@@ -215,7 +215,7 @@ impl Writer {
         self.batch.clear();
     }
 
-    fn unblock(&mut self, id: u64, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn unblock(&mut self, id: u64, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         if let Some(&place) = self.places.get(&id) {
             self.readers[place].set_blocked(false);
             self.pump(place, Instant::now(), waiting);
@@ -223,7 +223,7 @@ impl Writer {
     }
 
     /// Once a second: players that take nothing at all, and everybody's lag.
-    fn check(&mut self, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn check(&mut self, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         let now = Instant::now();
         for place in (0..self.readers.len()).rev() {
             if self.readers[place].is_abandoned() {
@@ -247,7 +247,7 @@ impl Writer {
         }
     }
 
-    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let turn = self.readers[place].pump(&mut scratch, &self.metrics, now);
         self.scratch = scratch;
@@ -258,7 +258,7 @@ impl Writer {
         }
     }
 
-    fn block(&mut self, place: usize, waiting: &mut Vec<(u64, Arc<TcpStream>)>) {
+    fn block(&mut self, place: usize, waiting: &mut Vec<(u64, Arc<Socket>)>) {
         let reader = &mut self.readers[place];
         reader.set_blocked(true);
         waiting.push((reader.id, reader.socket.clone()));
@@ -318,7 +318,7 @@ impl Ride {
     }
 }
 
-async fn writable(id: u64, socket: Arc<TcpStream>) -> u64 {
+async fn writable(id: u64, socket: Arc<Socket>) -> u64 {
     // An error shows again, with its cause, at the next write.
     let _ = socket.writable().await;
     id

@@ -5,16 +5,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-use tokio::net::TcpStream;
-
 use crate::media::{Class, Feed, StreamKey};
+use crate::net::Socket;
 use crate::reason::Reason;
 use crate::rtmp::chunk;
 use crate::rtmp::session::server::Session;
 
 /// A connection whose request to play was authorised and not answered yet.
 pub struct Handover {
-    pub socket: TcpStream,
+    pub socket: Socket,
     pub peer: SocketAddr,
     pub session: Session,
     /// May hold bytes that came after the request.

@@ -2,13 +2,16 @@
 //!
 //! Knows TCP and nothing of what travels over it. Used by `ingest`, `playback` and `push`.
 
+mod socket;
+
 use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+pub use socket::Socket;
 
 /// Unacknowledged data this old means that the peer is gone, whatever its TCP last said.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -31,8 +34,8 @@ pub fn tune(socket: &TcpStream) -> io::Result<()> {
 
 /// Bounds what the kernel queues for a reader, so that the policy decides what a late one gets:
 /// `send_buffer` bytes in all (0 leaves the kernel's own choice), `unsent` of them not yet sent.
-pub fn bound_queue(socket: &TcpStream, send_buffer: usize, unsent: u32) -> io::Result<()> {
-    let socket = SockRef::from(socket);
+pub fn bound_queue(socket: &Socket, send_buffer: usize, unsent: u32) -> io::Result<()> {
+    let socket = SockRef::from(socket.tcp());
     if send_buffer > 0 {
         socket.set_send_buffer_size(send_buffer)?;
     }
@@ -52,7 +55,7 @@ impl Outbox {
     ///
     /// # Errors
     /// When the socket fails, or more than [`MAX_OUTBOX_BYTES`] wait.
-    pub fn send(&mut self, socket: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    pub fn send(&mut self, socket: &Socket, bytes: &[u8]) -> io::Result<()> {
         self.0.extend_from_slice(bytes);
         self.flush(socket)
     }
@@ -61,7 +64,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn flush(&mut self, socket: &TcpStream) -> io::Result<()> {
+    pub fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         while !self.0.is_empty() {
             match socket.try_write(&self.0) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -89,7 +92,7 @@ impl Outbox {
 ///
 /// # Cancel safety
 /// Safe: bytes are taken only in the last, synchronous step.
-pub async fn read_some(socket: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+pub async fn read_some(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
     loop {
         socket.readable().await?;
         match socket.try_read_buf(buffer) {
@@ -101,12 +104,14 @@ pub async fn read_some(socket: &TcpStream, buffer: &mut BytesMut) -> io::Result<
 
 /// Sends last words and closes so that they arrive: a close with unread input would turn into a reset
 /// that makes the peer's kernel throw them away.
-pub async fn close(mut socket: TcpStream, last_words: &[u8]) {
+pub async fn close(socket: Socket, last_words: &[u8]) {
     let _ = tokio::time::timeout(LINGER, async {
         socket.write_all(last_words).await?;
-        socket.shutdown().await?;
-        let mut sink = [0; 4096];
-        while socket.read(&mut sink).await? > 0 {}
+        socket.shut_down()?;
+        let mut sink = BytesMut::with_capacity(4096);
+        while read_some(&socket, &mut sink).await? > 0 {
+            sink.clear();
+        }
         io::Result::Ok(())
     })
     .await;
@@ -115,15 +120,16 @@ pub async fn close(mut socket: TcpStream, last_words: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    async fn pair() -> (TcpStream, TcpStream) {
+    async fn pair() -> (TcpStream, Socket) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (ours, theirs) = tokio::join!(
             TcpStream::connect(listener.local_addr().unwrap()),
             listener.accept()
         );
-        (ours.unwrap(), theirs.unwrap().0)
+        (ours.unwrap(), Socket::plain(theirs.unwrap().0))
     }
 
     #[tokio::test]
@@ -150,9 +156,9 @@ mod tests {
     #[tokio::test]
     async fn options_reach_the_socket() {
         let (_client, server) = pair().await;
-        tune(&server).unwrap();
+        tune(server.tcp()).unwrap();
         bound_queue(&server, 65_536, 16_384).unwrap();
-        let socket = SockRef::from(&server);
+        let socket = SockRef::from(server.tcp());
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16_384);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
