@@ -2,6 +2,7 @@
 //!
 //! Every room above speaks in these types. Knows the FLV/RTMP payload headers, but neither chunks nor connections.
 
+pub mod flv;
 pub mod message;
 pub mod name;
 pub mod payload;

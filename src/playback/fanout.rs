@@ -1,4 +1,4 @@
-//! Which writer loop serves a player: loops per feed, as many as there are cores, made when they are needed.
+//! Which writer loop serves a player: loops per feed and framing, as many as there are cores, made when they are needed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::reader::Joiner;
 use super::writer::{Command, Writer};
 use crate::media::{Feed, StreamKey};
 use crate::metrics::Metrics;
-use crate::relay::Relay;
+use crate::relay::{Framing, Relay};
 
 /// A loop with fewer players than this takes the next one before another loop is made: a second loop costs
 /// a second wake-up per message, which pays only when there is writing to share.
@@ -21,9 +21,11 @@ const PLAYERS_BEFORE_NEXT_LOOP: usize = 32;
 /// Commands that may wait for a loop. A thousand players joining at once must fit.
 const COMMANDS: usize = 4_096;
 
-type Feeds = HashMap<(StreamKey, Feed), Vec<Shard>>;
+/// What the players of one loop have in common.
+type Place = (StreamKey, Feed, Framing);
+type Feeds = HashMap<Place, Vec<Shard>>;
 
-/// Hands players to writer loops.
+/// Hands players to writer loops, which serve one feed in one framing.
 pub struct Fanout {
     relay: Relay,
     config: Config,
@@ -71,16 +73,16 @@ impl Fanout {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Gives the player to the feed's least loaded loop.
+    /// Gives the player to the least loaded loop for its feed and framing.
     ///
     /// # Errors
     /// [`Overrun`] when that loop's queue is full.
     pub fn join(&self, joiner: Joiner) -> Result<Line, Overrun> {
         let id = joiner.id;
-        let key = joiner.subscriber.key().clone();
-        let feed = joiner.subscriber.feed();
+        let subscriber = &joiner.subscriber;
+        let place = (subscriber.key().clone(), subscriber.feed(), joiner.framing);
         let mut feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
-        let shards = feeds.entry((key.clone(), feed)).or_default();
+        let shards = feeds.entry(place.clone()).or_default();
         let least = shards
             .iter()
             .min_by_key(|s| s.players.load(Ordering::Relaxed));
@@ -92,7 +94,7 @@ impl Fanout {
                 shard.clone()
             }
             _ => {
-                let shard = self.spawn(&key, feed);
+                let shard = self.spawn(place);
                 shards.push(shard.clone());
                 shard
             }
@@ -110,17 +112,23 @@ impl Fanout {
         })
     }
 
-    fn spawn(&self, key: &StreamKey, feed: Feed) -> Shard {
+    fn spawn(&self, place: Place) -> Shard {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let shard = Shard {
             number: self.next_id(),
             commands,
             players: Arc::default(),
         };
-        let tail = self.relay.watch(key, feed);
-        let writer = Writer::new(tail, inbox, self.config.clone(), self.metrics.clone());
+        let (key, feed, framing) = &place;
+        let tail = self.relay.watch(key, *feed);
+        let writer = Writer::new(
+            tail,
+            *framing,
+            inbox,
+            self.config.clone(),
+            self.metrics.clone(),
+        );
         let feeds = self.feeds.clone();
-        let place = (key.clone(), feed);
         let (number, commands) = (shard.number, shard.commands.downgrade());
         let retire = move || {
             let mut feeds = feeds.lock().unwrap_or_else(|e| e.into_inner());

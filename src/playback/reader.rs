@@ -1,7 +1,7 @@
 //! One player as its writer loop sees it: a socket, a cursor, a pace, and what is half written.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::media::{Class, Kind, MediaTime};
 use crate::metrics::Metrics;
 use crate::net::Socket;
 use crate::reason::Reason;
-use crate::relay::{Budget, Item, Pace, Read, Subscriber, Verdict};
+use crate::relay::{Budget, Framing, Item, Pace, Read, Subscriber, Verdict};
 
 /// Items taken from the ring per turn: what a reader that is behind holds of them while it writes.
 pub const BATCH: usize = 64;
-/// Slices per write; the kernel's IOV_MAX.
-pub const MAX_SLICES: usize = 1_024;
+/// Bytes per write of a reader that works through its own queue: all of a frame, a share of a long burst.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Something to write.
 #[derive(Debug)]
@@ -27,17 +27,21 @@ enum Outgoing {
 }
 
 impl Outgoing {
-    fn len(&self) -> usize {
+    fn len(&self, framing: Framing) -> usize {
         match self {
-            Outgoing::Item(item) => item.rtmp().len(),
+            Outgoing::Item(item) => item.len_in(framing),
             Outgoing::Bytes(bytes) => bytes.len(),
         }
     }
 
-    fn append_slices<'a>(&'a self, skip: usize, out: &mut Vec<IoSlice<'a>>) {
+    /// Appends the wire form from byte `skip` on, until `out` is `limit` bytes long.
+    fn write(&self, framing: Framing, skip: usize, limit: usize, out: &mut Vec<u8>) {
         match self {
-            Outgoing::Item(item) => item.rtmp().append_slices(skip, out),
-            Outgoing::Bytes(bytes) => out.push(IoSlice::new(&bytes[skip..])),
+            Outgoing::Item(item) => item.write_in(framing, skip, limit, out),
+            Outgoing::Bytes(bytes) => {
+                let rest = &bytes[skip..];
+                out.extend_from_slice(&rest[..rest.len().min(limit.saturating_sub(out.len()))]);
+            }
         }
     }
 }
@@ -53,12 +57,20 @@ pub enum Turn {
     Over(Reason),
 }
 
+/// Room that a loop lends its readers for a turn.
+#[derive(Default)]
+pub struct Scratch {
+    pub items: Vec<Arc<Item>>,
+    pub bytes: Vec<u8>,
+}
+
 /// A player.
 pub struct Reader {
     pub id: u64,
     pub socket: Arc<Socket>,
     subscriber: Subscriber,
     class: Class,
+    framing: Framing,
     budget: Budget,
     pace: Pace,
     out: VecDeque<Outgoing>,
@@ -80,6 +92,8 @@ pub struct Joiner {
     /// Its cursor was placed by `Subscriber::join`.
     pub subscriber: Subscriber,
     pub class: Class,
+    /// How its messages travel; a loop serves readers of one framing.
+    pub framing: Framing,
     /// The answer to `play`, which goes out in one write with the first media.
     pub first: Bytes,
     /// The burst of this joiner alone.
@@ -102,6 +116,7 @@ impl Reader {
             socket: joiner.socket,
             subscriber: joiner.subscriber,
             class: joiner.class,
+            framing: joiner.framing,
             budget,
             pace: if first.is_some() {
                 Pace::joining(now)
@@ -193,17 +208,17 @@ impl Reader {
         }
     }
 
-    /// Writes the loop's batch in one go. Only when [`Self::follows`] its beginning; `upto` is the cursor behind it.
+    /// Writes the loop's batch in one go. Only when [`Self::follows`] its beginning; `bytes` is the batch on the wire
+    /// and `upto` the cursor behind it.
     pub fn write_batch(
         &mut self,
         batch: &[Arc<Item>],
-        slices: &[IoSlice<'_>],
-        total: usize,
+        bytes: &[u8],
         upto: u64,
         metrics: &Metrics,
         now: Instant,
     ) -> Turn {
-        let written = match self.socket.try_write_vectored(slices) {
+        let written = match self.socket.try_write(bytes) {
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => return Turn::Over(Reason::SocketError),
@@ -212,7 +227,7 @@ impl Reader {
         if written > 0 {
             self.pace.progress(now);
         }
-        if written == total {
+        if written == bytes.len() {
             return Turn::Idle;
         }
         self.out.extend(batch.iter().cloned().map(Outgoing::Item));
@@ -226,9 +241,9 @@ impl Reader {
     }
 
     /// Writes what is queued and then what the ring has, until the socket or the ring says stop.
-    pub fn pump(&mut self, scratch: &mut Vec<Arc<Item>>, metrics: &Metrics, now: Instant) -> Turn {
+    pub fn pump(&mut self, scratch: &mut Scratch, metrics: &Metrics, now: Instant) -> Turn {
         loop {
-            match self.flush(metrics, now) {
+            match self.flush(&mut scratch.bytes, metrics, now) {
                 Ok(true) => {}
                 Ok(false) => {
                     return if self.pace.is_stuck(&self.budget, now) {
@@ -242,8 +257,8 @@ impl Reader {
             if self.finishing {
                 return Turn::Over(Reason::StreamEnded);
             }
-            scratch.clear();
-            let reception = self.subscriber.try_read(BATCH, scratch);
+            scratch.items.clear();
+            let reception = self.subscriber.try_read(BATCH, &mut scratch.items);
             if let Read::Skipped(lost) = reception.read {
                 self.pace.skipped();
                 metrics.playback_drops("lost", lost);
@@ -251,11 +266,11 @@ impl Reader {
             if reception.ended.is_some() {
                 self.tell(Reason::StreamEnded);
             }
-            if scratch.is_empty() {
+            if scratch.items.is_empty() {
                 self.pace.progress(now);
                 return Turn::Idle;
             }
-            for item in scratch.drain(..) {
+            for item in scratch.items.drain(..) {
                 if self.queue(item, reception.head, metrics, now) == Verdict::Evict {
                     return Turn::Over(Reason::TooSlow);
                 }
@@ -289,17 +304,20 @@ impl Reader {
     }
 
     /// Writes the queue. `true`: it is empty.
-    fn flush(&mut self, metrics: &Metrics, now: Instant) -> io::Result<bool> {
+    fn flush(&mut self, bytes: &mut Vec<u8>, metrics: &Metrics, now: Instant) -> io::Result<bool> {
         while !self.out.is_empty() {
-            let mut slices = Vec::with_capacity(self.out.len().min(BATCH) * 2);
-            for (n, outgoing) in self.out.iter().take(BATCH).enumerate() {
-                outgoing.append_slices(if n == 0 { self.skip } else { 0 }, &mut slices);
+            bytes.clear();
+            let mut skip = self.skip;
+            for outgoing in &self.out {
+                outgoing.write(self.framing, skip, WRITE_BYTES, bytes);
+                skip = 0;
+                if bytes.len() >= WRITE_BYTES {
+                    break;
+                }
             }
-            slices.truncate(MAX_SLICES);
-            match self.socket.try_write_vectored(&slices) {
+            match self.socket.try_write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    drop(slices);
                     self.pace.progress(now);
                     self.consume(written, metrics);
                 }
@@ -314,7 +332,7 @@ impl Reader {
     fn consume(&mut self, mut written: usize, metrics: &Metrics) {
         metrics.playback_bytes.inc_by(written as u64);
         while let Some(front) = self.out.front() {
-            let left = front.len() - self.skip;
+            let left = front.len(self.framing) - self.skip;
             if written < left {
                 self.skip += written;
                 return;

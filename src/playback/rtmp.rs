@@ -11,10 +11,10 @@ use super::reader::Joiner;
 use super::{ANSWER_DEADLINE, Shared};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
-use crate::relay::Subscriber;
 use crate::relay::door::Handover;
+use crate::relay::{Framing, Subscriber};
+use crate::rtmp::chunk;
 use crate::rtmp::session::server::{Event, Session};
-use crate::rtmp::{MEDIA_STREAM_ID, chunk};
 
 /// Status codes of a play that cannot be.
 const NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
@@ -23,14 +23,6 @@ const FAILED: &str = "NetStream.Play.Failed";
 /// Serves one player to its end.
 pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     let class = shared.config.class(handover.class);
-    if handover.stream_id != MEDIA_STREAM_ID {
-        // Shared bytes carry one message stream id for all readers.
-        let why = format!(
-            "play on message stream {} is not supported; use the first one created",
-            handover.stream_id
-        );
-        return refuse(handover, FAILED, &why, Reason::Protocol).await;
-    }
     if let Err(e) = net::bound_queue(&handover.socket, class.send_buffer, class.unsent) {
         debug!(error = %e, "socket options refused");
         return Reason::SocketError;
@@ -79,6 +71,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         socket: socket.clone(),
         subscriber,
         class: reader_class,
+        framing: Framing::Rtmp { stream_id },
         first: session.output(),
         private,
         outcome,

@@ -6,7 +6,6 @@
 //! player's cost is the write and 43 of 73 messages a second are audio.
 
 use std::collections::HashMap;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::Config;
-use super::reader::{BATCH, Joiner, MAX_SLICES, Reader, Turn};
+use super::reader::{BATCH, Joiner, Reader, Scratch, Turn};
 use crate::media::{Kind, MediaTime};
 use crate::metrics::Metrics;
 use crate::net::Socket;
 use crate::reason::Reason;
-use crate::relay::{Item, Read, Subscriber};
+use crate::relay::{Framing, Item, Read, Subscriber};
 
 /// Control answers that may queue for one player; a client that asks for more without reading is no player.
 const MAX_QUEUED: usize = 4 * BATCH;
@@ -55,7 +54,8 @@ pub struct Writer {
     readers: Vec<Reader>,
     /// Where each player stands in `readers`.
     places: HashMap<u64, usize>,
-    scratch: Vec<Arc<Item>>,
+    framing: Framing,
+    scratch: Scratch,
     /// What was read and not yet written: audio that waits for a ride.
     batch: Vec<Arc<Item>>,
     /// Cursor of the first item in `batch`, or of the next one when it is empty.
@@ -68,6 +68,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(
         tail: Subscriber,
+        framing: Framing,
         commands: mpsc::Receiver<Command>,
         config: Config,
         metrics: Arc<Metrics>,
@@ -80,7 +81,8 @@ impl Writer {
             metrics,
             readers: Vec::new(),
             places: HashMap::new(),
-            scratch: Vec::with_capacity(BATCH),
+            framing,
+            scratch: Scratch::default(),
             batch: Vec::with_capacity(BATCH),
             departure: None,
             ride: Ride::default(),
@@ -182,12 +184,12 @@ impl Writer {
             _ => Duration::ZERO,
         };
         let shared = whole && span <= self.config.low_latency.budget.max_lag;
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * batch.len());
+        let mut bytes = std::mem::take(&mut self.scratch.bytes);
+        bytes.clear();
         for item in &batch {
-            item.rtmp().append_slices(0, &mut slices);
+            item.write_in(self.framing, 0, usize::MAX, &mut bytes);
         }
-        slices.truncate(MAX_SLICES);
-        let total: usize = batch.iter().map(|item| item.rtmp().len()).sum();
+        let total = bytes.len();
         let mut written = 0;
         // Backwards, because removal moves the last reader into the gap.
         for place in (0..self.readers.len()).rev() {
@@ -196,7 +198,7 @@ impl Writer {
                 continue;
             }
             if shared && reader.follows(begin) {
-                match reader.write_batch(&batch, &slices, total, upto, &self.metrics, now) {
+                match reader.write_batch(&batch, &bytes, upto, &self.metrics, now) {
                     Turn::Idle => written += 1,
                     Turn::Blocked => self.block(place, waiting),
                     Turn::Over(reason) => self.remove(place, reason),
@@ -209,7 +211,7 @@ impl Writer {
         self.metrics
             .playback_messages
             .inc_by((written * batch.len()) as u64);
-        drop(slices);
+        self.scratch.bytes = bytes;
         // Its room is used again; the items go.
         self.batch = batch;
         self.batch.clear();

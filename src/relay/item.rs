@@ -1,11 +1,28 @@
-//! One message as a ring keeps it, with its RTMP framing built once on demand.
+//! One message as a ring keeps it, with its framings built once on demand.
 
 use std::sync::{Arc, OnceLock};
 
+use crate::media::flv::Tag;
 use crate::media::{Headers, Message};
 use crate::rtmp::frame::{Framed, MEDIA_STREAM_ID};
 
-/// A message in a ring. Shared by every reader; the payload is stored once and the framing is a few
+/// How messages travel to a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// RTMP chunks on this message stream.
+    Rtmp { stream_id: u32 },
+    /// FLV tags, each a chunk of an HTTP answer.
+    Flv,
+}
+
+impl Framing {
+    /// RTMP as nearly every client plays it: on the first message stream that it creates.
+    pub const RTMP: Self = Self::Rtmp {
+        stream_id: MEDIA_STREAM_ID,
+    };
+}
+
+/// A message in a ring. Shared by every reader; the payload is stored once and each framing is a few
 /// header bytes beside it.
 #[derive(Debug)]
 pub struct Item {
@@ -13,6 +30,7 @@ pub struct Item {
     /// Headers that belong to this message, when a reader may begin here.
     headers: Option<Arc<Headers>>,
     rtmp: OnceLock<Framed>,
+    flv: OnceLock<Tag>,
 }
 
 impl Item {
@@ -21,6 +39,7 @@ impl Item {
             message,
             headers,
             rtmp: OnceLock::new(),
+            flv: OnceLock::new(),
         }
     }
 
@@ -35,13 +54,108 @@ impl Item {
 
     /// The message as RTMP chunks on [`MEDIA_STREAM_ID`].
     pub fn rtmp(&self) -> &Framed {
-        self.rtmp.get_or_init(|| {
-            Framed::new(
-                self.message.kind.type_id(),
-                self.message.dts.wire(),
-                MEDIA_STREAM_ID,
-                self.message.payload.clone(),
-            )
+        self.rtmp.get_or_init(|| self.on(MEDIA_STREAM_ID))
+    }
+
+    /// The message as an FLV tag in an HTTP chunk.
+    pub fn flv(&self) -> &Tag {
+        self.flv.get_or_init(|| {
+            let message = &self.message;
+            Tag::new(message.kind, message.dts, message.payload.clone())
         })
+    }
+
+    /// Bytes on the wire in that framing. Never 0.
+    pub fn len_in(&self, framing: Framing) -> usize {
+        match framing {
+            // The id has its four bytes whatever it is.
+            Framing::Rtmp { .. } => self.rtmp().len(),
+            Framing::Flv => self.flv().len(),
+        }
+    }
+
+    /// Appends the wire form in that framing, from its byte `skip` on, until `out` is `limit` bytes long.
+    ///
+    /// The framings of which there is one for all are kept; RTMP on another message stream, which few clients ask
+    /// for, is framed each time.
+    pub fn write_in(&self, framing: Framing, mut skip: usize, limit: usize, out: &mut Vec<u8>) {
+        let part = |part: &[u8]| {
+            let rest = part.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            let room = limit.saturating_sub(out.len());
+            out.extend_from_slice(&rest[..rest.len().min(room)]);
+        };
+        match framing {
+            Framing::RTMP => self.rtmp().for_each_part(0, part),
+            Framing::Rtmp { stream_id } => self.on(stream_id).for_each_part(0, part),
+            Framing::Flv => self.flv().parts().into_iter().for_each(part),
+        }
+    }
+
+    fn on(&self, stream_id: u32) -> Framed {
+        let message = &self.message;
+        Framed::new(
+            message.kind.type_id(),
+            message.dts.wire(),
+            stream_id,
+            message.payload.clone(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Kind, MediaTime};
+    use crate::rtmp::CHUNK_BYTES;
+    use bytes::Bytes;
+
+    fn item(payload: Vec<u8>) -> Item {
+        let message = Message::new(Kind::Video, MediaTime(0x100_0000), payload.into());
+        Item::new(Arc::new(message), None)
+    }
+
+    fn wire(item: &Item, framing: Framing) -> Vec<u8> {
+        let mut out = Vec::new();
+        item.write_in(framing, 0, usize::MAX, &mut out);
+        assert_eq!(out.len(), item.len_in(framing));
+        out
+    }
+
+    #[test]
+    fn any_piece_of_any_framing_is_a_piece_of_the_whole() {
+        for length in [0, 5, 2 * CHUNK_BYTES + 1] {
+            let item = item(vec![0x27; length]);
+            for framing in [Framing::RTMP, Framing::Rtmp { stream_id: 7 }, Framing::Flv] {
+                let whole = wire(&item, framing);
+                for skip in (0..whole.len()).step_by(1 + whole.len() / 97) {
+                    for room in [0, 1, 20, whole.len()] {
+                        let mut piece = vec![1, 2, 3];
+                        item.write_in(framing, skip, 3 + room, &mut piece);
+                        let expected = &whole[skip..(skip + room).min(whole.len())];
+                        assert!(
+                            piece[3..] == *expected,
+                            "{framing:?} {length} {skip} {room}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn framings_differ_in_their_headers_and_share_one_payload() {
+        let item = item(vec![0x27, 1, 0, 0, 0]);
+        let extended = [6, 255, 255, 255, 0, 0, 5, 9, 1, 0, 0, 0, 1, 0, 0, 0];
+        let mut expected = extended.to_vec();
+        expected.extend([0x27, 1, 0, 0, 0]);
+        assert_eq!(wire(&item, Framing::RTMP), expected);
+        expected[8] = 7;
+        assert_eq!(wire(&item, Framing::Rtmp { stream_id: 7 }), expected);
+        let tag = b"14\r\n\x09\0\0\x05\0\0\0\x01\0\0\0\x27\x01\0\0\0\0\0\0\x10\r\n";
+        assert_eq!(wire(&item, Framing::Flv), tag);
+        let payload: &Bytes = &item.message().payload;
+        assert_eq!(item.rtmp().payload().as_ptr(), payload.as_ptr());
+        assert_eq!(item.flv().parts()[1].as_ptr(), payload.as_ptr());
     }
 }

@@ -19,7 +19,7 @@ mod subscriber;
 mod tests;
 
 pub use info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
-pub use item::Item;
+pub use item::{Framing, Item};
 pub use policy::{Budget, Pace, Verdict};
 pub use publisher::{Origin, Publisher, Status};
 pub use registry::{Event, PublishError, Relay};

@@ -115,6 +115,11 @@ impl Framed {
         self.slices(skip, |slice| out.push(IoSlice::new(slice)));
     }
 
+    /// Hands out the parts that make up everything from byte `skip` of the wire form on, in order.
+    pub fn for_each_part<'a>(&'a self, skip: usize, emit: impl FnMut(&'a [u8])) {
+        self.slices(skip, emit);
+    }
+
     /// Appends the wire form to `out`.
     pub fn write_to(&self, out: &mut BytesMut) {
         out.reserve(self.len());
