@@ -4,6 +4,8 @@ use std::io::{self, IoSlice};
 use std::net::Shutdown;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -54,6 +56,19 @@ impl Socket {
     /// `WouldBlock` when nothing is.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.tcp.try_write(bytes)
+    }
+
+    /// As [`Self::try_write`], for a writer that expects the socket to take it: asks the kernel first and the
+    /// readiness that the runtime has noted only where the kernel would block. Afterwards [`Self::writable`] waits.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is taken.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match rustix::net::send(&self.tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(written) => Ok(written),
+            Err(Errno::AGAIN | Errno::INTR) => self.tcp.try_write(bytes),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// As [`Self::try_write`], from several places in one go.

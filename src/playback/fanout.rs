@@ -1,4 +1,4 @@
-//! Which writer loop serves a player: loops per feed and framing, as many as there are cores, made when they are needed.
+//! Which writer loop serves a player: loops per feed, class and framing, as many as there are cores, made when they are needed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Config;
 use super::reader::Joiner;
 use super::writer::{Command, Writer};
-use crate::media::{Feed, StreamKey};
+use crate::media::{Class, Feed, StreamKey};
 use crate::metrics::Metrics;
 use crate::relay::{Framing, Relay};
 
@@ -22,10 +22,17 @@ const PLAYERS_BEFORE_NEXT_LOOP: usize = 32;
 const COMMANDS: usize = 4_096;
 
 /// What the players of one loop have in common.
-type Place = (StreamKey, Feed, Framing);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    key: StreamKey,
+    feed: Feed,
+    class: Class,
+    framing: Framing,
+}
+
 type Feeds = HashMap<Place, Vec<Shard>>;
 
-/// Hands players to writer loops, which serve one feed in one framing.
+/// Hands players to writer loops, which serve one feed to one class in one framing.
 pub struct Fanout {
     relay: Relay,
     config: Config,
@@ -73,14 +80,19 @@ impl Fanout {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Gives the player to the least loaded loop for its feed and framing.
+    /// Gives the player to the least loaded loop for its feed, class and framing.
     ///
     /// # Errors
     /// [`Overrun`] when that loop's queue is full.
     pub fn join(&self, joiner: Joiner) -> Result<Line, Overrun> {
         let id = joiner.id;
         let subscriber = &joiner.subscriber;
-        let place = (subscriber.key().clone(), subscriber.feed(), joiner.framing);
+        let place = Place {
+            key: subscriber.key().clone(),
+            feed: subscriber.feed(),
+            class: joiner.class,
+            framing: joiner.framing,
+        };
         let mut feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
         let shards = feeds.entry(place.clone()).or_default();
         let least = shards
@@ -119,15 +131,9 @@ impl Fanout {
             commands,
             players: Arc::default(),
         };
-        let (key, feed, framing) = &place;
-        let tail = self.relay.watch(key, *feed);
-        let writer = Writer::new(
-            tail,
-            *framing,
-            inbox,
-            self.config.clone(),
-            self.metrics.clone(),
-        );
+        let tail = self.relay.watch(&place.key, place.feed);
+        let class = self.config.class(place.class).clone();
+        let writer = Writer::new(tail, place.framing, class, inbox, self.metrics.clone());
         let feeds = self.feeds.clone();
         let (number, commands) = (shard.number, shard.commands.downgrade());
         let retire = move || {

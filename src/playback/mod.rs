@@ -4,6 +4,7 @@
 //! class costs. Refuses to know how a connection was accepted or authorised: connections come in
 //! through [`crate::relay::door::PlayDoor`].
 
+mod departure;
 mod fanout;
 mod reader;
 mod rtmp;
@@ -46,6 +47,8 @@ pub struct ClassConfig {
     pub send_buffer: usize,
     /// Bytes that the kernel may hold unsent before the socket stops taking more.
     pub unsent: u32,
+    /// What came in goes out together once per this long, video too; zero: video goes at once and audio rides with it.
+    pub merge_window: Duration,
 }
 
 impl Default for Config {
@@ -57,6 +60,7 @@ impl Default for Config {
                 readers_per_name: 10,
                 send_buffer: 64 << 10,
                 unsent: 16 << 10,
+                merge_window: Duration::ZERO,
             },
             viewer: ClassConfig {
                 budget: Budget::viewer(),
@@ -64,6 +68,7 @@ impl Default for Config {
                 readers_per_name: 0,
                 send_buffer: 256 << 10,
                 unsent: 64 << 10,
+                merge_window: Duration::ZERO,
             },
             waiting: WaitingLimits::default(),
         }

@@ -1,4 +1,5 @@
-//! One player as its writer loop sees it: a socket, a cursor, a pace, and what is half written.
+//! One player on its own: a socket, a cursor, a pace, and what is half written. A writer loop's stragglers are at
+//! work; its followers stand by with all this as they left it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -82,7 +83,7 @@ pub struct Reader {
     /// Tells the connection why it is over; taken when told.
     outcome: Option<oneshot::Sender<Reason>>,
     /// Dropped with the reader: tells the connection that nothing is written any more.
-    _released: oneshot::Sender<()>,
+    released: oneshot::Sender<()>,
 }
 
 /// What a connection brings along when it joins its writer loop.
@@ -128,7 +129,7 @@ impl Reader {
             blocked: false,
             finishing: false,
             outcome: Some(joiner.outcome),
-            _released: joiner.released,
+            released: joiner.released,
         };
         if !joiner.first.is_empty() {
             reader.out.push_back(Outgoing::Bytes(joiner.first));
@@ -154,12 +155,25 @@ impl Reader {
         self.blocked
     }
 
-    /// May the loop's own batch, which begins at `cursor`, be written to this reader as it is?
-    pub fn follows(&self, cursor: u64) -> bool {
+    /// May the loop's own batches, the next of which begins at `cursor`, be written to this reader as they are?
+    pub fn may_follow(&self, cursor: u64) -> bool {
         !self.blocked
+            && !self.finishing
             && self.out.is_empty()
             && self.pace.is_live()
             && self.subscriber.cursor() == cursor
+    }
+
+    /// The reader has followed its loop, which has written everything before `cursor` to it until now.
+    pub fn followed_to(&mut self, cursor: u64, now: Instant) {
+        self.subscriber.advance_to(cursor);
+        self.pace.progress(now);
+    }
+
+    /// Queues what the socket did not take of the loop's batch, that is all but `written` bytes.
+    pub fn keep_rest(&mut self, batch: &[Arc<Item>], written: usize, metrics: &Metrics) {
+        self.out.extend(batch.iter().cloned().map(Outgoing::Item));
+        self.consume(written, metrics);
     }
 
     /// Queues the headers that belong before `item`, at its time.
@@ -190,10 +204,9 @@ impl Reader {
         self.finishing = true;
     }
 
-    /// Is there nobody left to say anything to? The connection shares the socket while it lives, and so does
-    /// the wait of a blocked reader. One that has its last words to write is on its own by intent.
+    /// Has the connection gone without a word? One that has its last words to write is on its own by intent.
     pub fn is_abandoned(&self) -> bool {
-        !self.finishing && Arc::strong_count(&self.socket) <= 1 + usize::from(self.blocked)
+        !self.finishing && self.released.is_closed()
     }
 
     pub fn is_finishing(&self) -> bool {
@@ -208,40 +221,19 @@ impl Reader {
         }
     }
 
-    /// Writes the loop's batch in one go. Only when [`Self::follows`] its beginning; `bytes` is the batch on the wire
-    /// and `upto` the cursor behind it.
-    pub fn write_batch(
-        &mut self,
-        batch: &[Arc<Item>],
-        bytes: &[u8],
-        upto: u64,
-        metrics: &Metrics,
-        now: Instant,
-    ) -> Turn {
-        let written = match self.socket.try_write(bytes) {
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Turn::Over(Reason::SocketError),
-        };
-        self.subscriber.advance_to(upto);
-        if written > 0 {
-            self.pace.progress(now);
-        }
-        if written == bytes.len() {
-            return Turn::Idle;
-        }
-        self.out.extend(batch.iter().cloned().map(Outgoing::Item));
-        self.consume(written, metrics);
-        Turn::Blocked
-    }
-
     /// Marks where the socket stands after [`Turn::Blocked`], or that it takes bytes again.
     pub fn set_blocked(&mut self, blocked: bool) {
         self.blocked = blocked;
     }
 
-    /// Writes what is queued and then what the ring has, until the socket or the ring says stop.
-    pub fn pump(&mut self, scratch: &mut Scratch, metrics: &Metrics, now: Instant) -> Turn {
+    /// Writes what is queued and then what the ring has before `upto`, until the socket or the ring says stop.
+    pub fn pump(
+        &mut self,
+        upto: u64,
+        scratch: &mut Scratch,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> Turn {
         loop {
             match self.flush(&mut scratch.bytes, metrics, now) {
                 Ok(true) => {}
@@ -258,7 +250,9 @@ impl Reader {
                 return Turn::Over(Reason::StreamEnded);
             }
             scratch.items.clear();
-            let reception = self.subscriber.try_read(BATCH, &mut scratch.items);
+            let left = upto.saturating_sub(self.subscriber.cursor());
+            let max = usize::try_from(left).map_or(BATCH, |left| left.min(BATCH));
+            let reception = self.subscriber.try_read(max, &mut scratch.items);
             if let Read::Skipped(lost) = reception.read {
                 self.pace.skipped();
                 metrics.playback_drops("lost", lost);

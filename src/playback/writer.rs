@@ -1,11 +1,15 @@
 //! A writer loop: one task that serves a share of one feed's players.
 //!
-//! A message is offered to each socket by a direct vectored write of the shared bytes; only a player whose
-//! socket would block waits for it to be writable, its place being its cursor. What came in since the last
-//! turn goes out in one write. Video goes at once; audio rides with the next video message, because most of a
-//! player's cost is the write and 43 of 73 messages a second are audio.
+//! Its players are of two kinds. *Followers* have taken everything up to the loop's own cursor: they stand in a
+//! compact list, and a batch is one plain write of the same bytes to each, with no look at cursor, pace or queue.
+//! *Stragglers* work through a queue of their own from a cursor of their own, judged by their pace: joiners, readers
+//! that skip, readers whose socket took less than all. A follower that takes less than a whole batch becomes a
+//! straggler with the rest of the batch as its queue; a straggler that has nothing left to write and stands at the
+//! loop's cursor becomes a follower. No straggler reads past the loop's cursor, so that it can meet the loop there.
+//! Only a straggler whose socket would block waits for it to be writable.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +19,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::Config;
+use super::ClassConfig;
+use super::departure::Departure;
 use super::reader::{BATCH, Joiner, Reader, Scratch, Turn};
-use crate::media::{Kind, MediaTime};
 use crate::metrics::Metrics;
 use crate::net::Socket;
 use crate::reason::Reason;
@@ -25,6 +29,8 @@ use crate::relay::{Framing, Item, Read, Subscriber};
 
 /// Control answers that may queue for one player; a client that asks for more without reading is no player.
 const MAX_QUEUED: usize = 4 * BATCH;
+/// What a loop keeps of the room in which it lays out a batch: enough for all but the largest key frames.
+const KEPT_BYTES: usize = 256 << 10;
 
 /// What connections tell their writer loop.
 pub enum Command {
@@ -45,47 +51,69 @@ pub enum Command {
     },
 }
 
+/// What a batch touches of a follower: its socket. The rest stands by.
+struct Follower {
+    socket: Arc<Socket>,
+    reader: Box<Reader>,
+}
+
+/// In which list a player stands, and where.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Follower(usize),
+    Straggler(usize),
+}
+
+/// Sockets to wait for, with their players' ids.
+type Waiting = Vec<(u64, Arc<Socket>)>;
+
 /// The loop's state. Runs until it has no players left and its owner agrees.
 pub struct Writer {
     tail: Subscriber,
-    commands: mpsc::Receiver<Command>,
-    config: Config,
-    metrics: Arc<Metrics>,
-    readers: Vec<Reader>,
-    /// Where each player stands in `readers`.
-    places: HashMap<u64, usize>,
     framing: Framing,
+    class: ClassConfig,
+    commands: mpsc::Receiver<Command>,
+    metrics: Arc<Metrics>,
+    followers: Vec<Follower>,
+    // Boxed, because a change of list then moves a pointer and not 300 bytes.
+    #[expect(clippy::vec_box)]
+    stragglers: Vec<Box<Reader>>,
+    places: HashMap<u64, Place>,
     scratch: Scratch,
-    /// What was read and not yet written: audio that waits for a ride.
+    /// What was read and waits for its departure.
     batch: Vec<Arc<Item>>,
-    /// Cursor of the first item in `batch`, or of the next one when it is empty.
+    /// A batch as it goes over the wire.
+    wire: Vec<u8>,
+    /// The loop's cursor: that of the first item in `batch`, or of the next one when it is empty.
     begin: u64,
-    /// By when the waiting audio goes by itself.
-    departure: Option<Instant>,
-    ride: Ride,
+    /// When the batch goes at the latest.
+    due: Option<Instant>,
+    departure: Departure,
 }
 
 impl Writer {
     pub fn new(
         tail: Subscriber,
         framing: Framing,
+        class: ClassConfig,
         commands: mpsc::Receiver<Command>,
-        config: Config,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             begin: tail.cursor(),
             tail,
-            commands,
-            config,
-            metrics,
-            readers: Vec::new(),
-            places: HashMap::new(),
             framing,
+            departure: Departure::new(class.merge_window),
+            class,
+            commands,
+            metrics,
+            followers: Vec::new(),
+            stragglers: Vec::new(),
+            places: HashMap::new(),
             scratch: Scratch::default(),
             batch: Vec::with_capacity(BATCH),
-            departure: None,
-            ride: Ride::default(),
+            wire: Vec::new(),
+            due: None,
         }
     }
 
@@ -96,227 +124,269 @@ impl Writer {
         let mut check = tokio::time::interval(Duration::from_secs(1));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut waiting = Vec::new();
-            let departure = self.departure;
+            let mut waiting = Waiting::new();
+            let due = self.due;
+            let idle = due.is_some() && self.departure.is_windowed();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command, &mut waiting),
                     None => return,
                 },
-                () = self.tail.ready() => self.receive(&mut waiting),
-                () = depart(departure) => self.deliver(true, &mut waiting),
+                () = self.tail.ready(), if !idle => self.receive(&mut waiting),
+                () = sleep_until(due) => self.depart(&mut waiting),
                 Some(id) = blocked.next(), if !blocked.is_empty() => self.unblock(id, &mut waiting),
                 _ = check.tick() => self.check(&mut waiting),
             }
             for (id, socket) in waiting {
                 blocked.push(writable(id, socket));
             }
-            if self.readers.is_empty() && self.commands.is_empty() && retire() {
+            if self.places.is_empty() && self.commands.is_empty() && retire() {
                 return;
             }
         }
     }
 
-    fn obey(&mut self, command: Command, waiting: &mut Vec<(u64, Arc<Socket>)>) {
+    fn obey(&mut self, command: Command, waiting: &mut Waiting) {
         let now = Instant::now();
-        let id = match command {
+        let place = match command {
             Command::Join(joiner) => {
-                let id = joiner.id;
-                let budget = self.config.class(joiner.class).budget.clone();
-                self.places.insert(id, self.readers.len());
-                self.readers.push(Reader::new(*joiner, budget, now));
-                id
+                let budget = self.class.budget.clone();
+                self.straggle(Box::new(Reader::new(*joiner, budget, now)))
             }
             Command::Control { id, bytes } => {
-                let Some(&place) = self.places.get(&id) else {
+                let Some(place) = self.straggler(id, now) else {
                     return;
                 };
-                if self.readers[place].queued() > MAX_QUEUED {
-                    self.remove(place, Reason::TooSlow);
+                if self.stragglers[place].queued() > MAX_QUEUED {
+                    let reader = self.take_straggler(place);
+                    self.dismiss(*reader, Reason::TooSlow);
                     return;
                 }
-                self.readers[place].control(bytes);
-                id
+                self.stragglers[place].control(bytes);
+                place
             }
             Command::Finish { id, bytes } => {
-                let Some(&place) = self.places.get(&id) else {
+                let Some(place) = self.straggler(id, now) else {
                     return;
                 };
-                self.readers[place].finish(bytes);
-                id
+                self.stragglers[place].finish(bytes);
+                place
             }
             Command::Leave { id } => {
-                if let Some(&place) = self.places.get(&id)
-                    && !self.readers[place].is_finishing()
-                {
-                    self.remove(place, Reason::Disconnected);
-                }
+                let reader = match self.places.get(&id) {
+                    Some(&Place::Follower(place)) => self.take_follower(place),
+                    Some(&Place::Straggler(place)) if !self.stragglers[place].is_finishing() => {
+                        self.take_straggler(place)
+                    }
+                    _ => return,
+                };
+                self.dismiss(*reader, Reason::Disconnected);
                 return;
             }
         };
-        let place = self.places[&id];
-        if !self.readers[place].is_blocked() {
+        if !self.stragglers[place].is_blocked() {
             self.pump(place, now, waiting);
         }
     }
 
-    /// New messages: one read for all. Audio alone waits for video, where there is any.
-    fn receive(&mut self, waiting: &mut Vec<(u64, Arc<Socket>)>) {
+    /// New messages: one read for all. They may have to wait.
+    fn receive(&mut self, waiting: &mut Waiting) {
         let reception = self.tail.try_read(BATCH, &mut self.batch);
         let whole = reception.read == Read::Upto && reception.ended.is_none();
-        if whole && let Some(wait) = self.ride.wait(&self.batch) {
-            self.departure.get_or_insert_with(|| Instant::now() + wait);
+        if whole && let Some(wait) = self.departure.wait(&self.batch) {
+            self.due.get_or_insert_with(|| Instant::now() + wait);
             return;
         }
         self.deliver(whole, waiting);
     }
 
-    /// Writes the batch: one write for each player. Not `whole`: something ended or was lost on the way, and
-    /// each player looks for itself.
-    fn deliver(&mut self, whole: bool, waiting: &mut Vec<(u64, Arc<Socket>)>) {
+    /// The batch has waited long enough.
+    fn depart(&mut self, waiting: &mut Waiting) {
+        let mut whole = true;
+        if self.departure.is_windowed() {
+            // Nothing was read since the window began.
+            let reception = self.tail.try_read(BATCH, &mut self.batch);
+            whole = reception.read == Read::Upto && reception.ended.is_none();
+        }
+        self.deliver(whole, waiting);
+    }
+
+    /// Writes the batch: one write for each follower. Not `whole`: something ended or was lost on the way, and each
+    /// player looks for itself.
+    fn deliver(&mut self, whole: bool, waiting: &mut Waiting) {
         let now = Instant::now();
-        self.departure = None;
-        let batch = std::mem::take(&mut self.batch);
-        let begin = std::mem::replace(&mut self.begin, self.tail.cursor());
-        let upto = self.begin;
+        self.due = None;
+        let mut batch = std::mem::take(&mut self.batch);
+        let from = std::mem::replace(&mut self.begin, self.tail.cursor());
         let span = match (batch.first(), batch.last()) {
             (Some(first), Some(last)) => last.message().dts.since(first.message().dts),
             _ => Duration::ZERO,
         };
-        let shared = whole && span <= self.config.low_latency.budget.max_lag;
-        let mut bytes = std::mem::take(&mut self.scratch.bytes);
-        bytes.clear();
-        for item in &batch {
-            item.write_in(self.framing, 0, usize::MAX, &mut bytes);
-        }
-        let total = bytes.len();
-        let mut written = 0;
-        // Backwards, because removal moves the last reader into the gap.
-        for place in (0..self.readers.len()).rev() {
-            let reader = &mut self.readers[place];
-            if reader.is_blocked() {
-                continue;
+        if whole && span <= self.class.budget.max_lag {
+            self.lead(&batch, now, waiting);
+        } else {
+            while let Some(last) = self.followers.len().checked_sub(1) {
+                self.fall_out(last, from, now);
             }
-            if shared && reader.follows(begin) {
-                match reader.write_batch(&batch, &bytes, upto, &self.metrics, now) {
-                    Turn::Idle => written += 1,
-                    Turn::Blocked => self.block(place, waiting),
-                    Turn::Over(reason) => self.remove(place, reason),
-                }
-            } else {
+        }
+        // Backwards, because a straggler that goes is replaced by the last one.
+        for place in (0..self.stragglers.len()).rev() {
+            if !self.stragglers[place].is_blocked() {
                 self.pump(place, now, waiting);
             }
         }
-        self.metrics.playback_bytes.inc_by((written * total) as u64);
-        self.metrics
-            .playback_messages
-            .inc_by((written * batch.len()) as u64);
-        self.scratch.bytes = bytes;
         // Its room is used again; the items go.
+        batch.clear();
         self.batch = batch;
-        self.batch.clear();
     }
 
-    fn unblock(&mut self, id: u64, waiting: &mut Vec<(u64, Arc<Socket>)>) {
-        if let Some(&place) = self.places.get(&id) {
-            self.readers[place].set_blocked(false);
+    /// The same bytes to every follower.
+    fn lead(&mut self, batch: &[Arc<Item>], now: Instant, waiting: &mut Waiting) {
+        if self.followers.is_empty() || batch.is_empty() {
+            return;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        wire.clear();
+        for item in batch {
+            item.write_in(self.framing, 0, usize::MAX, &mut wire);
+        }
+        let mut served = 0;
+        // Backwards: whoever falls out is replaced by one that was served, and comes back behind.
+        for place in (0..self.followers.len()).rev() {
+            let written = match self.followers[place].socket.send_now(&wire) {
+                Ok(written) if written == wire.len() => {
+                    served += 1;
+                    continue;
+                }
+                Ok(written) => written,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => {
+                    let reader = self.take_follower(place);
+                    self.dismiss(*reader, Reason::SocketError);
+                    continue;
+                }
+            };
+            let place = self.fall_out(place, self.begin, now);
+            self.stragglers[place].keep_rest(batch, written, &self.metrics);
+            self.pump(place, now, waiting);
+        }
+        let (bytes, messages) = (wire.len() as u64, batch.len() as u64);
+        self.metrics.playback_bytes.inc_by(served * bytes);
+        self.metrics.playback_messages.inc_by(served * messages);
+        wire.shrink_to(KEPT_BYTES);
+        self.wire = wire;
+    }
+
+    fn unblock(&mut self, id: u64, waiting: &mut Waiting) {
+        // A blocked reader is a straggler until this wake-up, unless it has left.
+        if let Some(&Place::Straggler(place)) = self.places.get(&id) {
+            self.stragglers[place].set_blocked(false);
             self.pump(place, Instant::now(), waiting);
         }
     }
 
-    /// Once a second: players that take nothing at all, and everybody's lag.
-    fn check(&mut self, waiting: &mut Vec<(u64, Arc<Socket>)>) {
+    /// Once a second: players that are gone, stragglers that take nothing at all, and everybody's lag.
+    fn check(&mut self, waiting: &mut Waiting) {
         let now = Instant::now();
-        for place in (0..self.readers.len()).rev() {
-            if self.readers[place].is_abandoned() {
-                self.remove(place, Reason::Disconnected);
-                continue;
-            }
-            self.metrics
-                .lag
-                .observe(self.readers[place].lag().as_secs_f64());
-            if self.readers[place].is_blocked() {
-                // Its own wake-up stays armed; this only notices that the wait has been too long.
-                let mut scratch = std::mem::take(&mut self.scratch);
-                let turn = self.readers[place].pump(&mut scratch, &self.metrics, now);
-                self.scratch = scratch;
-                if let Turn::Over(reason) = turn {
-                    self.remove(place, reason);
-                }
+        let lag = self.tail.lag().as_secs_f64();
+        for place in (0..self.followers.len()).rev() {
+            if self.followers[place].reader.is_abandoned() {
+                let reader = self.take_follower(place);
+                self.dismiss(*reader, Reason::Disconnected);
             } else {
+                self.metrics.lag.observe(lag);
+            }
+        }
+        for place in (0..self.stragglers.len()).rev() {
+            let reader = &self.stragglers[place];
+            if reader.is_abandoned() {
+                let reader = self.take_straggler(place);
+                self.dismiss(*reader, Reason::Disconnected);
+            } else {
+                self.metrics.lag.observe(reader.lag().as_secs_f64());
                 self.pump(place, now, waiting);
             }
         }
     }
 
-    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Vec<(u64, Arc<Socket>)>) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let turn = self.readers[place].pump(&mut scratch, &self.metrics, now);
-        self.scratch = scratch;
-        match turn {
-            Turn::Idle => {}
-            Turn::Blocked => self.block(place, waiting),
-            Turn::Over(reason) => self.remove(place, reason),
+    /// A straggler's turn: it writes what it can, and follows if that was all.
+    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Waiting) {
+        let reader = &mut self.stragglers[place];
+        let turn = reader.pump(self.begin, &mut self.scratch, &self.metrics, now);
+        if let Turn::Over(reason) = turn {
+            let reader = self.take_straggler(place);
+            self.dismiss(*reader, reason);
+        } else if reader.is_blocked() {
+            // Its wake-up is armed; this turn only noticed that the wait has not been too long.
+        } else if turn == Turn::Blocked {
+            reader.set_blocked(true);
+            waiting.push((reader.id, reader.socket.clone()));
+        } else if reader.may_follow(self.begin) {
+            let reader = self.take_straggler(place);
+            self.follow(reader);
         }
     }
 
-    fn block(&mut self, place: usize, waiting: &mut Vec<(u64, Arc<Socket>)>) {
-        let reader = &mut self.readers[place];
-        reader.set_blocked(true);
-        waiting.push((reader.id, reader.socket.clone()));
+    fn follow(&mut self, reader: Box<Reader>) {
+        let place = Place::Follower(self.followers.len());
+        self.places.insert(reader.id, place);
+        self.followers.push(Follower {
+            socket: reader.socket.clone(),
+            reader,
+        });
     }
 
-    fn remove(&mut self, place: usize, reason: Reason) {
-        let mut reader = self.readers.swap_remove(place);
+    fn straggle(&mut self, reader: Box<Reader>) -> usize {
+        let place = self.stragglers.len();
+        self.places.insert(reader.id, Place::Straggler(place));
+        self.stragglers.push(reader);
+        place
+    }
+
+    /// Where the player stands among the stragglers, after it has become one if need be.
+    fn straggler(&mut self, id: u64, now: Instant) -> Option<usize> {
+        match *self.places.get(&id)? {
+            Place::Follower(place) => Some(self.fall_out(place, self.begin, now)),
+            Place::Straggler(place) => Some(place),
+        }
+    }
+
+    /// Makes a straggler, with its cursor at `cursor`, of a follower.
+    fn fall_out(&mut self, place: usize, cursor: u64, now: Instant) -> usize {
+        let mut reader = self.take_follower(place);
+        reader.followed_to(cursor, now);
+        self.straggle(reader)
+    }
+
+    fn take_follower(&mut self, place: usize) -> Box<Reader> {
+        let Follower { reader, .. } = self.followers.swap_remove(place);
         self.places.remove(&reader.id);
-        if let Some(moved) = self.readers.get(place) {
-            self.places.insert(moved.id, place);
+        if let Some(moved) = self.followers.get(place) {
+            self.places.insert(moved.reader.id, Place::Follower(place));
         }
+        reader
+    }
+
+    fn take_straggler(&mut self, place: usize) -> Box<Reader> {
+        let reader = self.stragglers.swap_remove(place);
+        self.places.remove(&reader.id);
+        if let Some(moved) = self.stragglers.get(place) {
+            self.places.insert(moved.id, Place::Straggler(place));
+        }
+        reader
+    }
+
+    fn dismiss(&self, mut reader: Reader, reason: Reason) {
         tracing::debug!(stream = %self.tail.key(), class = reader.class().as_str(), %reason, "player left its writer");
         reader.tell(reason);
     }
 }
 
-/// Resolves at the departure of waiting audio; never without one.
-async fn depart(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+/// Resolves when a batch is due; never without one.
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Decides whether audio waits for the next video message, and how long at most. Pure.
-#[derive(Debug, Default)]
-struct Ride {
-    last_video: Option<MediaTime>,
-    /// The latest interval between two video messages.
-    interval: Duration,
-}
-
-impl Ride {
-    /// Audio never waits longer, whatever the frame rate.
-    const LONGEST: Duration = Duration::from_millis(50);
-    /// Without video for this long, in media time, audio goes at once.
-    const VIDEO_GONE: Duration = Duration::from_secs(1);
-
-    /// How long a batch may wait; `None`: it goes now.
-    fn wait(&mut self, batch: &[Arc<Item>]) -> Option<Duration> {
-        let mut audio_only = !batch.is_empty();
-        for item in batch {
-            let message = item.message();
-            if message.kind == Kind::Video && !message.is_header() {
-                if let Some(last) = self.last_video {
-                    self.interval = message.dts.since(last).min(Self::LONGEST);
-                }
-                self.last_video = Some(message.dts);
-            }
-            audio_only &= message.kind == Kind::Audio && !message.is_header();
-        }
-        let newest = batch.last()?.message().dts;
-        let has_video = self
-            .last_video
-            .is_some_and(|last| newest.since(last) < Self::VIDEO_GONE);
-        (audio_only && has_video && !self.interval.is_zero()).then_some(self.interval)
     }
 }
 
@@ -324,45 +394,4 @@ async fn writable(id: u64, socket: Arc<Socket>) -> u64 {
     // An error shows again, with its cause, at the next write.
     let _ = socket.writable().await;
     id
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::media::Message;
-
-    fn item(dts: i64, payload: &'static [u8]) -> Arc<Item> {
-        let kind = if payload[0] == 0xaf {
-            Kind::Audio
-        } else {
-            Kind::Video
-        };
-        let message = Message::new(kind, MediaTime(dts), Bytes::from_static(payload));
-        Arc::new(Item::new(Arc::new(message), None))
-    }
-
-    const INTER: &[u8] = &[0x27, 1, 0, 0, 0];
-    const SOUND: &[u8] = &[0xaf, 1];
-
-    #[test]
-    fn audio_waits_a_frame_interval_at_most_and_video_goes_at_once() {
-        let mut ride = Ride::default();
-        assert_eq!(ride.wait(&[item(0, SOUND)]), None, "no video known");
-        assert_eq!(ride.wait(&[item(0, INTER)]), None);
-        assert_eq!(ride.wait(&[item(33, INTER)]), None);
-        let interval = Duration::from_millis(33);
-        assert_eq!(ride.wait(&[item(40, SOUND)]), Some(interval));
-        assert_eq!(ride.wait(&[item(40, SOUND), item(66, INTER)]), None);
-        assert_eq!(ride.wait(&[item(70, &[0xaf, 0])]), None, "a header");
-    }
-
-    #[test]
-    fn audio_waits_at_most_50_ms_and_not_at_all_once_video_is_gone() {
-        let mut ride = Ride::default();
-        ride.wait(&[item(0, INTER)]);
-        ride.wait(&[item(200, INTER)]);
-        let longest = Duration::from_millis(50);
-        assert_eq!(ride.wait(&[item(210, SOUND)]), Some(longest));
-        assert_eq!(ride.wait(&[item(1_200, SOUND)]), None);
-    }
 }
