@@ -27,7 +27,7 @@ const OTHER: &str = "other";
 const ACTIONS: [&str; 2] = ["publish", "play"];
 const GRANTED: &str = "granted";
 const DROP_CAUSES: [&str; 3] = ["skip", "lost", OTHER];
-const ANOMALIES: [&str; 3] = ["ahead", "back", OTHER];
+const ANOMALIES: [&str; 6] = ["ahead", "back", "reset", "unordered", "apart", OTHER];
 const FEEDS: [&str; 2] = ["source", "program"];
 const CLASSES: [&str; 2] = ["low_latency", "viewer"];
 const PUSH_STATES: [&str; 5] = ["waiting", "connecting", "live", "backoff", "ended"];
@@ -251,7 +251,7 @@ impl Metrics {
                 &counters(
                     &r,
                     "linkmic_ingest_timestamp_anomalies_total",
-                    "Repaired jumps in publishers' timestamps, by direction.",
+                    "Repaired timestamps of publishers, by kind: ahead and back (the clock jumped), reset (it began again at 0), unordered (older than its predecessor), apart (a track far from all others).",
                     "kind",
                 ),
                 &ANOMALIES,
@@ -332,7 +332,7 @@ impl Metrics {
         self.playback_drops.get(cause).inc_by(n);
     }
 
-    /// A publisher's timestamp jumped `"ahead"` or `"back"` and was repaired.
+    /// A publisher's timestamp was repaired; `kind` is a word of `media::repair::Anomaly::KINDS`.
     pub fn anomalies(&self, kind: &str) {
         self.anomalies.get(kind).inc();
     }

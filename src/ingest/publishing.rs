@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::media::repair::{Anomaly, Repair};
-use crate::media::{Kind, MediaTime, Message};
+use crate::media::payload::MainTrack;
+use crate::media::repair::Repair;
+use crate::media::{Kind, MediaTime};
 use crate::metrics::Metrics;
 use crate::reason::Reason;
 use crate::relay::{Publisher, Status};
@@ -16,6 +17,7 @@ pub struct Publishing {
     pub stream_id: u32,
     publisher: Publisher,
     repair: Repair,
+    main_track: MainTrack,
     last_media: Instant,
     /// The longest pause in the media.
     idle: Duration,
@@ -27,6 +29,7 @@ impl Publishing {
             stream_id,
             publisher,
             repair: Repair::new(),
+            main_track: MainTrack::default(),
             last_media: now,
             idle,
         }
@@ -46,19 +49,19 @@ impl Publishing {
             // Some encoders send empty audio to keep the connection alive; there is nothing to hand on.
             return true;
         }
-        let mut media = Message::new(kind, MediaTime::ZERO, message.payload);
+        let mut media = self.main_track.read(kind, MediaTime::ZERO, message.payload);
         let is_clock = kind != Kind::Data && !media.is_header();
-        let (dts, anomaly) = self.repair.map(kind, message.timestamp, is_clock);
+        let (dts, anomaly) = self
+            .repair
+            .map(kind, media.track, message.timestamp, is_clock);
         media.dts = dts;
         if media.is_header() {
             // A payload is a slice of the block that the socket was read into; headers live as long as
             // the stream and must not hold 64 KiB each.
             media.payload = Bytes::copy_from_slice(&media.payload);
         }
-        match anomaly {
-            Some(Anomaly::Ahead(_)) => metrics.anomalies("ahead"),
-            Some(Anomaly::Back(_)) => metrics.anomalies("back"),
-            None => {}
+        if let Some(anomaly) = anomaly {
+            metrics.anomalies(anomaly.as_str());
         }
         self.publisher.publish(media, now) != Status::Done
     }

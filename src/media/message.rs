@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::payload::{self, Codec};
+use super::payload::{self, Codec, Description, Tracks};
 
 /// Audio, video, or script data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,7 +81,7 @@ impl Sub for MediaTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HeaderSlot {
     pub kind: Kind,
-    /// Enhanced RTMP track id; 0 for everything else.
+    /// Enhanced RTMP track id, the first where one message configures several; 0 for everything else.
     pub track: u8,
     pub slot: Slot,
 }
@@ -113,6 +113,8 @@ pub struct Message {
     pub kind: Kind,
     pub role: Role,
     pub codec: Codec,
+    /// Enhanced RTMP track id; 0 for everything else. Of several in one message the main one, else the first.
+    pub track: u8,
     /// Decode time on the timeline of the feed that it is in.
     pub dts: MediaTime,
     /// Presentation − decode time, in ms; 0 for anything but video.
@@ -122,15 +124,21 @@ pub struct Message {
 }
 
 impl Message {
-    /// Reads the payload's own header to fill in role, codec and composition offset.
+    /// Reads the payload's own header to fill in role, codec, track and composition offset. The main video track is 0;
+    /// [`payload::MainTrack`] reads for publishers that may have another.
     pub fn new(kind: Kind, dts: MediaTime, payload: Bytes) -> Self {
-        let d = payload::describe(kind, &payload);
+        let described = payload::describe(kind, &payload);
+        Self::described(kind, dts, payload, described)
+    }
+
+    pub(super) fn described(kind: Kind, dts: MediaTime, payload: Bytes, is: Description) -> Self {
         Self {
             kind,
-            role: d.role,
-            codec: d.codec,
+            role: is.role,
+            codec: is.codec,
+            track: is.track,
             dts,
-            composition_ms: d.composition_ms,
+            composition_ms: is.composition_ms,
             payload,
         }
     }
@@ -149,16 +157,16 @@ impl Message {
     }
 
     /// The same message at another decode time and presented at `pts`. Copies the payload when the distance between
-    /// the two changes, because that stands inside it; a payload that has no place for it keeps its distance.
+    /// the two changes, because that stands inside it; a payload that has no place for it keeps its distance. Other
+    /// tracks in the same message keep their distance to this one.
     pub fn timed(&self, dts: MediaTime, pts: MediaTime) -> Self {
         let mut timed = self.at(dts);
         // A signed 24-bit number on the wire.
         let composition_ms = (pts - dts).clamp(-0x80_0000, 0x7f_ffff) as i32;
         if composition_ms != self.composition_ms
-            && let Some(at) = payload::composition_at(&self.payload)
+            && let Some(bytes) =
+                payload::recomposed(&self.payload, composition_ms - self.composition_ms)
         {
-            let mut bytes = self.payload.to_vec();
-            bytes[at..at + 3].copy_from_slice(&composition_ms.to_be_bytes()[1..]);
             timed.payload = bytes.into();
             timed.composition_ms = composition_ms;
         }
@@ -174,46 +182,73 @@ impl Message {
     }
 }
 
-/// The headers that a reader needs before a key frame, in the order in which to send them:
-/// metadata first, then decoder configurations. Immutable; a new header makes a new set.
+/// The headers that a reader needs before a key frame, in the order in which to send them: script data, then for
+/// audio and for video decoder configurations and then what goes with them (HDR metadata, channel configurations).
+/// Immutable; a new header makes a new set.
+///
+/// A message that is a header for several tracks is kept as one, for as long as any of them has no newer one; of two
+/// that speak of the same track, the newer is sent later and so is what holds.
 #[derive(Debug, Clone, Default)]
 pub struct Headers {
-    entries: Vec<(HeaderSlot, Arc<Message>)>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    slot: HeaderSlot,
+    tracks: Tracks,
+    message: Arc<Message>,
 }
 
 /// Enhanced RTMP allows 256 tracks; a stranger must not fill memory with their headers.
 pub const MAX_HEADERS: usize = 32;
+/// Most bytes in all headers of a set. The largest real ones (HEVC with an encoder's signature in it) have 3 KB.
+pub const MAX_HEADER_BYTES: usize = 512 * 1024;
 
 impl Headers {
-    /// This set with `message` in its slot. A message that is no header, or one slot more than
-    /// [`MAX_HEADERS`], leaves the set as it is.
+    /// This set with `message` in its slot. A message that is no header, one more than [`MAX_HEADERS`], or one that
+    /// exceeds [`MAX_HEADER_BYTES`] leaves the set as it is.
     pub fn with(&self, message: &Arc<Message>) -> Self {
-        let mut next = self.clone();
-        if let Role::Header(slot) = message.role {
-            match next.entries.iter().position(|(s, _)| *s == slot) {
-                Some(at) => next.entries[at].1 = message.clone(),
-                None if next.entries.len() < MAX_HEADERS => {
-                    next.entries.push((slot, message.clone()));
-                    next.entries
-                        .sort_by_key(|(s, _)| (s.slot, s.kind != Kind::Data, s.kind, s.track));
-                }
-                None => {}
-            }
+        let Role::Header(slot) = message.role else {
+            return self.clone();
+        };
+        let tracks = payload::tracks(message.kind, &message.payload);
+        let replaced = |e: &Entry| {
+            (e.slot.kind, e.slot.slot) == (slot.kind, slot.slot) && e.tracks.is_within(&tracks)
+        };
+        let mut next = Self {
+            entries: Vec::with_capacity(self.entries.len() + 1),
+        };
+        let kept = self.entries.iter().filter(|e| !replaced(e)).cloned();
+        next.entries.extend(kept);
+        let bytes: usize = next.entries.iter().map(|e| e.message.payload.len()).sum();
+        if next.entries.len() == MAX_HEADERS || bytes + message.payload.len() > MAX_HEADER_BYTES {
+            return self.clone();
         }
+        next.entries.push(Entry {
+            slot,
+            tracks,
+            message: message.clone(),
+        });
+        // Stable: within a group the newest stays last.
+        next.entries.sort_by_key(|e| {
+            let HeaderSlot { kind, slot, .. } = e.slot;
+            (kind != Kind::Data, kind, slot == Slot::Metadata)
+        });
         next
     }
 
     /// In sending order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.entries.iter().map(|(_, m)| m)
+        self.entries.iter().map(|e| &e.message)
     }
 
-    /// The header in that slot.
+    /// The header in that slot that holds for track 0.
     pub fn find(&self, kind: Kind, slot: Slot) -> Option<&Arc<Message>> {
         self.entries
             .iter()
-            .find(|(s, _)| s.kind == kind && s.slot == slot && s.track == 0)
-            .map(|(_, m)| m)
+            .rfind(|e| e.slot.kind == kind && e.slot.slot == slot && e.tracks.contains(0))
+            .map(|e| &e.message)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -250,6 +285,72 @@ mod tests {
                 (Kind::Video, Bytes::from_static(b"\x17\0\0\0\0new")),
             ]
         );
+    }
+
+    #[test]
+    fn each_track_has_headers_of_its_own_and_hdr_metadata_follows_them() {
+        let set = Headers::default()
+            .with(&message(Kind::Video, b"\xd4hvc1hdr"))
+            .with(&message(Kind::Video, b"\x90hvc1zero"))
+            .with(&message(Kind::Video, b"\x96\x00av01\x01one"))
+            .with(&message(Kind::Audio, b"\x90Opuszero"))
+            .with(&message(Kind::Audio, b"\x94Opuschannels"))
+            .with(&message(Kind::Audio, b"\x95\x00fLaC\x01one"))
+            .with(&message(Kind::Video, b"\x96\x00av01\x01newer"));
+        let sent: Vec<_> = set.iter().map(|m| &m.payload[..]).collect();
+        let expected: [&[u8]; 6] = [
+            b"\x90Opuszero",
+            b"\x95\x00fLaC\x01one",
+            b"\x94Opuschannels",
+            b"\x90hvc1zero",
+            b"\x96\x00av01\x01newer",
+            b"\xd4hvc1hdr",
+        ];
+        assert_eq!(sent, expected);
+        let main = set.find(Kind::Video, Slot::Sequence).unwrap();
+        assert_eq!(&main.payload[..], b"\x90hvc1zero");
+    }
+
+    #[test]
+    fn a_header_of_several_tracks_is_kept_until_each_has_a_newer_one() {
+        const BOTH: &[u8] = b"\x96\x10avc1\x00\0\0\x01a\x01\0\0\x01b";
+        let sent = |set: &Headers| set.iter().map(|m| m.payload.to_vec()).collect::<Vec<_>>();
+        let newer_zero: &[u8] = b"\x96\x00avc1\x00A";
+        let newer_one: &[u8] = b"\x96\x00avc1\x01B";
+        let set = Headers::default()
+            .with(&message(Kind::Video, newer_zero))
+            .with(&message(Kind::Video, BOTH));
+        assert_eq!(
+            sent(&set),
+            [BOTH],
+            "the newer one speaks of track 0 as well"
+        );
+        let set = set.with(&message(Kind::Video, newer_one));
+        assert_eq!(
+            sent(&set),
+            [BOTH, newer_one],
+            "what holds for track 1 comes last"
+        );
+        let set = set.with(&message(Kind::Video, newer_zero));
+        assert_eq!(sent(&set), [BOTH, newer_one, newer_zero]);
+        let found = set.find(Kind::Video, Slot::Sequence).unwrap();
+        assert_eq!(&found.payload[..], newer_zero);
+        let set = set.with(&message(Kind::Video, BOTH));
+        assert_eq!(sent(&set), [BOTH]);
+    }
+
+    #[test]
+    fn monstrous_headers_are_not_kept() {
+        let long = |fill| {
+            let mut payload = b"\x90hvc1".to_vec();
+            payload.resize(MAX_HEADER_BYTES, fill);
+            Arc::new(Message::new(Kind::Video, MediaTime::ZERO, payload.into()))
+        };
+        let set = Headers::default().with(&long(1));
+        let full = set.with(&message(Kind::Audio, b"\xaf\0\x11\x90"));
+        assert_eq!(full.iter().count(), 1);
+        let replaced = full.with(&long(2));
+        assert_eq!(replaced.iter().next().unwrap().payload[9], 2);
     }
 
     #[test]

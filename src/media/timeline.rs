@@ -7,6 +7,11 @@ use std::time::Instant;
 
 use super::message::{Kind, MediaTime, Message};
 
+/// A presentation time before any: the first pictures of a feed may be shown before its zero.
+const NEVER: MediaTime = MediaTime(i64::MIN / 2);
+/// Most tracks whose own decode times are remembered; further ones of a kind count as one.
+const MAX_TRACKS: usize = 32;
+
 /// Maps the times of whatever is feeding now onto one timeline that never goes back.
 ///
 /// Zero is the first message ever mapped.
@@ -16,10 +21,12 @@ pub struct Timeline {
     offset: Option<i64>,
     /// Latest decode time given out, and when.
     newest: Option<(MediaTime, Instant)>,
-    /// Latest presentation time given out; before the first, earlier than any.
+    /// Latest presentation time given out; [`NEVER`] before the first.
     newest_pts: MediaTime,
     /// Latest decode time given out per kind, and when.
     per_kind: [Option<(MediaTime, Instant)>; 3],
+    /// Latest decode time given out per track, of publishers with several: no track waits for another's.
+    per_track: Vec<(Kind, u8, MediaTime)>,
     /// Where the running segment began.
     segment_start: MediaTime,
     /// Latest presentation time of the segments before the running one, moved on by what was squeezed behind it.
@@ -44,10 +51,11 @@ impl Timeline {
         Self {
             offset: None,
             newest: None,
-            newest_pts: MediaTime(-1),
+            newest_pts: NEVER,
             per_kind: [None; 3],
+            per_track: Vec::new(),
             segment_start: MediaTime::ZERO,
-            pts_floor: MediaTime(-1),
+            pts_floor: NEVER,
         }
     }
 
@@ -113,7 +121,7 @@ impl Timeline {
             }
         };
         let mapped = message.dts + offset;
-        let last = self.per_kind[message.kind.index()].map(|(dts, _)| dts);
+        let last = self.last_of(message);
         let dts = match last {
             Some(last) if mapped <= last && message.is_header() => last,
             Some(last) if mapped <= last && mapped < self.segment_start => return None,
@@ -121,12 +129,15 @@ impl Timeline {
             _ => mapped.max(MediaTime::ZERO),
         };
         if !message.is_header() {
-            self.per_kind[message.kind.index()] = Some((dts, now));
+            self.note(message, dts, now);
         }
         if self.newest.is_none_or(|(newest, _)| dts >= newest) {
             self.newest = Some((dts, now));
         }
-        let mut pts = (mapped + i64::from(message.composition_ms)).max(dts);
+        // What is moved to stay behind its predecessor is not shown before it is decoded; what comes as it was sent
+        // may be: composition times below zero are how some encoders say "reordered".
+        let sent = mapped + i64::from(message.composition_ms);
+        let mut pts = if dts == mapped { sent } else { sent.max(dts) };
         if message.kind == Kind::Video && !message.is_header() {
             if pts <= self.pts_floor {
                 self.pts_floor = self.pts_floor + 1;
@@ -137,7 +148,35 @@ impl Timeline {
         Some(Placed { dts, pts })
     }
 
-    /// Latest decode time given out of one track, and when; `None` before its first.
+    /// What the next decode time of the message's track must lie behind.
+    fn last_of(&self, message: &Message) -> Option<MediaTime> {
+        let track = (message.kind, message.track);
+        match self.per_track.iter().find(|(k, t, _)| (*k, *t) == track) {
+            Some((_, _, dts)) => Some(*dts),
+            None if self.per_track.len() < MAX_TRACKS => None,
+            None => self.newest_of(message.kind).map(|(dts, _)| dts),
+        }
+    }
+
+    fn note(&mut self, message: &Message, dts: MediaTime, now: Instant) {
+        let full = self.per_track.len() == MAX_TRACKS;
+        let (kind, track) = (message.kind, message.track);
+        let known = self
+            .per_track
+            .iter_mut()
+            .find(|(k, t, _)| (*k, *t) == (kind, track));
+        match known {
+            Some((_, _, last)) => *last = dts,
+            None if !full => self.per_track.push((kind, track, dts)),
+            None => {}
+        }
+        let newest = &mut self.per_kind[kind.index()];
+        if newest.is_none_or(|(newest, _)| dts >= newest) {
+            *newest = Some((dts, now));
+        }
+    }
+
+    /// Latest decode time given out of one kind, and when; `None` before its first.
     pub fn newest_of(&self, kind: Kind) -> Option<(MediaTime, Instant)> {
         self.per_kind[kind.index()]
     }
@@ -234,6 +273,51 @@ mod tests {
         assert_eq!(placed, [(40, 81), (80, 82), (120, 120), (160, 160)]);
         // Sound keeps the offset of the decode times.
         assert_eq!(at(&mut line, &audio(7_100), t0), Some(MediaTime(140)));
+    }
+
+    #[test]
+    fn pictures_shown_before_their_decode_time_stay_as_sent() {
+        let t0 = Instant::now();
+        let mut line = Timeline::new();
+        let mut place = |dts, composition: i8| {
+            let sign = if composition < 0 { 0xff } else { 0 };
+            let payload = [0x27, 1, sign, sign, composition as u8];
+            let payload = Bytes::copy_from_slice(&payload);
+            let message = Message::new(Kind::Video, MediaTime(dts), payload);
+            let placed = line.map(&message, t0).unwrap();
+            (placed.dts.0, placed.pts.0)
+        };
+        // Decoded I P B B, shown I B B P, with the B-frames' times below zero.
+        let placed = [(0, 0), (40, 80), (80, -40), (120, -40)].map(|(d, c)| place(d, c));
+        assert_eq!(placed, [(0, 0), (40, 120), (80, 40), (120, 80)]);
+        // One whose decode time has to move is not shown before it.
+        assert_eq!(place(120, -40), (121, 121));
+    }
+
+    #[test]
+    fn tracks_of_one_kind_share_times() {
+        let t0 = Instant::now();
+        let mut line = Timeline::new();
+        let mut place = |dts, track| {
+            let payload = [&b"\xa6\x03avc1"[..], &[track]].concat();
+            let message = Message::new(Kind::Video, MediaTime(dts), payload.into());
+            at(&mut line, &message, t0).unwrap().0
+        };
+        for frame in [0, 40, 80] {
+            assert_eq!([0, 1, 2].map(|track| place(frame, track)), [frame; 3]);
+        }
+        assert_eq!(place(80, 1), 81);
+        assert_eq!(place(120, 1), 120);
+        assert_eq!(line.newest_of(Kind::Video).map(|(dts, _)| dts.0), Some(120));
+        // Beyond the bound, tracks of a kind count as one.
+        let mut place = |dts, track| {
+            let payload = [&b"\xa6\x03avc1"[..], &[track]].concat();
+            let message = Message::new(Kind::Video, MediaTime(dts), payload.into());
+            at(&mut line, &message, t0).unwrap().0
+        };
+        let times: Vec<_> = (3..=255).map(|track| place(120, track)).collect();
+        assert_eq!(times.iter().filter(|t| **t == 120).count(), MAX_TRACKS - 3);
+        assert!(times.windows(2).all(|t| t[0] <= t[1]));
     }
 
     #[test]
