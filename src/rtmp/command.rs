@@ -1,4 +1,4 @@
-//! Commands: a name, a transaction number, an object and arguments, in AMF0.
+//! Commands: a name, a transaction number, an object and arguments, in AMF0 (read in AMF3 too).
 //!
 //! Called by the sessions of both ends, and by nobody else on the media path.
 
@@ -39,13 +39,16 @@ pub struct Command {
 }
 
 impl Command {
-    /// Reads a message of type [`kind::COMMAND`] or [`kind::COMMAND_AMF3`]. The latter is AMF0 behind one byte 0, as
-    /// Flash and its imitators send it. Missing trailing parts count as null.
+    /// Reads a message of type [`kind::COMMAND`] or [`kind::COMMAND_AMF3`]. Missing trailing parts count as null.
     ///
     /// # Errors
-    /// When the payload is not well-formed AMF0 within the guard's limits, or begins with anything but a string.
+    /// When the payload is not well-formed AMF within the guard's limits, or begins with anything but a string.
     pub fn parse(message: &Message) -> Result<Self, Error> {
-        let mut values = amf::decode(amf0_of(message))?.into_iter();
+        let values = match message.type_id {
+            kind::COMMAND_AMF3 => amf::decode3(&message.payload)?,
+            _ => amf::decode(&message.payload)?,
+        };
+        let mut values = values.into_iter();
         let Some(Value::Utf8String(name)) = values.next() else {
             return Err(Error::NoName);
         };

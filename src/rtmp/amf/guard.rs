@@ -1,6 +1,6 @@
 //! Walks AMF0 bytes without recursion and vouches for their shape before anything is decoded.
 
-use super::Error;
+use super::{Error, amf3};
 
 /// Longest sequence looked at; the chunk reader's limit for commands, stated again for other callers.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -14,7 +14,7 @@ pub(super) const BOOLEAN: u8 = 1;
 pub(super) const STRING: u8 = 2;
 pub(super) const OBJECT: u8 = 3;
 pub(super) const NULL: u8 = 5;
-const UNDEFINED: u8 = 6;
+pub(super) const UNDEFINED: u8 = 6;
 const REFERENCE: u8 = 7;
 const ECMA_ARRAY: u8 = 8;
 pub(super) const OBJECT_END: u8 = 9;
@@ -24,6 +24,8 @@ const LONG_STRING: u8 = 12;
 const UNSUPPORTED: u8 = 13;
 const XML: u8 = 15;
 const TYPED_OBJECT: u8 = 16;
+/// One value in AMF3 follows.
+const AMF3: u8 = 17;
 
 /// Vouches for the shape of `bytes`: complete values within the limits. Text may be in any encoding, since
 /// metadata is passed on as it came and some encoders write titles in the local code page.
@@ -32,6 +34,35 @@ const TYPED_OBJECT: u8 = 16;
 /// As [`decode`](super::decode), without the one about UTF-8.
 pub fn check(bytes: &[u8]) -> Result<(), Error> {
     Walk::new(bytes, None)?.run().map(drop)
+}
+
+/// As [`rewrite`], for a sequence written in AMF3 throughout.
+pub(super) fn rewrite3(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    limited(bytes)?;
+    let mut out = Vec::with_capacity(bytes.len());
+    amf3::Walk::new(bytes, 0, 0, 0, Some(&mut out)).all()?;
+    Ok(out)
+}
+
+fn limited(bytes: &[u8]) -> Result<(), Error> {
+    match bytes.len() <= MAX_BYTES {
+        true => Ok(()),
+        false => Err(Error::TooLong {
+            bytes: bytes.len(),
+            limit: MAX_BYTES,
+        }),
+    }
+}
+
+/// The same values in AMF0 throughout, where some are in AMF3; `None` where none is.
+///
+/// # Errors
+/// As [`decode`](super::decode).
+pub(super) fn without_amf3(bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    let mut walk = Walk::new(bytes, Some(Vec::with_capacity(bytes.len())))?;
+    walk.any_text = true;
+    let (out, has_amf3) = walk.run_noting()?;
+    Ok(out.filter(|_| has_amf3))
 }
 
 /// The same values as `bytes`, in the types that the decoder knows.
@@ -54,17 +85,17 @@ struct Walk<'a> {
     levels: Vec<Level>,
     /// `None`: the shape alone is wanted.
     out: Option<Vec<u8>>,
+    /// Text in other encodings than UTF-8 goes on as it is.
+    any_text: bool,
+    has_amf3: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(bytes: &'a [u8], out: Option<Vec<u8>>) -> Result<Self, Error> {
-        if bytes.len() > MAX_BYTES {
-            return Err(Error::TooLong {
-                bytes: bytes.len(),
-                limit: MAX_BYTES,
-            });
-        }
+        limited(bytes)?;
         Ok(Self {
+            any_text: out.is_none(),
+            has_amf3: false,
             bytes,
             at: 0,
             values: 0,
@@ -73,10 +104,15 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn run(mut self) -> Result<Option<Vec<u8>>, Error> {
+    fn run(self) -> Result<Option<Vec<u8>>, Error> {
+        self.run_noting().map(|(out, _)| out)
+    }
+
+    /// Also says whether a value was in AMF3.
+    fn run_noting(mut self) -> Result<(Option<Vec<u8>>, bool), Error> {
         loop {
             match self.levels.last_mut() {
-                None if self.at == self.bytes.len() => return Ok(self.out),
+                None if self.at == self.bytes.len() => return Ok((self.out, self.has_amf3)),
                 None => {}
                 Some(Level::Array(0)) => {
                     self.levels.pop();
@@ -155,6 +191,13 @@ impl<'a> Walk<'a> {
                 self.emit(&count.to_be_bytes());
                 self.descend(Level::Array(count))?;
             }
+            AMF3 => {
+                let depth = self.levels.len();
+                let out = self.out.as_mut();
+                let walk = amf3::Walk::new(self.bytes, self.at, self.values, depth, out);
+                (self.at, self.values) = walk.one()?;
+                self.has_amf3 = true;
+            }
             marker => {
                 return Err(Error::Marker {
                     marker,
@@ -204,7 +247,7 @@ impl<'a> Walk<'a> {
     fn text(&mut self, length: u16) -> Result<(), Error> {
         let at = self.at;
         let part = self.take(usize::from(length))?;
-        if self.out.is_some() && std::str::from_utf8(part).is_err() {
+        if !self.any_text && std::str::from_utf8(part).is_err() {
             return Err(Error::NotUtf8 { at });
         }
         self.emit(&length.to_be_bytes());

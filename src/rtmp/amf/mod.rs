@@ -1,10 +1,11 @@
-//! AMF0: reads what strangers send without trusting it, and writes the little our own commands need.
+//! AMF0, and AMF3 inside it: reads what strangers send without trusting it, and writes the little our own commands need.
 //!
 //! Values and their decoding are `rml_amf0`'s. Its decoder recurses without limit, takes short reads for whole ones
 //! and knows seven types, so everything passes a [guard](check) first, which walks the bytes without recursion and
-//! rewrites the rarer types into those seven. Called by [`command`](crate::rtmp::command) and the sessions, and by
+//! rewrites the rarer types, and whatever is in AMF3, into those seven. Called by [`command`](crate::rtmp::command) and the sessions, and by
 //! whoever wants to read metadata.
 
+mod amf3;
 mod guard;
 
 use std::io::Cursor;
@@ -32,6 +33,10 @@ pub enum Error {
     Marker { marker: u8, at: usize },
     #[error("AMF object has an empty property name at byte {at}")]
     EmptyKey { at: usize },
+    #[error("AMF3 refers before byte {at} to something that was not sent")]
+    Reference { at: usize },
+    #[error("AMF3 object before byte {at} is in a form of its own class")]
+    External { at: usize },
     #[error("AMF string at byte {at} is not UTF-8")]
     NotUtf8 { at: usize },
     #[error("AMF could not be decoded: {0}")]
@@ -50,13 +55,64 @@ impl Error {
     }
 }
 
-/// Decodes a sequence of values, up to the end of `bytes`.
+/// Decodes a sequence of values in AMF0, up to the end of `bytes`; where AMF0 says that a value in AMF3 follows, that too.
 ///
 /// # Errors
-/// When the bytes are not well-formed AMF0 within [`MAX_BYTES`], [`MAX_DEPTH`] and [`MAX_VALUES`], or a string in
+/// When the bytes are not well-formed AMF within [`MAX_BYTES`], [`MAX_DEPTH`] and [`MAX_VALUES`], or a string in
 /// them is not UTF-8.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Value>, Error> {
-    let plain = guard::rewrite(bytes)?;
+    decode_plain(guard::rewrite(bytes)?)
+}
+
+/// Decodes a sequence of values of a message that says it is AMF3 (types 15 and 17). What such messages hold is AMF0
+/// behind one byte 0, with single values in AMF3, as Flash sends it; AMF0 alone; or AMF3 throughout.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode3(bytes: &[u8]) -> Result<Vec<Value>, Error> {
+    match body3(bytes) {
+        Body::Amf0(body) => decode(body),
+        Body::Amf3(body) => decode_plain(guard::rewrite3(body)?),
+    }
+}
+
+/// As [`plain`], of a message that says it is AMF3 (see [`decode3`]).
+///
+/// # Errors
+/// As [`plain`].
+pub fn plain3(bytes: &bytes::Bytes) -> Result<bytes::Bytes, Error> {
+    match body3(bytes) {
+        Body::Amf0(body) => plain(&bytes.slice_ref(body)),
+        Body::Amf3(body) => Ok(guard::rewrite3(body)?.into()),
+    }
+}
+
+/// The same AMF0 without values in AMF3 among it: `bytes` itself where there is none, else rewritten.
+///
+/// # Errors
+/// As [`decode`]; text in AMF0 may be in any encoding, as in [`check`].
+pub fn plain(bytes: &bytes::Bytes) -> Result<bytes::Bytes, Error> {
+    Ok(match guard::without_amf3(bytes)? {
+        Some(rewritten) => rewritten.into(),
+        None => bytes.clone(),
+    })
+}
+
+enum Body<'a> {
+    Amf0(&'a [u8]),
+    Amf3(&'a [u8]),
+}
+
+/// What stands in a message that says it is AMF3. Commands and data begin with a string, whose type numbers differ.
+fn body3(bytes: &[u8]) -> Body<'_> {
+    let body = bytes.strip_prefix(&[0]).unwrap_or(bytes);
+    match body.first() {
+        Some(&amf3::STRING) => Body::Amf3(body),
+        _ => Body::Amf0(body),
+    }
+}
+
+fn decode_plain(plain: Vec<u8>) -> Result<Vec<Value>, Error> {
     rml_amf0::deserialize(&mut Cursor::new(plain)).map_err(|e| Error::Decode(e.to_string()))
 }
 

@@ -10,8 +10,11 @@ use crate::rtmp::url;
 const MAX_FOUR_CCS: usize = 32;
 /// "I can pass this codec on": all that a relay says about any codec (Enhanced RTMP v2, `FourCcInfoMask`).
 const CAN_FORWARD: f64 = 4.0;
-/// The bit of `capsEx` that promises reconnect requests, which are never sent here.
+/// The bit of `capsEx` with which a client says that it can be asked to reconnect, and a server that it may ask.
 const CAPS_RECONNECT: u32 = 1;
+/// All that `capsEx` knows of: reconnecting, several tracks, ModEx prefixes, nanosecond offsets. The last three pass
+/// through, so that what a client can do with them works here. Of bits unknown here nothing is promised.
+const CAPS_KNOWN: u32 = CAPS_RECONNECT | 2 | 4 | 8;
 
 /// What a client said in `connect`. Prints without its queries.
 #[derive(Clone, PartialEq, Default)]
@@ -74,6 +77,11 @@ impl ConnectInfo {
         }
     }
 
+    /// Whether the client understands `NetConnection.Connect.ReconnectRequest`.
+    pub fn can_reconnect(&self) -> bool {
+        self.caps.is_some_and(|caps| caps & CAPS_RECONNECT != 0)
+    }
+
     /// The `_result` that ends a successful `connect`.
     pub(super) fn success(&self, transaction: f64) -> Writer {
         let mut body = command::begin("_result", transaction);
@@ -111,7 +119,7 @@ impl ConnectInfo {
             }
         }
         if let Some(caps) = self.caps {
-            body.key("capsEx").number((caps & !CAPS_RECONNECT).into());
+            body.key("capsEx").number((caps & CAPS_KNOWN).into());
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Session {
     streams: Vec<Stream>,
     /// Highest id ever given out: media for older ids is late, for newer ones an error.
     newest: u32,
+    /// Whether the client can be asked to reconnect.
+    can_reconnect: bool,
     out: Outbox,
 }
 
@@ -72,6 +74,7 @@ impl Session {
             query: String::new(),
             streams: Vec::new(),
             newest: 0,
+            can_reconnect: false,
             out: Outbox::new(),
         }
     }
@@ -118,6 +121,7 @@ impl Session {
     pub fn accept_connect(&mut self) {
         if let Phase::Connecting { info, transaction } = &self.phase {
             let mut answer = info.success(*transaction);
+            self.can_reconnect = info.can_reconnect();
             self.out.announce();
             self.out.command(0, &mut answer);
             self.phase = Phase::Connected;
@@ -197,6 +201,20 @@ impl Session {
         }
     }
 
+    /// Asks the client to connect again, to the same URL, at its next good moment (Enhanced RTMP v2). False, and nothing
+    /// queued, when it has not said in `connect` that it can be asked, or has been asked already.
+    ///
+    /// It goes on publishing or playing until it leaves: serve it until then, or for as long as there is time.
+    pub fn request_reconnect(&mut self, description: &str) -> bool {
+        let asks = self.can_reconnect && matches!(self.phase, Phase::Connected);
+        if asks {
+            self.can_reconnect = false;
+            let code = "NetConnection.Connect.ReconnectRequest";
+            self.status(0, "status", code, description);
+        }
+        asks
+    }
+
     /// Says goodbye with the reason in words and ignores whatever comes. Send the output, then close.
     pub fn close(&mut self, description: &str) {
         if matches!(self.phase, Phase::Connected) {
@@ -249,9 +267,10 @@ impl Session {
                         _ => Event::ReceiveVideo { stream_id, on },
                     }));
             }
-            "releaseStream" | "_checkbw" => self.courtesy(command.transaction),
+            "seek" => self.seek(command, stream_id),
+            "releaseStream" | "_checkbw" | "checkBandwidth" => self.courtesy(command.transaction),
             // Live streams have no length. ffmpeg asks before it plays.
-            "getStreamLength" => self.result(command.transaction, Some(0.0)),
+            "getStreamLength" | "getMovLen" => self.result(command.transaction, Some(0.0)),
             // Flash Media Live Encoder waits for the second part before it goes on to createStream. That is no
             // permission yet: the answer to publish is.
             "FCPublish" => {
@@ -262,6 +281,12 @@ impl Session {
             "FCSubscribe" => {
                 let name = url::split_name(command.text(0).unwrap_or_default()).0;
                 self.notice("onFCSubscribe", "NetStream.Play.Start", name);
+            }
+            // Playing ends with closeStream or deleteStream; this ends what FCSubscribe began, which was nothing.
+            "FCUnsubscribe" => {
+                self.courtesy(command.transaction);
+                let name = url::split_name(command.text(0).unwrap_or_default()).0;
+                self.notice("onFCUnsubscribe", "NetStream.Play.Stop", name);
             }
             _ => {}
         }
@@ -392,6 +417,18 @@ impl Session {
         Some(Event::Pause { stream_id, on })
     }
 
+    /// Live is played from where it is: the player goes on there. A refusal would end ffmpeg and librtmp, which take
+    /// errors on a stream for its end.
+    fn seek(&mut self, command: &Command, stream_id: u32) {
+        if self.playing(stream_id) {
+            let text = format!(
+                "Live streams cannot be sought; {} ms is ignored.",
+                command.number(0).unwrap_or_default()
+            );
+            self.status(stream_id, "status", "NetStream.Seek.Notify", &text);
+        }
+    }
+
     fn media(&mut self, message: Message) -> Result<Option<Event>, Error> {
         if !matches!(self.phase, Phase::Connected) {
             return Err(Error::BeforeConnect { what: "media" });
@@ -420,18 +457,19 @@ impl Session {
         if state != Some(State::Publishing) {
             return Ok(None);
         }
-        // It will be repeated to players, so nothing nested a thousand deep goes on; what is merely odd does.
-        let whole = command::amf0_of(&message);
-        if amf::check(whole).is_err() {
-            return Ok(None);
-        }
-        let mut start = message.payload.len() - whole.len();
-        match command::leading_string(whole) {
-            Some((b"@setDataFrame", length)) => start += length,
+        // It will be repeated to players, so nothing nested a thousand deep goes on, nor AMF3, which few of them read;
+        // what is merely odd does.
+        let plain = match message.type_id {
+            kind::DATA_AMF3 => amf::plain3(&message.payload),
+            _ => amf::plain(&message.payload),
+        };
+        let Ok(plain) = plain else { return Ok(None) };
+        let start = match command::leading_string(&plain) {
+            Some((b"@setDataFrame", length)) => length,
             Some((b"@clearDataFrame", _)) | None => return Ok(None),
-            Some(_) => {}
-        }
-        message.payload = message.payload.slice(start..);
+            Some(_) => 0,
+        };
+        message.payload = plain.slice(start..);
         message.type_id = kind::DATA;
         Ok(Some(Event::Media(message)))
     }

@@ -149,6 +149,176 @@ fn commands_in_amf3_clothing_are_read() {
 }
 
 #[test]
+fn objects_in_amf3_inside_commands_and_data_are_read_and_passed_on_as_amf0() {
+    // {app: "live"} as an AMF3 object without a class.
+    let app = b"\x11\x0a\x0b\x01\x07app\x06\x09live\x01";
+    let mut peer = Peer::new();
+    let head = command::begin("connect", 1.0).finish();
+    let event = peer.raw(kind::COMMAND_AMF3, 0, [&[0], &head[..], app].concat());
+    let Ok(Some(Event::Connect(info))) = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!(info.app, "live");
+
+    let mut peer = Peer::publishing();
+    let head = Writer::new()
+        .string("@setDataFrame")
+        .string("onMetaData")
+        .finish();
+    let expected = Writer::new()
+        .string("onMetaData")
+        .object()
+        .key("app")
+        .string("live")
+        .end()
+        .finish();
+    let amf0 = [&head[..], app].concat();
+    for (type_id, payload) in [
+        (15, [&[0], &amf0[..]].concat()),
+        (15, amf0.clone()),
+        (18, amf0),
+    ] {
+        let Ok(Some(Event::Media(message))) = peer.raw(type_id, 1, payload) else {
+            panic!("type {type_id}")
+        };
+        assert_eq!((message.type_id, &message.payload), (kind::DATA, &expected));
+    }
+    // 20,000 levels deep, in either language, and one that refers to nothing.
+    for bad in [&b"\x11\x09\x03\x01".repeat(20_000)[..], &[0x11, 6, 4]] {
+        assert_eq!(peer.raw(15, 1, [&[0], &head[..], bad].concat()), Ok(None));
+    }
+    let error = peer.raw(
+        17,
+        0,
+        [&[0], &head[..], &[0x11, 9, 3, 1].repeat(40)].concat(),
+    );
+    assert!(error.is_err());
+}
+
+#[test]
+fn players_are_answered_when_they_seek_and_asked_nothing_else() {
+    let mut peer = Peer::playing();
+    let seek = |peer: &mut Peer| peer.send(1, command::begin("seek", 5.0).null().number(9000.0));
+    assert_eq!(seek(&mut peer), Ok(None));
+    let text = "Live streams cannot be sought; 9000 ms is ignored.";
+    let texts = ["0", "status", "NetStream.Seek.Notify", text];
+    assert_eq!(peer.answers(), [answer(1, "onStatus", &texts)]);
+    let mut publisher = Peer::publishing();
+    assert_eq!(seek(&mut publisher), Ok(None));
+    assert_eq!(publisher.answers(), []);
+}
+
+#[test]
+fn pausing_and_muting_a_player_are_told_with_their_stream() {
+    let mut peer = Peer::playing();
+    for (name, flag, expected) in [
+        (
+            "pause",
+            true,
+            Event::Pause {
+                stream_id: 1,
+                on: true,
+            },
+        ),
+        (
+            "pauseRaw",
+            false,
+            Event::Pause {
+                stream_id: 1,
+                on: false,
+            },
+        ),
+        (
+            "receiveVideo",
+            false,
+            Event::ReceiveVideo {
+                stream_id: 1,
+                on: false,
+            },
+        ),
+        (
+            "receiveAudio",
+            false,
+            Event::ReceiveAudio {
+                stream_id: 1,
+                on: false,
+            },
+        ),
+        (
+            "receiveVideo",
+            true,
+            Event::ReceiveVideo {
+                stream_id: 1,
+                on: true,
+            },
+        ),
+    ] {
+        let mut body = command::begin(name, 0.0);
+        let event = peer.send(1, body.null().boolean(flag).number(0.0));
+        assert_eq!(event, Ok(Some(expected)), "{name}");
+    }
+    let codes: Vec<_> = peer.answers().into_iter().map(|a| a.2[2].clone()).collect();
+    assert_eq!(
+        codes,
+        ["NetStream.Pause.Notify", "NetStream.Unpause.Notify"]
+    );
+    // A publisher cannot.
+    let mut publisher = Peer::publishing();
+    for name in ["pause", "receiveVideo", "receiveAudio"] {
+        let mut body = command::begin(name, 0.0);
+        assert_eq!(publisher.send(1, body.null().boolean(false)), Ok(None));
+    }
+    assert_eq!(publisher.answers(), []);
+}
+
+#[test]
+fn courtesies_of_the_field_are_answered() {
+    let mut peer = Peer::connected("live");
+    let notice = |name, code| answer(0, name, &["0", "status", code, "a"]);
+    let cases: [(&str, Vec<Answer>); 8] = [
+        ("releaseStream", vec![]),
+        ("_checkbw", vec![]),
+        ("checkBandwidth", vec![]),
+        (
+            "FCPublish",
+            vec![notice("onFCPublish", "NetStream.Publish.Start")],
+        ),
+        (
+            "FCUnpublish",
+            vec![notice("onFCUnpublish", "NetStream.Unpublish.Success")],
+        ),
+        (
+            "FCSubscribe",
+            vec![notice("onFCSubscribe", "NetStream.Play.Start")],
+        ),
+        (
+            "FCUnsubscribe",
+            vec![notice("onFCUnsubscribe", "NetStream.Play.Stop")],
+        ),
+        ("of tomorrow", vec![]),
+    ];
+    for (name, notices) in cases {
+        let event = peer.send(0, command::begin(name, 7.0).null().string("a?k=v"));
+        assert_eq!(event, Ok(None), "{name}");
+        let mut expected = match name {
+            "FCSubscribe" | "of tomorrow" => vec![],
+            _ => vec![answer(0, "_result", &["7"])],
+        };
+        expected.extend(notices);
+        assert_eq!(peer.answers(), expected, "{name}");
+    }
+    for name in ["getStreamLength", "getMovLen"] {
+        peer.send(0, command::begin(name, 8.0).null().string("a"))
+            .unwrap();
+        assert_eq!(
+            peer.answers(),
+            [answer(0, "_result", &["8", "0"])],
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn commands_out_of_order_are_errors_with_a_reason() {
     let publish = || command::begin("publish", 0.0).null().string("a").finish();
     let create = || command::begin("createStream", 0.0).null().finish();
@@ -225,6 +395,11 @@ fn short_and_monstrous_commands_do_no_harm() {
         "pause",
         "receiveAudio",
         "getStreamLength",
+        "getMovLen",
+        "seek",
+        "pauseRaw",
+        "receiveVideo",
+        "FCUnsubscribe",
         "_checkbw",
         "FCSubscribe",
         "onStatus",

@@ -103,7 +103,7 @@ fn enhanced_capabilities_are_repeated_as_forwarded() {
         .key("app")
         .string("live")
         .key("capsEx")
-        .number(7.0);
+        .number(f64::from(0x35));
     body.key("fourCcList")
         .strings(&["hvc1".into(), "av01".into(), "nonsense".into()]);
     body.key("videoFourCcInfoMap")
@@ -118,7 +118,7 @@ fn enhanced_capabilities_are_repeated_as_forwarded() {
     assert_eq!(info.four_cc_list, ["hvc1", "av01"]);
     assert_eq!(
         (info.video_four_cc, info.caps),
-        (vec!["*".to_string()], Some(7))
+        (vec!["*".to_string()], Some(0x35))
     );
     peer.session.accept_connect();
     let messages = peer.messages();
@@ -131,7 +131,8 @@ fn enhanced_capabilities_are_repeated_as_forwarded() {
         );
         let map = amf::property(object, "videoFourCcInfoMap").unwrap();
         assert_eq!(amf::property(map, "*"), Some(&Value::Number(4.0)));
-        assert_eq!(amf::property(object, "capsEx"), Some(&Value::Number(6.0)));
+        // Reconnecting and ModEx; the two bits that nobody knows are not promised.
+        assert_eq!(amf::property(object, "capsEx"), Some(&Value::Number(5.0)));
     }
     let mut plain = Peer::new();
     plain
@@ -148,4 +149,111 @@ fn enhanced_capabilities_are_repeated_as_forwarded() {
     let messages = plain.messages();
     let values = amf::decode(&messages.last().unwrap().payload).unwrap();
     assert_eq!(amf::property(&values[3], "capsEx"), None);
+}
+
+/// Connected with these `capsEx` bits, if any.
+fn connected_with(caps: Option<f64>) -> Peer {
+    let mut peer = Peer::new();
+    let mut body = command::begin("connect", 1.0);
+    body.object().key("app").string("live");
+    if let Some(caps) = caps {
+        body.key("capsEx").number(caps);
+    }
+    peer.send(0, body.end()).unwrap();
+    peer.session.accept_connect();
+    peer.answers();
+    peer
+}
+
+#[test]
+fn clients_that_can_be_asked_to_reconnect_are_asked_once() {
+    for (caps, can) in [
+        (Some(1.0), true),
+        (Some(15.0), true),
+        (Some(14.0), false),
+        (None, false),
+    ] {
+        let mut peer = connected_with(caps);
+        assert_eq!(
+            peer.session.request_reconnect("going down"),
+            can,
+            "{caps:?}"
+        );
+        let texts = [
+            "0",
+            "status",
+            "NetConnection.Connect.ReconnectRequest",
+            "going down",
+        ];
+        let expected = can.then(|| answer(0, "onStatus", &texts));
+        assert_eq!(peer.answers(), Vec::from_iter(expected), "{caps:?}");
+        assert!(!peer.session.request_reconnect("again"));
+        assert_eq!(peer.answers(), []);
+        // The conversation goes on.
+        peer.send(0, command::begin("createStream", 2.0).null())
+            .unwrap();
+        assert_eq!(peer.answers(), [answer(0, "_result", &["2", "1"])]);
+    }
+    let mut closed = connected_with(Some(1.0));
+    closed.session.close("bye");
+    closed.answers();
+    assert!(!closed.session.request_reconnect("too late"));
+}
+
+#[test]
+fn one_connection_publishes_and_plays_on_streams_of_their_own_and_ids_are_given_again() {
+    let mut peer = Peer::publishing();
+    peer.send(0, command::begin("createStream", 4.0).null())
+        .unwrap();
+    let play = peer.send(2, command::begin("play", 5.0).null().string("b?k=v"));
+    assert!(
+        matches!(play, Ok(Some(Event::Play { stream_id: 2, .. }))),
+        "{play:?}"
+    );
+    peer.session.accept_play(2, "b");
+    peer.answers();
+    // Commands and media keep to their stream.
+    assert!(
+        peer.session
+            .handle(media(1, kind::VIDEO))
+            .unwrap()
+            .is_some()
+    );
+    let wrong = peer.session.handle(media(2, kind::VIDEO));
+    assert_eq!(wrong, Err(Error::NotPublishing { stream_id: 2 }));
+    let pause = peer.send(2, command::begin("pause", 0.0).null().boolean(true));
+    assert_eq!(
+        pause,
+        Ok(Some(Event::Pause {
+            stream_id: 2,
+            on: true
+        }))
+    );
+    peer.answers();
+    let gone = peer.send(0, command::begin("deleteStream", 0.0).null().number(2.0));
+    assert_eq!(gone, Ok(Some(Event::StopPlay { stream_id: 2 })));
+    peer.send(0, command::begin("createStream", 6.0).null())
+        .unwrap();
+    assert_eq!(peer.answers(), [answer(0, "_result", &["6", "2"])]);
+    // The new stream 2 is not the old one.
+    let idle = peer.session.handle(media(2, kind::VIDEO));
+    assert_eq!(idle, Err(Error::NotPublishing { stream_id: 2 }));
+    peer.send(2, command::begin("publish", 7.0).null().string("c"))
+        .unwrap();
+    peer.session.accept_publish(2, "c");
+    // closeStream ends the stream that it came on, and no other.
+    let closed = peer.send(2, command::begin("closeStream", 0.0).null());
+    let how = End::Closed;
+    assert_eq!(closed, Ok(Some(Event::Unpublish { stream_id: 2, how })));
+    assert_eq!(
+        peer.session.handle(media(2, kind::AUDIO)),
+        Ok(None),
+        "late, not wrong"
+    );
+    assert!(
+        peer.session
+            .handle(media(1, kind::AUDIO))
+            .unwrap()
+            .is_some()
+    );
 }

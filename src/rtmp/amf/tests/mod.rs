@@ -1,3 +1,5 @@
+mod amf3;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -143,10 +145,15 @@ fn broken_bytes_are_refused_with_the_place() {
         ),
         ("empty key", vec![3, 0, 0, 5], Error::EmptyKey { at: 3 }),
         (
-            "AMF3 switch",
+            "AMF3 without a value",
             vec![5, 0x11],
+            Error::Truncated { at: 2 },
+        ),
+        (
+            "unknown type",
+            vec![5, 0x12],
             Error::Marker {
-                marker: 0x11,
+                marker: 0x12,
                 at: 1,
             },
         ),
