@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, info};
@@ -24,6 +24,9 @@ const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
 const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
 const PLAY_FAILED: &str = "NetStream.Play.Failed";
 const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
+/// How long a publisher that was asked to reconnect is still listened to when the server goes down: until its next key
+/// frame, says Enhanced RTMP; this is what a shutdown has time for.
+const RECONNECT_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves one connection and says why it ended.
 pub(super) async fn run(shared: &Shared, socket: Socket, peer: SocketAddr) -> Reason {
@@ -51,6 +54,7 @@ pub(super) async fn run(shared: &Shared, socket: Socket, peer: SocketAddr) -> Re
         connected: None,
         publishing: None,
         stage_deadline: Instant::now() + shared.config.stage_deadline,
+        leaving: None,
     };
     match connection.serve(&socket).await {
         Next::Over(reason) => {
@@ -124,6 +128,8 @@ struct Connection<'a> {
     publishing: Option<Publishing>,
     /// By when the client must publish or play.
     stage_deadline: Instant,
+    /// The server goes down, and the client was asked to reconnect by then.
+    leaving: Option<Instant>,
 }
 
 /// What comes after the loop.
@@ -150,13 +156,21 @@ impl Connection<'_> {
                 debug!(error = %e, "connection broke");
                 return Next::Over(Reason::SocketError);
             }
-            let deadline = match &self.publishing {
-                Some(publishing) => publishing.idle_at(),
-                None => self.stage_deadline,
+            let deadline = match (self.leaving, &self.publishing) {
+                (Some(leaving), _) => leaving,
+                (None, Some(publishing)) => publishing.idle_at(),
+                (None, None) => self.stage_deadline,
             };
             tokio::select! {
                 biased;
-                () = self.shared.shutdown.cancelled() => return Next::Over(Reason::Shutdown),
+                () = self.shared.shutdown.cancelled(), if self.leaving.is_none() => {
+                    let asked = self.publishing.is_some()
+                        && self.session.request_reconnect("the server is going down");
+                    if !asked {
+                        return Next::Over(Reason::Shutdown);
+                    }
+                    self.leaving = Some(Instant::now() + RECONNECT_GRACE);
+                }
                 () = evicted(self.publishing.as_ref()) => return Next::Over(Reason::Dropped),
                 read = net::read_some(socket, self.reader.buffer()) => match read {
                     Ok(0) => return Next::Over(Reason::Disconnected),
@@ -169,9 +183,10 @@ impl Connection<'_> {
                 _ = socket.writable(), if !self.outbox.is_empty() => {}
                 // The deadline is read anew each turn; this only wakes a connection that says nothing.
                 () = sleep_until(deadline.into()) => {
-                    return Next::Over(match self.publishing {
-                        Some(_) => Reason::Idle,
-                        None => Reason::Timeout,
+                    return Next::Over(match (self.leaving, &self.publishing) {
+                        (Some(_), _) => Reason::Shutdown,
+                        (None, Some(_)) => Reason::Idle,
+                        (None, None) => Reason::Timeout,
                     });
                 }
             }

@@ -92,6 +92,10 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     if !matches!(reason, Reason::StreamEnded | Reason::Shutdown) {
         return reason;
     }
+    if reason == Reason::Shutdown {
+        // Before the end: a client that is told to come back takes the end for what it is.
+        session.request_reconnect("the server is going down");
+    }
     session.end_play(stream_id, &name);
     line.finish(session.output()).await;
     // The loop may have to wait for the socket to take the end; then the close must not overtake it.
