@@ -1,8 +1,13 @@
 //! Sockets as every room above wants them: options, bounded writes, and a close that lets the peer hear why.
 //!
-//! Knows TCP and nothing of what travels over it. Used by `ingest`, `playback` and `push`.
+//! Knows TCP, TLS and the PROXY protocol, and nothing of what travels over them. Used by `ingest`, `playback` and
+//! `push`.
 
+mod entrance;
+pub mod proxy;
 mod socket;
+mod stream;
+pub mod tls;
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +16,11 @@ use bytes::{Buf, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+pub use entrance::{Entrance, Turned};
 pub use socket::Socket;
+pub use stream::Stream;
+
+use entrance::canonical;
 
 /// Unacknowledged data this old means that the peer is gone, whatever its TCP last said.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -107,7 +116,7 @@ pub async fn read_some(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usi
 pub async fn close(socket: Socket, last_words: &[u8]) {
     let _ = tokio::time::timeout(LINGER, async {
         socket.write_all(last_words).await?;
-        socket.shut_down()?;
+        socket.shut_down().await?;
         let mut sink = BytesMut::with_capacity(4096);
         while read_some(&socket, &mut sink).await? > 0 {
             sink.clear();

@@ -1,7 +1,13 @@
 //! A client's connection, whatever carries its bytes: the rooms above read and write it without knowing.
+//!
+//! One rule makes TLS look like TCP to those who write: **what was not taken is offered again first.** After a short
+//! write, or `WouldBlock`, the next write begins with the byte that the last one did not take. Everybody who writes to a
+//! socket does that anyway; with TLS it is how ciphertext that the kernel did not take gets out (see [`super::tls`]).
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use rustix::io::Errno;
@@ -9,16 +15,48 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::tls::Session;
+
 /// A connection that is read and written without waiting, or after waiting for it to be ready.
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
+    /// Both directions of TLS share keys and buffers. Held for the microseconds of one read or one record, never
+    /// while waiting.
+    tls: Option<Box<Mutex<Session>>>,
 }
 
 impl Socket {
     /// Bytes travel as they are.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp }
+        Self { tcp, tls: None }
+    }
+
+    /// Bytes travel through TLS, once its handshake is done. How long that may take is the caller's to bound.
+    ///
+    /// # Errors
+    /// When the connection breaks or the client offers nothing that we take; it has been told why.
+    pub async fn encrypted(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> io::Result<Self> {
+        let mut session = Session::new(config)?;
+        loop {
+            match session.flush(&tcp) {
+                Ok(()) if session.is_handshaking() => tcp.readable().await?,
+                Ok(()) => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    tcp.writable().await?;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            }
+            match session.take_in(&tcp) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let tls = Some(Box::new(Mutex::new(session)));
+        Ok(Self { tcp, tls })
     }
 
     /// The TCP connection underneath, for its options and counters; never for media or commands.
@@ -26,11 +64,19 @@ impl Socket {
         &self.tcp
     }
 
+    /// Does TLS protect this connection?
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Waits until something may be read.
     ///
     /// # Cancel safety
     /// Safe: it takes nothing.
     pub async fn readable(&self) -> io::Result<()> {
+        if self.session().is_some_and(|mut s| s.has_plaintext()) {
+            return Ok(());
+        }
         self.tcp.readable().await
     }
 
@@ -47,15 +93,21 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` when nothing is there.
     pub fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.tcp.try_read_buf(buffer)
+        match self.session() {
+            Some(mut session) => session.read(&self.tcp, buffer),
+            None => self.tcp.try_read_buf(buffer),
+        }
     }
 
-    /// Writes as much as is taken now.
+    /// Writes as much as is taken now. What was not taken is to be offered again first.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.tcp.try_write(bytes)
+        match self.session() {
+            Some(mut session) => session.write(&self.tcp, &[IoSlice::new(bytes)]),
+            None => self.tcp.try_write(bytes),
+        }
     }
 
     /// As [`Self::try_write`], for a writer that expects the socket to take it: asks the kernel first and the
@@ -73,7 +125,10 @@ impl Socket {
 
     /// As [`Self::try_write`], from several places in one go.
     pub fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.tcp.try_write_vectored(slices)
+        match self.session() {
+            Some(mut session) => session.write(&self.tcp, slices),
+            None => self.tcp.try_write_vectored(slices),
+        }
     }
 
     /// Writes all of it, waiting as often as needed.
@@ -90,8 +145,28 @@ impl Socket {
         Ok(())
     }
 
-    /// Says that nothing more will be written.
-    pub fn shut_down(&self) -> io::Result<()> {
-        SockRef::from(&self.tcp).shutdown(Shutdown::Write)
+    /// Says that nothing more will be written, so that the peer can tell an end from a cut.
+    pub async fn shut_down(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_shut_down(cx)).await
+    }
+
+    /// [`Self::shut_down`] for those who poll.
+    pub(super) fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(mut session) = self.session() {
+            match session.say_goodbye(&self.tcp) {
+                Ok(()) => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+            drop(session);
+            ready!(self.tcp.poll_write_ready(cx))?;
+        }
+        Poll::Ready(SockRef::from(&self.tcp).shutdown(Shutdown::Write))
+    }
+
+    pub(super) fn session(&self) -> Option<MutexGuard<'_, Session>> {
+        let tls = self.tls.as_ref()?;
+        // A panic inside TLS leaves a connection that fails by itself at its next record.
+        Some(tls.lock().unwrap_or_else(|e| e.into_inner()))
     }
 }

@@ -1,0 +1,92 @@
+//! What a connection goes through between accept and its protocol: a proxy's word, then TLS.
+//!
+//! One [`Entrance`] per listener. Runs in the connection's own task, under that task's deadline, so that a client which
+//! dawdles here holds up nobody. Called by `ingest` and by the HTTP door of `playback`.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+
+use super::{Socket, proxy};
+use crate::reason::Reason;
+
+/// How connections of one listener come in. The default takes them as they are. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Entrance {
+    proxies: Option<proxy::Trusted>,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+/// Why a connection did not get through.
+#[derive(Debug, thiserror::Error)]
+pub enum Turned {
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+}
+
+impl Turned {
+    /// The word for metrics.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Turned::Proxy(proxy::Error::TooLong { .. }) => Reason::TooLarge,
+            Turned::Proxy(proxy::Error::Io(e)) | Turned::Tls(e) => match e.kind() {
+                io::ErrorKind::UnexpectedEof => Reason::Disconnected,
+                io::ErrorKind::InvalidData => Reason::Protocol,
+                _ => Reason::SocketError,
+            },
+            Turned::Proxy(_) => Reason::Protocol,
+        }
+    }
+}
+
+impl Entrance {
+    /// Every connection must begin with a PROXY header from one of these networks.
+    #[must_use]
+    pub fn behind(mut self, proxies: proxy::Trusted) -> Self {
+        self.proxies = Some(proxies);
+        self
+    }
+
+    /// Connections speak TLS.
+    #[must_use]
+    pub fn encrypted(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// The connection, ready for its protocol, and the address of the client: the one a trusted proxy announced, or
+    /// else that of its TCP. An IPv4 client on a dual-stack listener has its IPv4 address.
+    ///
+    /// # Errors
+    /// When the connection is not what this listener expects, or breaks.
+    pub async fn admit(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(Socket, SocketAddr), Turned> {
+        let mut peer = canonical(peer);
+        if let Some(proxies) = &self.proxies {
+            peer = proxies.read_header(&tcp, peer).await?;
+        }
+        let socket = match &self.tls {
+            Some(config) => Socket::encrypted(tcp, config.clone())
+                .await
+                .map_err(Turned::Tls)?,
+            None => Socket::plain(tcp),
+        };
+        Ok((socket, peer))
+    }
+}
+
+/// An IPv4 peer on a dual-stack listener is still an IPv4 peer.
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip() {
+        IpAddr::V6(v6) => SocketAddr::new(v6.to_canonical(), peer.port()),
+        IpAddr::V4(_) => peer,
+    }
+}
