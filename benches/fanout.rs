@@ -105,7 +105,7 @@ fn fan_out(c: &mut Criterion) {
         );
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(ingest.serve(listener));
+        runtime.spawn(ingest.serve(listener, Default::default()));
 
         let key = StreamKey::new("live", "bench").unwrap();
         let origin = Origin::Anchor {

@@ -3,24 +3,31 @@
 //!
 //! The only place where rooms of one row meet. Called by the command line, by the demo and by tests.
 
+mod doors;
 #[cfg(feature = "mixer")]
 mod mixes;
 mod rooms;
 mod signer;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api;
 use crate::config::{Config, TokenError};
+use crate::net::tls::{CertificateError, Certificates};
+use doors::{Door, Entrances, reachable};
 
+/// Connections that may wait between the public HTTP listeners and the API, which takes them as fast as they come, up
+/// to a limit of its own.
+const HANDED: usize = 64;
 /// How long everything together may take to end when the server goes down.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -35,6 +42,10 @@ pub enum Error {
     },
     #[error("{0}")]
     Token(TokenError),
+    #[error("rtmps: {0}")]
+    Certificate(CertificateError),
+    #[error("rtmps: TLS cannot be used: {0}")]
+    Tls(rustls::Error),
     #[error("push.rules: {0}")]
     Rules(crate::push::Error),
     #[cfg(feature = "mixer")]
@@ -47,8 +58,11 @@ pub enum Error {
 /// A running server. Dropping it without [`Server::shutdown`] leaves its tasks to the runtime.
 pub struct Server {
     rtmp: Vec<SocketAddr>,
+    rtmps: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
     control: Vec<SocketAddr>,
+    certificates: Option<Arc<Certificates>>,
     rooms: rooms::Rooms,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -58,8 +72,8 @@ impl Server {
     /// Builds every room, then opens the listeners.
     ///
     /// # Errors
-    /// When a listener cannot be opened, the control token cannot be read or made, a push rule makes no sense,
-    /// or the mixer lacks a plugin.
+    /// When a listener cannot be opened, the control token cannot be read or made, the certificate cannot be read, a
+    /// push rule makes no sense, or the mixer lacks a plugin.
     pub async fn start(config: Config) -> Result<Server, Error> {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
@@ -70,34 +84,78 @@ impl Server {
         if let Some(path) = &token.path {
             info!(path = %path.display(), created = token.created, "control token");
         }
-        let (rtmp, rtmp_addresses) = bind("rtmp.listen", &config.rtmp.listen).await?;
-        let base_url = format!("rtmp://{}", reachable(rtmp_addresses[0]));
-        let (rooms, api) = rooms::build(&config, token.secret, base_url, &tasks, &shutdown)?;
-        let (http, http_addresses) = bind("http.listen", &config.http.listen).await?;
-        let (control, control_addresses) = bind("control.listen", &config.control.listen).await?;
-        // Until here connections wait in the kernel's queue: nothing is accepted before everything is there.
-        for listener in rtmp {
-            tasks.spawn(rooms.ingest.clone().serve(listener));
-        }
-        let public = api::public_router(rooms.readiness.clone());
-        for (listeners, router) in [(http, public), (control, api::control_router(api))] {
-            for listener in listeners {
-                tasks.spawn(serve_http(listener, router.clone(), shutdown.clone()));
-            }
-        }
-        rooms.readiness.set(true);
-        info!(
-            rtmp = ?rtmp_addresses, http = ?http_addresses, control = ?control_addresses,
-            version = env!("CARGO_PKG_VERSION"), "listening"
-        );
-        Ok(Server {
-            rtmp: rtmp_addresses,
-            http: http_addresses,
-            control: control_addresses,
+        let Entrances {
+            rtmp,
+            rtmps,
+            http,
+            https,
+            certificates,
+        } = Entrances::new(&config)?;
+        let rtmp = Door::bind("rtmp.listen", &config.rtmp.listen, rtmp)?;
+        let base_url = format!("rtmp://{}", reachable(rtmp.addresses[0]));
+        let (elsewhere, handed) = mpsc::channel(HANDED);
+        let (rooms, api) = rooms::build(
+            &config,
+            token.secret,
+            base_url,
+            elsewhere,
+            &tasks,
+            &shutdown,
+        )?;
+        let rtmps = Door::bind("rtmps.listen", &config.rtmps.listen, rtmps)?;
+        let http = Door::bind("http.listen", &config.http.listen, http)?;
+        let https = Door::bind("http.tls_listen", &config.http.tls_listen, https)?;
+        let control = Door::bind("control.listen", &config.control.listen, Default::default())?;
+        let server = Server {
+            rtmp: rtmp.addresses,
+            rtmps: rtmps.addresses,
+            http: http.addresses,
+            https: https.addresses,
+            control: control.addresses,
+            certificates,
             rooms,
             tasks,
             shutdown,
-        })
+        };
+        // Until here connections wait in the kernel's queue: nothing is accepted before everything is there.
+        for (listeners, entrance) in [
+            (rtmp.listeners, rtmp.entrance),
+            (rtmps.listeners, rtmps.entrance),
+        ] {
+            for listener in listeners {
+                let ingest = server.rooms.ingest.clone();
+                server.tasks.spawn(ingest.serve(listener, entrance.clone()));
+            }
+        }
+        for (listeners, entrance) in [
+            (http.listeners, http.entrance),
+            (https.listeners, https.entrance),
+        ] {
+            for listener in listeners {
+                let door = server.rooms.http.clone();
+                server.tasks.spawn(door.serve(listener, entrance.clone()));
+            }
+        }
+        let stop = || server.shutdown.clone();
+        let public = api::public_router(server.rooms.readiness.clone());
+        let public = api::serve_handed(handed, server.http[0], public, stop());
+        server.tasks.spawn(report(public));
+        let router = api::control_router(api);
+        for listener in control.listeners {
+            let control = api::serve(listener, router.clone(), stop());
+            server.tasks.spawn(report(control));
+        }
+        server.rooms.readiness.set(true);
+        info!(
+            rtmp = ?server.rtmp, rtmps = ?server.rtmps, http = ?server.http, https = ?server.https,
+            control = ?server.control, version = env!("CARGO_PKG_VERSION"), "listening"
+        );
+        Ok(server)
+    }
+
+    /// Where RTMP is served: in the order of the list.
+    pub fn rtmp_addrs(&self) -> &[SocketAddr] {
+        &self.rtmp
     }
 
     /// Where RTMP is served: the first address of the list.
@@ -105,14 +163,29 @@ impl Server {
         self.rtmp[0]
     }
 
+    /// Where RTMPS is served, if it is: the first address of the list.
+    pub fn rtmps_addr(&self) -> Option<SocketAddr> {
+        self.rtmps.first().copied()
+    }
+
     /// The public HTTP listener: the first address of the list.
     pub fn http_addr(&self) -> SocketAddr {
         self.http[0]
     }
 
+    /// The public HTTPS listener, if there is one: the first address of the list.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.https.first().copied()
+    }
+
     /// The control listener: the first address of the list.
     pub fn control_addr(&self) -> SocketAddr {
         self.control[0]
+    }
+
+    /// What RTMPS and HTTPS show, if they are served; to be reloaded when its files have changed.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.certificates.as_ref()
     }
 
     /// Runs until SIGTERM or SIGINT, then shuts down.
@@ -151,37 +224,9 @@ impl Server {
     }
 }
 
-/// An address that a client on this host can use, where a listener's is "any".
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-async fn bind(
-    key: &'static str,
-    addresses: &[SocketAddr],
-) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Error> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    let mut bound = Vec::with_capacity(addresses.len());
-    for &address in addresses {
-        let failed = |source| Error::Listen {
-            key,
-            address,
-            source,
-        };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        bound.push(listener.local_addr().map_err(failed)?);
-        listeners.push(listener);
-    }
-    Ok((listeners, bound))
-}
-
-async fn serve_http(listener: TcpListener, router: axum::Router, shutdown: CancellationToken) {
-    if let Err(e) = api::serve(listener, router, shutdown).await {
-        warn!(error = %e, "HTTP listener ended");
+/// Runs a listener's service to its end, which is the server's.
+async fn report(service: impl Future<Output = io::Result<()>>) {
+    if let Err(e) = service.await {
+        warn!(error = %e, "HTTP service ended");
     }
 }

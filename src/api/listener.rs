@@ -1,4 +1,5 @@
-//! Serves a router on a socket: knows who calls, and gives up on callers that fall silent.
+//! Serves a router on a socket, or on connections that somebody else accepted: knows who calls, and gives up on callers
+//! that fall silent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,9 +13,11 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
+
+use crate::net::{Handed, Stream};
 
 /// Connections per listener. Health checks and scrapers need a handful.
 const MAX_CONNECTIONS: usize = 256;
@@ -53,6 +56,27 @@ pub async fn serve(
         .await
 }
 
+/// As [`serve`], for connections that come through a channel; `local` is where they were accepted.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_handed(
+    connections: mpsc::Receiver<Handed>,
+    local: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let handed = HandedOver {
+        connections,
+        local,
+        room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+    };
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(handed, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
 /// A listener with room for [`MAX_CONNECTIONS`]; more wait in the kernel's queue.
 pub(super) struct Guarded {
     listener: TcpListener,
@@ -60,10 +84,10 @@ pub(super) struct Guarded {
 }
 
 impl axum::serve::Listener for Guarded {
-    type Io = Impatient;
+    type Io = Impatient<TcpStream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Impatient, SocketAddr) {
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         loop {
             let room = self.room.clone().acquire_owned().await;
             // The semaphore is never closed; without a permit there would merely be no limit.
@@ -83,15 +107,46 @@ impl axum::serve::Listener for Guarded {
     }
 }
 
+impl Connected<IncomingStream<'_, HandedOver>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, HandedOver>) -> Self {
+        Peer(*stream.remote_addr())
+    }
+}
+
+/// Connections from elsewhere, with room for [`MAX_CONNECTIONS`]; more wait in the channel.
+pub(super) struct HandedOver {
+    connections: mpsc::Receiver<Handed>,
+    local: SocketAddr,
+    room: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for HandedOver {
+    type Io = Impatient<Stream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let room = self.room.clone().acquire_owned().await.ok();
+        match self.connections.recv().await {
+            Some(Handed { stream, peer }) => (Impatient::new(stream, room), peer),
+            // Nobody hands anything over any more; those that are served go on until the stop.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+}
+
 /// A connection that ends with an error when nothing is read or written for [`SILENCE`].
-pub(super) struct Impatient {
-    stream: TcpStream,
+pub(super) struct Impatient<S> {
+    stream: S,
     patience: Pin<Box<Sleep>>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-impl Impatient {
-    fn new(stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Self {
+impl<S> Impatient<S> {
+    fn new(stream: S, room: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             stream,
             patience: Box::pin(tokio::time::sleep(SILENCE)),
@@ -116,7 +171,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -127,7 +182,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

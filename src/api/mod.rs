@@ -2,8 +2,8 @@
 //!
 //! Owns paths, JSON forms, status codes and who may call. Refuses to decide anything about media: every request is a
 //! call on the handle of the room below, and every error a translation of that room's. The server puts a
-//! [`State`] together and serves [`control_router`] on the private listener and [`public_router`] on the public one,
-//! both through [`serve`]. Every endpoint is described, with an example answer, in docs/api.md.
+//! [`State`] together and serves [`control_router`] on the private listener through [`serve`], and [`public_router`] on
+//! those connections of the public ones that do not ask for media through [`serve_handed`]. Every endpoint is described, with an example answer, in docs/api.md.
 //!
 //! Times are RFC 3339 in UTC; durations are milliseconds in fields that end in `_ms` and texts like `12h` in requests.
 
@@ -23,13 +23,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::{get, post};
 
 pub use body::parse;
 pub use error::Error;
 pub use health::Readiness;
-pub use listener::{Peer, serve};
+pub use listener::{Peer, serve, serve_handed};
 pub use mixes::{Made, MixError, Mixes, Pending};
 
 use crate::auth::{Policy, Secret};
@@ -95,7 +97,14 @@ pub fn control_router(state: State) -> Router {
         .with_state(state)
 }
 
-/// Health only, for the public listener.
+/// Health only, for the public listener. One request per connection: the next one may be for media, which is decided
+/// where connections begin.
 pub fn public_router(readiness: Readiness) -> Router {
-    health::router(readiness).fallback(error::not_found)
+    health::router(readiness)
+        .fallback(error::not_found)
+        .layer(map_response(|mut response: Response| async {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }))
 }

@@ -14,6 +14,7 @@ const SHORT_SECRET: usize = 16;
 pub(super) fn consistency(config: &Config, reader: &Reader) {
     keys(&config.auth, reader);
     listeners(config, reader);
+    doors(config, reader);
     for (at, rule) in config.push.rules.iter().enumerate() {
         if config.app(&rule.app).is_none() {
             let known: Vec<_> = config.apps.names().collect();
@@ -54,7 +55,9 @@ fn listeners(config: &Config, reader: &Reader) {
     let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
     for (path, listen) in [
         ("rtmp.listen", &config.rtmp.listen),
+        ("rtmps.listen", &config.rtmps.listen),
         ("http.listen", &config.http.listen),
+        ("http.tls_listen", &config.http.tls_listen),
         ("control.listen", &config.control.listen),
     ] {
         // Port 0 is a different free port each time.
@@ -67,6 +70,30 @@ fn listeners(config: &Config, reader: &Reader) {
                     taken.insert(address, path);
                 }
             }
+        }
+    }
+}
+
+/// Listeners that nobody could come through.
+fn doors(config: &Config, reader: &Reader) {
+    for (path, listen) in [
+        ("rtmps.listen", &config.rtmps.listen),
+        ("http.tls_listen", &config.http.tls_listen),
+    ] {
+        if !listen.is_empty() && config.rtmps.certificate.is_none() {
+            reader.mistake(path, "needs rtmps.certificate and rtmps.key");
+        }
+    }
+    for (path, expected) in [
+        ("rtmp.proxy_protocol", config.rtmp.proxy_protocol),
+        ("rtmps.proxy_protocol", config.rtmps.proxy_protocol),
+        ("http.proxy_protocol", config.http.proxy_protocol),
+    ] {
+        if expected && config.access.trusted_proxies.is_empty() {
+            reader.mistake(
+                path,
+                "no proxy is trusted, so nobody could connect; name them in access.trusted_proxies",
+            );
         }
     }
 }
@@ -122,6 +149,17 @@ pub(super) fn warnings(config: &Config) -> Vec<Remark> {
         warn(
             "control.listen".to_owned(),
             &format!("{address} can be reached from other hosts; only the token protects the API"),
+        );
+    }
+    let proxied = [
+        config.rtmp.proxy_protocol,
+        config.rtmps.proxy_protocol,
+        config.http.proxy_protocol,
+    ];
+    if !config.access.trusted_proxies.is_empty() && !proxied.contains(&true) {
+        warn(
+            "access.trusted_proxies".to_owned(),
+            "no listener has proxy_protocol = true, so no header is looked for",
         );
     }
     if let TokenSource::Given(token) = &config.control.token

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
-    App, Apps, ClassLimits, Classes, Control, Http, Join, Limits, Log, Mixer, Push, Rtmp, Rule,
-    Sign, State, TargetUrl, TokenSource,
+    AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Control, Http, Join, Limits,
+    Log, Mixer, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
 };
 
 use crate::auth;
@@ -29,10 +29,14 @@ use crate::auth;
 pub struct Config {
     /// `[rtmp]`
     pub rtmp: Rtmp,
+    /// `[rtmps]`
+    pub rtmps: Rtmps,
     /// `[http]`
     pub http: Http,
     /// `[control]`
     pub control: Control,
+    /// `[access]`
+    pub access: AccessLists,
     /// `[auth]`: no secret stands twice, no id twice in a set.
     pub auth: auth::Config,
     /// `[apps]`
@@ -117,8 +121,10 @@ impl Config {
     pub fn defaults(env: &Env) -> Self {
         Self {
             rtmp: Rtmp::default(),
+            rtmps: Rtmps::default(),
             http: Http::default(),
             control: Control::default(),
+            access: AccessLists::default(),
             auth: auth::Config::default(),
             apps: Apps::default(),
             push: Push::default(),

@@ -9,11 +9,13 @@ use std::time::Duration;
 use ::config::Value;
 
 use super::reader::{
-    Parsed, Reader, Table, addresses, bytes, choice, duration, non_empty, number, string,
+    Parsed, Reader, Table, addresses, bytes, choice, duration, flag, networks, no_or_addresses,
+    non_empty, number, string,
 };
 use super::{
-    App, Apps, ClassLimits, Classes, Config, Control, Env, Http, Join, Limits, Log, Mixer, Push,
-    Remark, Rtmp, Rule, Sign, State, TargetUrl, TokenSource, check,
+    AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Config, Control, Env, Http,
+    Join, Limits, Log, Mixer, Push, Remark, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
+    check,
 };
 use crate::auth::{self, Access, Key, KeyId, Secret};
 use crate::logging;
@@ -57,11 +59,18 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
     reader.root(tree, |root| Config {
         rtmp: root.section("rtmp", |t| Rtmp {
             listen: t.value("listen", default.rtmp.listen, addresses),
+            proxy_protocol: t.value("proxy_protocol", default.rtmp.proxy_protocol, flag),
         }),
+        rtmps: root.section("rtmps", |t| rtmps(t, default.rtmps)),
         http: root.section("http", |t| Http {
             listen: t.value("listen", default.http.listen, addresses),
+            tls_listen: t.value("tls_listen", default.http.tls_listen, no_or_addresses),
+            proxy_protocol: t.value("proxy_protocol", default.http.proxy_protocol, flag),
         }),
         control: root.section("control", |t| control(t, default.control)),
+        access: root.section("access", |t| AccessLists {
+            trusted_proxies: t.value("trusted_proxies", default.access.trusted_proxies, networks),
+        }),
         auth: root.section("auth", auth),
         apps: root.optional_section("apps", apps).unwrap_or_default(),
         push: root.section("push", |t| push(t, default.push)),
@@ -79,6 +88,32 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
             level: t.value("level", default.log.level, level),
         }),
     })
+}
+
+fn rtmps(t: &mut Table<'_>, default: Rtmps) -> Rtmps {
+    let listen = t.value("listen", default.listen, no_or_addresses);
+    let certificate = t.optional("certificate", absolute);
+    let key = t.optional("key", absolute);
+    let certificate = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (Some(_), None) => {
+            t.mistake("key", "is missing; a certificate needs its private key");
+            None
+        }
+        (None, Some(_)) => {
+            t.mistake(
+                "certificate",
+                "is missing; a private key needs its certificate",
+            );
+            None
+        }
+        (None, None) => None,
+    };
+    Rtmps {
+        listen,
+        certificate,
+        proxy_protocol: t.value("proxy_protocol", default.proxy_protocol, flag),
+    }
 }
 
 fn control(t: &mut Table<'_>, default: Control) -> Control {

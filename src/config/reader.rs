@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ::config::{Value, ValueKind};
+use ipnet::IpNet;
 
 use super::Remark;
 use super::source::{self, ENV_ORIGIN};
@@ -339,13 +340,50 @@ pub(super) fn bytes(bounds: RangeInclusive<usize>) -> impl Fn(&Value) -> Parsed<
     }
 }
 
-/// One address with its port, or a list of them; no address twice, at least one.
-pub(super) fn addresses(value: &Value) -> Parsed<Vec<SocketAddr>> {
+/// `true` or `false`.
+pub(super) fn flag(value: &Value) -> Parsed<bool> {
+    match &value.kind {
+        ValueKind::Boolean(flag) => Ok(*flag),
+        ValueKind::String(text) if is_from_env(value) && text == "true" => Ok(true),
+        ValueKind::String(text) if is_from_env(value) && text == "false" => Ok(false),
+        other => Err(format!("expected true or false, found {}", kind(other))),
+    }
+}
+
+/// A network, or a list of them; a bare address is a network of one.
+pub(super) fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
+    let network = |item: &Value| {
+        let text = string(item)?;
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| address()).map_err(|_| {
+            format!(
+                "{text:?} is neither a network, like \"10.0.0.0/8\" or \"fd00::/8\", nor an address"
+            )
+        })
+    };
+    one_or_many(value).iter().map(network).collect()
+}
+
+fn one_or_many(value: &Value) -> Vec<Value> {
     let value = from_inline(value.clone());
-    let items = match value.kind {
+    match value.kind {
         ValueKind::Array(items) => items,
         _ => vec![value],
-    };
+    }
+}
+
+/// One address with its port, or a list of them; no address twice, at least one.
+pub(super) fn addresses(value: &Value) -> Parsed<Vec<SocketAddr>> {
+    let addresses = no_or_addresses(value)?;
+    if addresses.is_empty() {
+        return Err("the list is empty; at least one address is needed".to_owned());
+    }
+    Ok(addresses)
+}
+
+/// As [`addresses`], or an empty list.
+pub(super) fn no_or_addresses(value: &Value) -> Parsed<Vec<SocketAddr>> {
+    let items = one_or_many(value);
     let mut addresses = Vec::with_capacity(items.len());
     for item in &items {
         let text = string(item)?;
@@ -356,9 +394,6 @@ pub(super) fn addresses(value: &Value) -> Parsed<Vec<SocketAddr>> {
             return Err(format!("{address} stands twice"));
         }
         addresses.push(address);
-    }
-    if addresses.is_empty() {
-        return Err("the list is empty; at least one address is needed".to_owned());
     }
     Ok(addresses)
 }

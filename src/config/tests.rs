@@ -201,7 +201,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "auth.push_keys[2].secret: is missing",
         "classes.viewer.join: \"late\" is none of \"squeeze\", \"burst\", \"wait\"",
         "classes.viewer.readers_per_name: -1 is not within 0 to 1000000",
-        "colour: unknown key; known here: rtmp, http, control, auth, apps, push, classes, limits, mixer, state, log",
+        "colour: unknown key; known here: rtmp, rtmps, http, control, access, auth, apps, push, classes, limits, mixer, state, log",
         "control.listen: expected a string, found a whole number",
         "http.listen: the list is empty; at least one address is needed",
         "limits.connections: expected a whole number, found a string",
@@ -213,7 +213,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "push.rules[0].feed: \"raw\" is none of \"program\", \"source\"",
         "push.rules[0].match: \"a?b\" has the character '?'; allowed are those of stream names, A-Z a-z 0-9 _ . -, and *",
         "push.rules[0].url: scheme \"https\" is not rtmp; expected rtmp://host[:port]/app/name, with {stream} and {app} filled in for each stream",
-        "rtmp.lisen: unknown key; known here: listen",
+        "rtmp.lisen: unknown key; known here: listen, proxy_protocol",
         "rtmp.listen: \"0.0.0.0\" is not an address with port, like \"0.0.0.0:1935\" or \"[::]:1935\"",
         "state.dir: state is not an absolute path",
     ];
@@ -304,9 +304,37 @@ fn mistakes_in_the_environment_name_the_variable() {
         [
             "http: expected a table, found a string",
             "limits.connections: expected a whole number, found a string (in the environment, LINKMIC__LIMITS__CONNECTIONS)",
-            "rtmp.listne: unknown key (in the environment, LINKMIC__RTMP__LISTNE); known here: listen",
+            "rtmp.listne: unknown key (in the environment, LINKMIC__RTMP__LISTNE); known here: listen, proxy_protocol",
         ]
     );
+}
+
+#[test]
+fn doors_that_nobody_could_come_through_are_mistakes() {
+    let found = mistakes(
+        r#"
+        [rtmp]
+        proxy_protocol = "yes"
+        [rtmps]
+        listen = "[::]:1936"
+        certificate = "/etc/linkmic/cert.pem"
+        proxy_protocol = true
+        [http]
+        tls_listen = ["0.0.0.0:8443"]
+        [access]
+        trusted_proxies = ["10.0.0.0/33"]
+        "#,
+        &none(),
+    );
+    let expected = [
+        "access.trusted_proxies: \"10.0.0.0/33\" is neither a network, like \"10.0.0.0/8\" or \"fd00::/8\", nor an address",
+        "http.tls_listen: needs rtmps.certificate and rtmps.key",
+        "rtmp.proxy_protocol: expected true or false, found a string",
+        "rtmps.key: is missing; a certificate needs its private key",
+        "rtmps.listen: needs rtmps.certificate and rtmps.key",
+        "rtmps.proxy_protocol: no proxy is trusted, so nobody could connect; name them in access.trusted_proxies",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

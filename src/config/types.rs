@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::auth::Secret;
 use crate::logging;
 use crate::media::{Class, Feed};
@@ -15,6 +17,27 @@ use crate::media::{Class, Feed};
 pub struct Rtmp {
     /// At least one.
     pub listen: Vec<SocketAddr>,
+    /// Every connection must begin with a PROXY header from one of [`AccessLists::trusted_proxies`].
+    pub proxy_protocol: bool,
+}
+
+/// `[rtmps]`: RTMP inside TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rtmps {
+    /// None: not served.
+    pub listen: Vec<SocketAddr>,
+    /// The PEM files of the certificate, which `[http] tls_listen` shows too. There wherever either listens.
+    pub certificate: Option<CertificateFiles>,
+    /// As [`Rtmp::proxy_protocol`].
+    pub proxy_protocol: bool,
+}
+
+/// A certificate and its private key, in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// `[http]`: the public listener.
@@ -22,6 +45,17 @@ pub struct Rtmp {
 pub struct Http {
     /// At least one.
     pub listen: Vec<SocketAddr>,
+    /// HTTPS; none: not served.
+    pub tls_listen: Vec<SocketAddr>,
+    /// As [`Rtmp::proxy_protocol`], for both.
+    pub proxy_protocol: bool,
+}
+
+/// `[access]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccessLists {
+    /// Networks of load balancers whose PROXY headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[control]`: the private listener.
@@ -255,6 +289,7 @@ impl Default for Rtmp {
     fn default() -> Self {
         Self {
             listen: any_host(1935),
+            proxy_protocol: false,
         }
     }
 }
@@ -263,6 +298,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: any_host(8080),
+            tls_listen: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }

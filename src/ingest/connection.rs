@@ -28,12 +28,16 @@ const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 /// frame, says Enhanced RTMP; this is what a shutdown has time for.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
 
-/// Serves one connection and says why it ended.
-pub(super) async fn run(shared: &Shared, socket: Socket, peer: SocketAddr) -> Reason {
+/// Serves one connection and says why it ended. The handshake must be done by `deadline`.
+pub(super) async fn run(
+    shared: &Shared,
+    socket: Socket,
+    peer: SocketAddr,
+    deadline: Instant,
+) -> Reason {
     if net::tune(socket.tcp()).is_err() {
         return Reason::SocketError;
     }
-    let deadline = Instant::now() + shared.config.stage_deadline;
     let mut reader = chunk::Reader::new(shared.config.chunks);
     let shaken = timeout_at(deadline.into(), shake_hands(&socket, &mut reader));
     let shaken = tokio::select! {

@@ -1,25 +1,26 @@
 //! The front door: accepts RTMP connections, authorises them, and turns what anchors send into a source feed.
 //!
-//! Owns the listener, one task per connection, and the publish loop. Connections that want to play leave
+//! Owns the listeners, one task per connection, and the publish loop. Connections that want to play leave
 //! through [`crate::relay::door::PlayDoor`]. Refuses to know who reads.
 
 mod connection;
 mod publishing;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::auth::Authorizer;
 use crate::media::PerApp;
 use crate::metrics::Metrics;
-use crate::net::Socket;
+use crate::net::Entrance;
 use crate::reason::Reason;
 use crate::relay::Relay;
 use crate::relay::door::PlayDoor;
@@ -33,7 +34,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct Config {
     /// Connections at a time, whatever they do.
     pub connections: usize,
-    /// From accept to handshake, and again from there (and from each end of a publish) to publish or play.
+    /// From accept through TLS and a proxy's header to the end of the handshake, and again from there (and from each end of a publish) to publish or play.
     pub stage_deadline: Duration,
     pub chunks: chunk::Limits,
     /// The applications that exist.
@@ -108,15 +109,15 @@ impl Ingest {
         }
     }
 
-    /// Accepts until shutdown.
-    pub async fn serve(self, listener: TcpListener) {
+    /// Accepts until shutdown. Once for each listener, with what its connections have to go through first.
+    pub async fn serve(self, listener: TcpListener, entrance: Entrance) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.shared.shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((socket, peer)) => self.admit(socket, peer),
+                Ok((tcp, peer)) => self.admit(tcp, peer, entrance.clone()),
                 Err(e) => {
                     warn!(error = %e, "cannot accept connections");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -125,7 +126,7 @@ impl Ingest {
         }
     }
 
-    fn admit(&self, socket: TcpStream, peer: SocketAddr) {
+    fn admit(&self, tcp: TcpStream, peer: SocketAddr, entrance: Entrance) {
         let shared = self.shared.clone();
         let metrics = &shared.metrics;
         metrics.connections_total.inc();
@@ -134,17 +135,39 @@ impl Ingest {
             debug!(%peer, limit = shared.config.connections, "connection refused: limit reached");
             return;
         };
-        let span = info_span!("rtmp", peer = %canonical(peer));
+        let span = info_span!("rtmp", peer = field::Empty);
         let tasks = shared.tasks.clone();
         tasks.spawn(
             async move {
-                let reason =
-                    connection::run(&guard.0, Socket::plain(socket), canonical(peer)).await;
+                let reason = run(&guard.0, tcp, peer, &entrance).await;
                 debug!(%reason, "connection ended");
                 guard.0.metrics.disconnected(reason);
             }
             .instrument(span),
         );
+    }
+}
+
+/// Lets a connection in, which makes known whose it is, and serves it.
+async fn run(shared: &Shared, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance) -> Reason {
+    let deadline = Instant::now() + shared.config.stage_deadline;
+    let admitted = tokio::select! {
+        admitted = timeout_at(deadline.into(), entrance.admit(tcp, hop)) => admitted,
+        () = shared.shutdown.cancelled() => return Reason::Shutdown,
+    };
+    match admitted {
+        Ok(Ok((socket, peer))) => {
+            Span::current().record("peer", field::display(peer));
+            connection::run(shared, socket, peer, deadline).await
+        }
+        Ok(Err(turned)) => {
+            info!(peer = %hop, "connection turned away: {turned}");
+            turned.reason()
+        }
+        Err(_) => {
+            debug!(peer = %hop, "connection said nothing in time");
+            Reason::Timeout
+        }
     }
 }
 
@@ -166,13 +189,5 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.metrics.connections_open.dec();
-    }
-}
-
-/// An IPv4 peer on a dual-stack listener is still an IPv4 peer.
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    match peer.ip() {
-        IpAddr::V6(v6) => SocketAddr::new(v6.to_canonical(), peer.port()),
-        IpAddr::V4(_) => peer,
     }
 }

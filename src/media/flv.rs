@@ -17,8 +17,9 @@ pub const MAX_BODY_BYTES: usize = 0xff_ffff;
 const TAG_HEADER_BYTES: usize = 11;
 /// Seven hexadecimal digits (a whole tag is at most 0x100000e bytes), CR LF.
 const SIZE_LINE_BYTES: usize = 9;
+const PREVIOUS_SIZE_BYTES: usize = 4;
 /// Size of the tag before, CR LF.
-const TRAILER_BYTES: usize = 6;
+const TRAILER_BYTES: usize = PREVIOUS_SIZE_BYTES + 2;
 
 /// One tag and the size field behind it as one HTTP chunk, decodable whatever was sent before it.
 #[derive(Clone)]
@@ -82,6 +83,18 @@ impl Tag {
         let header = &self.header[..usize::from(self.header_len)];
         [header, &self.body, &self.trailer]
     }
+
+    /// As [`Self::len`], without chunk framing.
+    pub fn bare_len(&self) -> usize {
+        TAG_HEADER_BYTES + self.body.len() + PREVIOUS_SIZE_BYTES
+    }
+
+    /// As [`Self::parts`], without chunk framing: for clients of HTTP/1.0.
+    pub fn bare_parts(&self) -> [&[u8]; 3] {
+        let header_len = usize::from(self.header_len);
+        let header = &self.header[header_len - TAG_HEADER_BYTES..header_len];
+        [header, &self.body, &self.trailer[..PREVIOUS_SIZE_BYTES]]
+    }
 }
 
 impl std::fmt::Debug for Tag {
@@ -138,6 +151,17 @@ mod tests {
         assert_eq!(wire(Kind::Data, 0, b"\x02\0\x0aonMetaData")[4], 18);
         let expected = b"f\r\n\x12\0\0\0\0\0\0\0\0\0\0\0\0\0\x0b\r\n";
         assert_eq!(wire(Kind::Data, 0, b""), expected);
+    }
+
+    #[test]
+    fn without_chunks_the_tag_is_the_same() {
+        for length in [0, 5, 300] {
+            let tag = Tag::new(Kind::Video, MediaTime(7), vec![1; length].into());
+            let (whole, bare) = (tag.parts().concat(), tag.bare_parts().concat());
+            let line_end = whole.iter().position(|&b| b == b'\n').unwrap();
+            assert_eq!(bare, whole[line_end + 1..whole.len() - 2]);
+            assert_eq!(bare.len(), tag.bare_len());
+        }
     }
 
     #[test]

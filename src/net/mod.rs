@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 pub use entrance::{Entrance, Turned};
 pub use socket::Socket;
-pub use stream::Stream;
+pub use stream::{Handed, Stream};
 
 use entrance::canonical;
 

@@ -1,6 +1,7 @@
 //! A socket as tokio's traits want it, with what was already read from it put back in front.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,6 +9,13 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
+
+/// A connection that a listener accepted and that is for somebody else, with its client's address.
+#[derive(Debug)]
+pub struct Handed {
+    pub stream: Stream,
+    pub peer: SocketAddr,
+}
 
 /// A connection whose beginning somebody read, to find that it is for somebody else.
 #[derive(Debug)]

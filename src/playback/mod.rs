@@ -1,11 +1,13 @@
-//! Readers over the network: RTMP play on the relay's feeds, served by a few writer loops.
+//! Readers over the network: RTMP play and HTTP-FLV on the relay's feeds, served by a few writer loops.
 //!
-//! Owns the waiting room for players that come before their publisher, the writer loops, and what a
-//! class costs. Refuses to know how a connection was accepted or authorised: connections come in
+//! Owns the waiting room for players that come before their publisher, the writer loops, what a class costs, and the
+//! public HTTP listeners ([`Http`]). Refuses to know how an RTMP connection was accepted or authorised: those come in
 //! through [`crate::relay::door::PlayDoor`].
 
 mod departure;
 mod fanout;
+mod flv;
+mod http;
 mod reader;
 mod rtmp;
 mod waiting;
@@ -25,6 +27,7 @@ use crate::reason::Reason;
 use crate::relay::door::{Handover, PlayDoor};
 use crate::relay::{Budget, Join, Relay};
 
+pub use http::{Http, HttpConfig};
 pub use waiting::Limits as WaitingLimits;
 
 /// What playback may do. Defaults are those of config/linkmic.toml.

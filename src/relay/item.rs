@@ -13,6 +13,8 @@ pub enum Framing {
     Rtmp { stream_id: u32 },
     /// FLV tags, each a chunk of an HTTP answer.
     Flv,
+    /// FLV tags as they are, for answers that end with the connection.
+    BareFlv,
 }
 
 impl Framing {
@@ -71,6 +73,7 @@ impl Item {
             // The id has its four bytes whatever it is.
             Framing::Rtmp { .. } => self.rtmp().len(),
             Framing::Flv => self.flv().len(),
+            Framing::BareFlv => self.flv().bare_len(),
         }
     }
 
@@ -89,6 +92,7 @@ impl Item {
             Framing::RTMP => self.rtmp().for_each_part(0, part),
             Framing::Rtmp { stream_id } => self.on(stream_id).for_each_part(0, part),
             Framing::Flv => self.flv().parts().into_iter().for_each(part),
+            Framing::BareFlv => self.flv().bare_parts().into_iter().for_each(part),
         }
     }
 
@@ -126,7 +130,12 @@ mod tests {
     fn any_piece_of_any_framing_is_a_piece_of_the_whole() {
         for length in [0, 5, 2 * CHUNK_BYTES + 1] {
             let item = item(vec![0x27; length]);
-            for framing in [Framing::RTMP, Framing::Rtmp { stream_id: 7 }, Framing::Flv] {
+            for framing in [
+                Framing::RTMP,
+                Framing::Rtmp { stream_id: 7 },
+                Framing::Flv,
+                Framing::BareFlv,
+            ] {
                 let whole = wire(&item, framing);
                 for skip in (0..whole.len()).step_by(1 + whole.len() / 97) {
                     for room in [0, 1, 20, whole.len()] {

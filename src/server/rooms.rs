@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +14,7 @@ use crate::config::{self, Config};
 use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
 use crate::metrics::Metrics;
+use crate::net::Handed;
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
 use crate::relay::{self, Join, Relay};
@@ -20,17 +22,21 @@ use crate::relay::{self, Join, Relay};
 /// What the server keeps of the rooms.
 pub struct Rooms {
     pub ingest: Ingest,
+    /// The public HTTP side of playback.
+    pub http: playback::Http,
     pub readiness: api::Readiness,
     pushes: Pushes,
     #[cfg(feature = "mixer")]
     mixer: Arc<crate::mixer::Mixer>,
 }
 
-/// Builds the rooms, and what the API calls.
+/// Builds the rooms, and what the API calls. Connections to the public HTTP listeners that do not ask for media go to
+/// `elsewhere`.
 pub fn build(
     config: &Config,
     token: Secret,
     base_url: String,
+    elsewhere: mpsc::Sender<Handed>,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<(Rooms, api::State), Error> {
@@ -44,10 +50,24 @@ pub fn build(
         tasks.clone(),
         shutdown.clone(),
     );
+    let authorizer = policy.clone() as Arc<dyn Authorizer>;
+    let http = playback::Http::new(
+        playback.clone(),
+        playback::HttpConfig {
+            connections: config.limits.connections,
+            head_deadline: config.limits.handshake,
+            apps: per_app(config, |_| ()),
+        },
+        authorizer.clone(),
+        metrics.clone(),
+        tasks.clone(),
+        shutdown.clone(),
+        elsewhere,
+    );
     let ingest = Ingest::new(
         ingest_config(config),
         relay.clone(),
-        policy.clone() as Arc<dyn Authorizer>,
+        authorizer,
         Arc::new(playback),
         metrics.clone(),
         tasks.clone(),
@@ -87,6 +107,7 @@ pub fn build(
     };
     let rooms = Rooms {
         ingest,
+        http,
         readiness,
         pushes,
         #[cfg(feature = "mixer")]

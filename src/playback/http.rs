@@ -1,0 +1,300 @@
+//! The public HTTP listeners: whoever asks for `/{app}/{stream}.flv` plays it, everybody else is handed on.
+//!
+//! A player needs the bare socket, for its bytes are written by the same loops as everybody's; so the request's head is
+//! read here, and a connection that wants something else leaves with what was read of it put back in front
+//! ([`Handed`]), for whoever serves the rest. One request per connection: all answers say `Connection: close`.
+//!
+//! Owns reading the head, the decision (asked of [`Authorizer`], as RTMP's is) and the words of refusals; the playing
+//! itself is [`super::flv`].
+
+mod answer;
+mod head;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::BytesMut;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+
+use super::{Playback, flv};
+use crate::auth::{Action, Authorizer, Grant, Refusal};
+use crate::media::{Class, Feed, PerApp, StreamKey};
+use crate::metrics::Metrics;
+use crate::net::{self, Entrance, Handed, Socket};
+use crate::reason::Reason;
+
+pub(super) use answer::{Status, Tracks, refusal, stream_end, stream_head};
+use head::{Method, Parsed, Request};
+
+/// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What the door allows. Defaults are those of config/linkmic.toml.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Connections at a time, until they are handed on.
+    pub connections: usize,
+    /// From accept through TLS and a proxy's header to the end of the request's head.
+    pub head_deadline: Duration,
+    /// The applications that exist.
+    pub apps: PerApp<()>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            head_deadline: Duration::from_secs(10),
+            apps: PerApp::all(()),
+        }
+    }
+}
+
+/// The HTTP side of the room. Cheap to clone.
+#[derive(Clone)]
+pub struct Http {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    playback: Playback,
+    config: HttpConfig,
+    authorizer: Arc<dyn Authorizer>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    elsewhere: mpsc::Sender<Handed>,
+    room: Arc<Semaphore>,
+}
+
+impl Http {
+    /// Connections are spawned on `tasks`; `shutdown` ends them. Those that do not ask for a stream go to
+    /// `elsewhere`, and are closed when it takes no more.
+    pub fn new(
+        playback: Playback,
+        config: HttpConfig,
+        authorizer: Arc<dyn Authorizer>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+        elsewhere: mpsc::Sender<Handed>,
+    ) -> Self {
+        let room = config.connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared {
+                playback,
+                config,
+                authorizer,
+                metrics,
+                tasks,
+                shutdown,
+                elsewhere,
+                room: Arc::new(Semaphore::new(room)),
+            }),
+        }
+    }
+
+    /// Accepts until shutdown. Once for each listener, with what its connections have to go through first.
+    pub async fn serve(self, listener: TcpListener, entrance: Entrance) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.shared.shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok((tcp, peer)) => self.admit(tcp, peer, entrance.clone()),
+                Err(e) => {
+                    warn!(error = %e, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, tcp: TcpStream, peer: SocketAddr, entrance: Entrance) {
+        let shared = self.shared.clone();
+        let Ok(place) = shared.room.clone().try_acquire_owned() else {
+            debug!(%peer, limit = shared.config.connections, "connection refused: limit reached");
+            return;
+        };
+        let span = info_span!("http", peer = field::Empty);
+        let tasks = shared.tasks.clone();
+        tasks.spawn(async move { shared.run(tcp, peer, &entrance, place).await }.instrument(span));
+    }
+}
+
+/// Counts a connection that asked for a stream, while it lives.
+struct Counted<'a>(&'a Metrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.connections_total.inc();
+        metrics.connections_open.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections_open.dec();
+    }
+}
+
+/// A request to play that was granted.
+struct Granted {
+    key: StreamKey,
+    feed: Feed,
+    class: Class,
+}
+
+impl Shared {
+    /// Serves one connection, or hands it on.
+    async fn run(
+        &self,
+        tcp: TcpStream,
+        hop: SocketAddr,
+        entrance: &Entrance,
+        place: OwnedSemaphorePermit,
+    ) {
+        let deadline = Instant::now() + self.config.head_deadline;
+        let beginning = async {
+            if let Err(e) = net::tune(&tcp) {
+                debug!(peer = %hop, error = %e, "socket options refused");
+                return None;
+            }
+            let (socket, peer) = match entrance.admit(tcp, hop).await {
+                Ok(admitted) => admitted,
+                Err(turned) => {
+                    info!(peer = %hop, "connection turned away: {turned}");
+                    return None;
+                }
+            };
+            Span::current().record("peer", field::display(peer));
+            let mut front = BytesMut::new();
+            let parsed = read_head(&socket, &mut front).await?;
+            Some((socket, peer, front, parsed))
+        };
+        let begun = tokio::select! {
+            begun = timeout_at(deadline.into(), beginning) => begun,
+            () = self.shutdown.cancelled() => return,
+        };
+        // Who says nothing in time, or leaves, is not told anything: browsers open connections to have them.
+        let Ok(Some((socket, peer, front, parsed))) = begun else {
+            return;
+        };
+        match parsed {
+            Parsed::Media(request) => {
+                let counted = Counted::new(&self.metrics);
+                let reason = self.answer(socket, peer, &request).await;
+                debug!(%reason, "connection ended");
+                self.metrics.disconnected(reason);
+                drop((counted, place));
+            }
+            Parsed::Other => {
+                drop(place);
+                let handed = Handed {
+                    stream: net::Stream::new(socket, front),
+                    peer,
+                };
+                if self.elsewhere.try_send(handed).is_err() {
+                    debug!("nobody takes this connection");
+                }
+            }
+            Parsed::TooLong { limit } => {
+                let why = format!("the request's head exceeds the limit of {limit} bytes");
+                let words = refusal(Status::HeadTooLarge, Reason::TooLarge, &why, true);
+                net::close(socket, &words).await;
+            }
+        }
+    }
+
+    /// Answers a request for a stream and says why it was over.
+    async fn answer(&self, socket: Socket, peer: SocketAddr, request: &Request) -> Reason {
+        let (status, refused) = match request.method {
+            Method::Options => {
+                net::close(socket, &answer::preflight()).await;
+                return Reason::Closed;
+            }
+            Method::Other => {
+                let refused = Refusal::new(Reason::Protocol, "streams take GET, HEAD and OPTIONS");
+                (Status::MethodNotAllowed, refused)
+            }
+            Method::Get | Method::Head => match self.authorize(peer, request).await {
+                Ok(granted) => return self.play(socket, peer, request, granted).await,
+                Err(refused) => (Status::of(refused.reason), refused),
+            },
+        };
+        info!(reason = %refused.reason, "play refused: {}", refused.message);
+        let with_body = request.method != Method::Head;
+        let words = refusal(status, refused.reason, &refused.message, with_body);
+        net::close(socket, &words).await;
+        refused.reason
+    }
+
+    async fn play(
+        &self,
+        socket: Socket,
+        peer: SocketAddr,
+        request: &Request,
+        granted: Granted,
+    ) -> Reason {
+        let Granted { key, feed, class } = granted;
+        let visit = flv::Visit {
+            socket,
+            peer,
+            key,
+            feed,
+            class,
+            chunked: request.chunked,
+        };
+        let room = &self.playback.shared;
+        match request.method {
+            Method::Head => flv::describe(room, visit).await,
+            _ => flv::play(room, visit).await,
+        }
+    }
+
+    async fn authorize(&self, peer: SocketAddr, request: &Request) -> Result<Granted, Refusal> {
+        let key = StreamKey::new(&request.app, &request.stream)
+            .map_err(|e| Refusal::new(Reason::BadName, e.to_string()))?;
+        if self.config.apps.find(key.app()).is_none() {
+            let why = "this application is not configured here";
+            return Err(Refusal::new(Reason::UnknownApp, why));
+        }
+        let asked = crate::auth::Request {
+            action: Action::Play,
+            key: &key,
+            query: &request.query,
+            peer,
+            now: SystemTime::now(),
+        };
+        let decision = self.authorizer.authorize(&asked).await;
+        let outcome = decision
+            .as_ref()
+            .map_or_else(|refusal| refusal.reason.code(), |_| "granted");
+        self.metrics.auth("play", outcome);
+        match decision? {
+            Grant::Play { feed, class, .. } => Ok(Granted { key, feed, class }),
+            Grant::Publish { .. } => Err(Refusal::new(Reason::Internal, "no grant to play")),
+        }
+    }
+}
+
+/// Reads until the head is whole, leaving it, and whatever came with it, in `front`. `None`: the client left.
+async fn read_head(socket: &Socket, front: &mut BytesMut) -> Option<Parsed> {
+    loop {
+        match net::read_some(socket, front).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) => {}
+        }
+        if let Some(parsed) = head::parse(front) {
+            return Some(parsed);
+        }
+    }
+}
