@@ -14,7 +14,7 @@ use linkmic::ingest::{self, Ingest};
 use linkmic::media::{Kind, MediaTime, Message, StreamKey};
 use linkmic::metrics::Metrics;
 use linkmic::playback::{self, Playback};
-use linkmic::relay::{self, Origin, Relay};
+use linkmic::relay::{self, Origin, Query, Relay};
 use linkmic::rtmp::session::client::{Event, Session};
 use linkmic::rtmp::url::Target;
 use linkmic::rtmp::{Framed, MEDIA_STREAM_ID, chunk, handshake, kind};
@@ -111,6 +111,7 @@ fn fan_out(c: &mut Criterion) {
         let origin = Origin::Anchor {
             address,
             key_id: None,
+            query: Query::default(),
         };
         let publisher = relay.publish(&key, origin).unwrap();
         publisher.publish(frame(0, 0x17), Instant::now());

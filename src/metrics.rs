@@ -75,6 +75,7 @@ pub struct Metrics {
     anomalies: Fixed,
 
     publishers: IntGauge,
+    long_gops: IntGauge,
     streams: IntGauge,
     subscribers: IntGaugeVec,
     near_misses: IntCounterVec,
@@ -261,6 +262,11 @@ impl Metrics {
                 "linkmic_relay_publishers",
                 "Names that are published now, by anchors or mixes.",
             ),
+            long_gops: gauge(
+                &r,
+                "linkmic_relay_long_gop_publishers",
+                "Publishers now whose key frames were further apart than their application's gop_warning.",
+            ),
             streams: gauge(
                 &r,
                 "linkmic_relay_streams",
@@ -341,6 +347,11 @@ impl Metrics {
     pub fn set_streams(&self, streams: usize, publishers: usize) {
         self.streams.set(count(streams));
         self.publishers.set(count(publishers));
+    }
+
+    /// At scrape: publishers whose GOP is or was longer than the warning.
+    pub fn set_long_gops(&self, publishers: usize) {
+        self.long_gops.set(count(publishers));
     }
 
     /// At scrape: readers of one feed (`"source"`, `"program"`) in one class (`"low_latency"`, `"viewer"`).

@@ -49,6 +49,8 @@ pub enum Reason {
     TooSlow,
     /// Dropped through the API.
     Dropped,
+    /// Another publisher took the name over.
+    TakenOver,
     /// The stream ended, and with it the playing.
     StreamEnded,
     /// The server is going down.
@@ -59,7 +61,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that register all their labels up front.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 24] = [
         Reason::Deleted,
         Reason::Closed,
         Reason::Disconnected,
@@ -80,6 +82,7 @@ impl Reason {
         Reason::LimitReached,
         Reason::TooSlow,
         Reason::Dropped,
+        Reason::TakenOver,
         Reason::StreamEnded,
         Reason::Shutdown,
         Reason::Internal,
@@ -108,6 +111,7 @@ impl Reason {
             Reason::LimitReached => "limit_reached",
             Reason::TooSlow => "too_slow",
             Reason::Dropped => "dropped",
+            Reason::TakenOver => "taken_over",
             Reason::StreamEnded => "stream_ended",
             Reason::Shutdown => "shutdown",
             Reason::Internal => "internal",
@@ -135,6 +139,7 @@ impl Reason {
             Reason::NotFound => (18, 301),
             Reason::TooSlow => (12, 0),
             Reason::Dropped => (21, 100),
+            Reason::TakenOver => (21, 102),
             Reason::Shutdown | Reason::Internal => (5, 0),
         }
     }

@@ -188,6 +188,11 @@ impl Server {
         self.certificates.as_ref()
     }
 
+    /// Who publishes what, from now on: every start and end, in order.
+    pub fn events(&self) -> tokio::sync::broadcast::Receiver<crate::relay::Event> {
+        self.rooms.relay.events()
+    }
+
     /// Runs until SIGTERM or SIGINT, then shuts down.
     ///
     /// # Errors

@@ -73,6 +73,8 @@ fn collect(state: &super::State) {
     let streams = state.relay.streams();
     let published = streams.iter().filter(|s| s.publisher.is_some()).count();
     metrics.set_streams(streams.len(), published);
+    let publishers = streams.iter().filter_map(|s| s.publisher.as_ref());
+    metrics.set_long_gops(publishers.filter(|p| p.gop_too_long).count());
     for feed in [Feed::Source, Feed::Program] {
         let mut readers = [0, 0];
         for stream in &streams {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Error;
 use super::body::{self, Path};
 use crate::media::StreamKey;
+use crate::reason::Reason;
 use crate::relay::{FeedInfo, Origin, PublisherInfo, StreamInfo};
 
 #[derive(Serialize)]
@@ -40,6 +41,13 @@ struct Publisher {
     idle_ms: Option<u64>,
     video: Option<Track>,
     audio: Option<Track>,
+    health: Health,
+}
+
+#[derive(Serialize)]
+struct Health {
+    gop_too_long: bool,
+    longest_gop_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -97,7 +105,7 @@ pub(super) async fn delete(
     path: Path<(String, String)>,
 ) -> Result<(StatusCode, Json<Disconnecting>), Error> {
     let key = key(path)?;
-    if state.relay.evict(&key) {
+    if state.relay.evict(&key, Reason::Dropped) {
         tracing::info!(stream = %key, "publisher dropped through the API");
         let answer = Disconnecting {
             app: key.app().to_owned(),
@@ -142,9 +150,9 @@ impl From<StreamInfo> for Stream {
 impl From<PublisherInfo> for Publisher {
     fn from(info: PublisherInfo) -> Self {
         let (origin, address, key, mix) = match info.origin {
-            Origin::Anchor { address, key_id } => {
-                ("anchor", Some(address.to_string()), key_id, None)
-            }
+            Origin::Anchor {
+                address, key_id, ..
+            } => ("anchor", Some(address.to_string()), key_id, None),
             Origin::Mix { id } => ("mix", None, None, Some(id)),
         };
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -164,6 +172,10 @@ impl From<PublisherInfo> for Publisher {
             audio: info.audio.map(|track| Track {
                 codec: track.codec.as_str(),
             }),
+            health: Health {
+                gop_too_long: info.gop_too_long,
+                longest_gop_ms: ms(info.longest_gop),
+            },
         }
     }
 }

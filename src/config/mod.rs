@@ -19,7 +19,7 @@ pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
     AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Control, Http, Join, Limits,
-    Log, Mixer, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
+    Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
 };
 
 use crate::auth;

@@ -14,8 +14,8 @@ use super::reader::{
 };
 use super::{
     AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Config, Control, Env, Http,
-    Join, Limits, Log, Mixer, Push, Remark, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
-    check,
+    Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
+    TokenSource, check,
 };
 use crate::auth::{self, Access, Key, KeyId, Secret};
 use crate::logging;
@@ -38,6 +38,11 @@ const JOINS: &[(&str, Join)] = &[
     ("squeeze", Join::Squeeze),
     ("burst", Join::Burst),
     ("wait", Join::Wait),
+];
+const ON_BUSY: &[(&str, OnBusy)] = &[
+    ("takeover_if_idle", OnBusy::TakeoverIfIdle),
+    ("takeover", OnBusy::Takeover),
+    ("reject", OnBusy::Reject),
 ];
 const FORMATS: &[(&str, logging::Format)] = &[
     ("auto", logging::Format::Auto),
@@ -191,6 +196,8 @@ fn app(t: &mut Table<'_>) -> App {
         ),
         publish_idle: t.value("publish_idle", default.publish_idle, wait()),
         gop_warning: t.value("gop_warning", default.gop_warning, wait()),
+        on_busy: t.value("on_busy", default.on_busy, choice(ON_BUSY)),
+        takeover_if_idle: t.value("takeover_if_idle", default.takeover_if_idle, wait()),
     }
 }
 

@@ -111,6 +111,8 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("republish_grace = \"10s\"", "republish_grace = \"11s\""),
         ("publish_idle = \"15s\"", "publish_idle = \"11s\""),
         ("gop_warning = \"10s\"", "gop_warning = \"11s\""),
+        ("on_busy = \"takeover_if_idle\"", "on_busy = \"reject\""),
+        ("takeover_if_idle = \"1s\"", "takeover_if_idle = \"11s\""),
         ("hold = \"10s\"", "hold = \"11s\""),
         ("max_backoff = \"30s\"", "max_backoff = \"11s\""),
         ("max_lag = \"400ms\"", "max_lag = \"11s\""),

@@ -106,6 +106,21 @@ pub struct App {
     pub publish_idle: Duration,
     /// A GOP longer than this is reported in the publisher's health.
     pub gop_warning: Duration,
+    /// Who keeps a name that is published already when another publisher asks for it.
+    pub on_busy: OnBusy,
+    /// With [`OnBusy::TakeoverIfIdle`]: how long the publisher that has the name must have sent no media.
+    pub takeover_if_idle: Duration,
+}
+
+/// What happens when a name is published that somebody publishes already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBusy {
+    /// The newcomer gets it when the other has gone quiet, or comes from the same address with the same query.
+    TakeoverIfIdle,
+    /// The newcomer gets it.
+    Takeover,
+    /// The newcomer is refused.
+    Reject,
 }
 
 /// `[push]`
@@ -325,6 +340,8 @@ impl Default for App {
             republish_grace: seconds(10),
             publish_idle: seconds(15),
             gop_warning: seconds(10),
+            on_busy: OnBusy::TakeoverIfIdle,
+            takeover_if_idle: seconds(1),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::auth::{Action, Grant, Refusal, Request};
 use crate::media::StreamKey;
 use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
-use crate::relay::Origin;
 use crate::relay::door::Handover;
+use crate::relay::{Bell, Origin, Query};
 use crate::rtmp::session::server::{ConnectInfo, Event, Session};
 use crate::rtmp::{chunk, handshake};
 
@@ -56,7 +56,8 @@ pub(super) async fn run(
         session: Session::new(),
         outbox: Outbox::default(),
         connected: None,
-        publishing: None,
+        publishing: Vec::new(),
+        bell: Bell::new(),
         stage_deadline: Instant::now() + shared.config.stage_deadline,
         leaving: None,
     };
@@ -129,8 +130,11 @@ struct Connection<'a> {
     session: Session,
     outbox: Outbox,
     connected: Option<ConnectInfo>,
-    publishing: Option<Publishing>,
-    /// By when the client must publish or play.
+    /// The epochs that it holds, one per message stream that publishes.
+    publishing: Vec<Publishing>,
+    /// Rung when one of them is to go.
+    bell: Bell,
+    /// By when the client must publish or play, while it does neither.
     stage_deadline: Instant,
     /// The server goes down, and the client was asked to reconnect by then.
     leaving: Option<Instant>,
@@ -160,22 +164,23 @@ impl Connection<'_> {
                 debug!(error = %e, "connection broke");
                 return Next::Over(Reason::SocketError);
             }
-            let deadline = match (self.leaving, &self.publishing) {
-                (Some(leaving), _) => leaving,
-                (None, Some(publishing)) => publishing.idle_at(),
-                (None, None) => self.stage_deadline,
-            };
+            let idle = self.publishing.iter().map(Publishing::idle_at).min();
+            let deadline = self.leaving.or(idle).unwrap_or(self.stage_deadline);
             tokio::select! {
                 biased;
                 () = self.shared.shutdown.cancelled(), if self.leaving.is_none() => {
-                    let asked = self.publishing.is_some()
+                    let asked = !self.publishing.is_empty()
                         && self.session.request_reconnect("the server is going down");
                     if !asked {
                         return Next::Over(Reason::Shutdown);
                     }
                     self.leaving = Some(Instant::now() + RECONNECT_GRACE);
                 }
-                () = evicted(self.publishing.as_ref()) => return Next::Over(Reason::Dropped),
+                () = self.bell.rung() => {
+                    if let Some(over) = self.end_each(|p, _| p.publisher().eviction()) {
+                        return over;
+                    }
+                }
                 read = net::read_some(socket, self.reader.buffer()) => match read {
                     Ok(0) => return Next::Over(Reason::Disconnected),
                     Ok(_) => {}
@@ -187,11 +192,16 @@ impl Connection<'_> {
                 _ = socket.writable(), if !self.outbox.is_empty() => {}
                 // The deadline is read anew each turn; this only wakes a connection that says nothing.
                 () = sleep_until(deadline.into()) => {
-                    return Next::Over(match (self.leaving, &self.publishing) {
-                        (Some(_), _) => Reason::Shutdown,
-                        (None, Some(_)) => Reason::Idle,
-                        (None, None) => Reason::Timeout,
-                    });
+                    if self.leaving.is_some() {
+                        return Next::Over(Reason::Shutdown);
+                    }
+                    if self.publishing.is_empty() {
+                        return Next::Over(Reason::Timeout);
+                    }
+                    let idle = |p: &Publishing, now| (p.idle_at() <= now).then_some(Reason::Idle);
+                    if let Some(over) = self.end_each(idle) {
+                        return over;
+                    }
                 }
             }
         }
@@ -211,10 +221,18 @@ impl Connection<'_> {
 
     /// Acts on every whole message received. `Some` ends the loop.
     async fn take_messages(&mut self) -> Option<Next> {
+        let now = Instant::now();
         loop {
             let message = match self.reader.next() {
                 Ok(Some(message)) => message,
-                Ok(None) => return None,
+                Ok(None) => {
+                    for publishing in &self.publishing {
+                        if self.reader.is_inside_media(publishing.stream_id) {
+                            publishing.publisher().progress(now);
+                        }
+                    }
+                    return None;
+                }
                 Err(e) => {
                     info!(error = %e, "bytes make no sense");
                     return Some(Next::Over(e.reason()));
@@ -228,22 +246,24 @@ impl Connection<'_> {
                     return Some(Next::Over(e.reason()));
                 }
             };
-            if let Some(next) = self.act(event).await {
+            if let Some(next) = self.act(event, now).await {
                 return Some(next);
             }
         }
     }
 
-    async fn act(&mut self, event: Event) -> Option<Next> {
+    async fn act(&mut self, event: Event, now: Instant) -> Option<Next> {
         match event {
             Event::Media(message) => {
-                let publishing = self.publishing.as_mut()?;
-                if message.stream_id == publishing.stream_id
-                    && !publishing.accept(message, &self.shared.metrics, Instant::now())
-                {
-                    return Some(Next::Over(Reason::Dropped));
+                let stream_id = message.stream_id;
+                let ours = |p: &Publishing| p.stream_id == stream_id;
+                let at = self.publishing.iter().position(ours)?;
+                if self.publishing[at].accept(message, &self.shared.metrics, now) {
+                    return None;
                 }
-                None
+                // Taken over or dropped; the bell rings too, but its media came first.
+                let told = self.publishing[at].publisher().eviction();
+                self.end(at, told.unwrap_or(Reason::Dropped))
             }
             Event::Connect(info) => self.connect(info),
             Event::Publish {
@@ -257,10 +277,14 @@ impl Connection<'_> {
                 name,
                 query,
                 ..
-            } => Some(self.play(stream_id, name, &query).await),
+            } => self.play(stream_id, name, &query).await,
             Event::Unpublish { stream_id, how } => {
                 let reason = how.reason();
-                let ours = self.publishing.take_if(|p| p.stream_id == stream_id)?;
+                let at = self
+                    .publishing
+                    .iter()
+                    .position(|p| p.stream_id == stream_id)?;
+                let ours = self.publishing.swap_remove(at);
                 info!(stream = %ours.publisher().key(), %reason, "publisher ended");
                 ours.finish(reason);
                 self.stage_deadline = Instant::now() + self.shared.config.stage_deadline;
@@ -287,54 +311,63 @@ impl Connection<'_> {
     async fn publish(&mut self, stream_id: u32, name: &str, query: &str) -> Option<Next> {
         let key = match self.key(name) {
             Ok(key) => key,
-            Err(refusal) => return Some(self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)),
+            Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal),
         };
-        if self.publishing.is_some() {
-            let refusal = Refusal::new(
-                Reason::LimitReached,
-                "this connection publishes already; open another for another stream",
+        if query.len() > Query::MAX_BYTES {
+            let message = format!(
+                "query of {} bytes exceeds the limit of {}",
+                query.len(),
+                Query::MAX_BYTES
             );
-            return Some(self.refuse_publish(stream_id, PUBLISH_DENIED, refusal));
+            let refusal = Refusal::new(Reason::TooLarge, message);
+            return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
         }
         let key_id = match self.authorize(Action::Publish, &key, query).await {
             Ok(grant) => grant.key().map(ToString::to_string),
-            Err(refusal) => return Some(self.refuse_publish(stream_id, PUBLISH_DENIED, refusal)),
+            Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal),
         };
         let origin = Origin::Anchor {
             address: self.peer,
             key_id,
+            query: Query::new(query),
         };
-        match self.shared.relay.publish(&key, origin) {
+        let (bell, now) = (self.bell.clone(), Instant::now());
+        match self.shared.relay.publish_with(&key, origin, bell, now) {
             Ok(publisher) => {
                 info!(stream = %key, "publisher connected");
                 self.session.accept_publish(stream_id, name);
                 let app = self.shared.config.apps.find(key.app());
                 let idle = app.cloned().unwrap_or_default().publish_idle;
-                let publishing = Publishing::new(stream_id, publisher, idle, Instant::now());
-                self.publishing = Some(publishing);
+                let publishing = Publishing::new(stream_id, publisher, idle, now);
+                self.publishing.push(publishing);
                 None
             }
             Err(e) => {
                 let refusal = Refusal::new(Reason::NameBusy, e.to_string());
-                Some(self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal))
+                self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)
             }
         }
     }
 
-    fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Next {
+    /// The client hears why, and the connection ends, unless it publishes something else.
+    fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Option<Next> {
         info!(reason = %refusal.reason, "publish refused: {}", refusal.message);
         self.session
             .refuse_publish(stream_id, code, &refusal.message);
-        Next::Over(refusal.reason)
+        self.over_unless_publishing(refusal.reason)
     }
 
-    async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Next {
-        if self.publishing.is_some() {
-            // Behind the door nobody would take its media, or notice when it stops.
+    fn over_unless_publishing(&self, reason: Reason) -> Option<Next> {
+        self.publishing.is_empty().then_some(Next::Over(reason))
+    }
+
+    async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Option<Next> {
+        if !self.publishing.is_empty() {
+            // Behind the door nobody would take its media, or notice when it stops. What it publishes goes on.
             let why = "this connection publishes; open another to play";
             info!(reason = %Reason::LimitReached, "play refused: {why}");
             self.session.refuse_play(stream_id, PLAY_FAILED, why);
-            return Next::Over(Reason::LimitReached);
+            return None;
         }
         let decided = match self.key(&name) {
             Ok(key) => self
@@ -343,7 +376,7 @@ impl Connection<'_> {
                 .map(|grant| (key, grant)),
             Err(refusal) => Err(refusal),
         };
-        match decided {
+        Some(match decided {
             Ok((key, Grant::Play { feed, class, .. })) => Next::Play(PlayRequest {
                 stream_id,
                 name,
@@ -362,7 +395,7 @@ impl Connection<'_> {
                 self.session.refuse_play(stream_id, code, &refusal.message);
                 Next::Over(refusal.reason)
             }
-        }
+        })
     }
 
     fn key(&self, name: &str) -> Result<StreamKey, Refusal> {
@@ -395,27 +428,48 @@ impl Connection<'_> {
         decision
     }
 
-    /// Ends the epoch, if one runs, and gives the bytes that still go out.
-    fn part(&mut self, reason: Reason) -> bytes::BytesMut {
-        if let Some(publishing) = self.publishing.take() {
-            let why = match reason {
-                Reason::Dropped => Some("dropped by the operator"),
-                Reason::Idle => Some("no media came for too long"),
-                Reason::Shutdown => Some("the server is going down"),
-                _ => None,
-            };
-            if let Some(why) = why {
-                self.session
-                    .end_publish(publishing.stream_id, PUBLISH_DENIED, why);
-            }
-            info!(stream = %publishing.publisher().key(), %reason, "publisher ended");
-            match reason {
-                // These may well come back: readers wait for them.
-                Reason::Disconnected | Reason::SocketError | Reason::Idle => {
-                    publishing.vanish(reason);
+    /// Ends each epoch for which there is a reason. `Some` when none is left.
+    fn end_each(
+        &mut self,
+        reason: impl Fn(&Publishing, Instant) -> Option<Reason>,
+    ) -> Option<Next> {
+        let now = Instant::now();
+        let mut at = 0;
+        while let Some(publishing) = self.publishing.get(at) {
+            match reason(publishing, now) {
+                Some(reason) => {
+                    if let Some(over) = self.end(at, reason) {
+                        return Some(over);
+                    }
                 }
-                _ => publishing.finish(reason),
+                None => at += 1,
             }
+        }
+        None
+    }
+
+    /// Ends one epoch and tells the client why. `Some` when it was the last.
+    fn end(&mut self, at: usize, reason: Reason) -> Option<Next> {
+        let ours = self.publishing.swap_remove(at);
+        if let Some(why) = words(reason) {
+            let (code, detail) = reason.errcode();
+            let why = format!("{why} ({code}/{detail})");
+            self.session
+                .end_publish(ours.stream_id, PUBLISH_DENIED, &why);
+        }
+        info!(stream = %ours.publisher().key(), %reason, "publisher ended");
+        match reason {
+            // Told to go, by us or by an operator: nobody need wait for their return.
+            Reason::Dropped | Reason::Shutdown => ours.finish(reason),
+            _ => ours.vanish(reason),
+        }
+        self.over_unless_publishing(reason)
+    }
+
+    /// Ends what epochs there are and gives the bytes that still go out.
+    fn part(&mut self, reason: Reason) -> bytes::BytesMut {
+        while !self.publishing.is_empty() {
+            self.end(0, reason);
         }
         let mut bytes = std::mem::take(&mut self.outbox).into_inner();
         bytes.extend_from_slice(&self.session.output());
@@ -423,10 +477,13 @@ impl Connection<'_> {
     }
 }
 
-/// Resolves when the API drops the publisher; never while there is none.
-async fn evicted(publishing: Option<&Publishing>) {
-    match publishing {
-        Some(p) => p.publisher().evicted().await,
-        None => std::future::pending().await,
+/// What a publisher hears that is told to go; `None` where there is nobody to hear it.
+fn words(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Dropped => Some("dropped by the operator"),
+        Reason::TakenOver => Some("another publisher has taken this name over"),
+        Reason::Idle => Some("no media came for too long"),
+        Reason::Shutdown => Some("the server is going down"),
+        _ => None,
     }
 }

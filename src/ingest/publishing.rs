@@ -49,17 +49,14 @@ impl Publishing {
             // Some encoders send empty audio to keep the connection alive; there is nothing to hand on.
             return true;
         }
-        let mut media = self.main_track.read(kind, MediaTime::ZERO, message.payload);
+        let mut media = self
+            .main_track
+            .read(kind, MediaTime::ZERO, own(message.payload));
         let is_clock = kind != Kind::Data && !media.is_header();
         let (dts, anomaly) = self
             .repair
             .map(kind, media.track, message.timestamp, is_clock);
         media.dts = dts;
-        if media.is_header() {
-            // A payload is a slice of the block that the socket was read into; headers live as long as
-            // the stream and must not hold 64 KiB each.
-            media.payload = Bytes::copy_from_slice(&media.payload);
-        }
         if let Some(anomaly) = anomaly {
             metrics.anomalies(anomaly.as_str());
         }
@@ -83,5 +80,18 @@ impl Publishing {
     /// The connection broke: readers wait for its return.
     pub fn vanish(self, reason: Reason) {
         self.publisher.vanish(reason);
+    }
+}
+
+/// The payload in memory of its own.
+///
+/// One that came in several chunks was put together into that already. Any other is a slice of the block that the
+/// socket was read into, or of an aggregate message, and would keep all of it alive for as long as a ring keeps the
+/// message: whoever sends junk between tiny messages could make each of them cost 64 KiB, and rings count payloads.
+fn own(payload: Bytes) -> Bytes {
+    if payload.is_unique() {
+        payload
+    } else {
+        Bytes::copy_from_slice(&payload)
     }
 }

@@ -239,7 +239,7 @@ impl Mixer {
             relay.publish(&scene.output.key, Origin::Mix { id: id.to_owned() })
         };
         let publisher = publisher.map_err(|error| match error {
-            PublishError::Busy => conflict(
+            PublishError::Busy(_) => conflict(
                 "output.stream",
                 format!("{} is being published already", scene.output.key),
             ),

@@ -1,9 +1,8 @@
 //! What the API tells of streams: plain values.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::publisher::Origin;
+use super::origin::Origin;
 use crate::media::{Codec, MediaTime, StreamKey};
 
 /// What the API tells of one stream. Times are server time; counters run since the stream's record was made.
@@ -20,7 +19,7 @@ pub struct StreamInfo {
 /// The running publish epoch.
 #[derive(Debug, Clone)]
 pub struct PublisherInfo {
-    /// Counts the epochs of this stream record from 1.
+    /// Unique and rising within this run of the server, over all names.
     pub epoch: u64,
     pub origin: Origin,
     pub since: SystemTime,
@@ -31,6 +30,11 @@ pub struct PublisherInfo {
     pub idle: Option<Duration>,
     pub video: Option<TrackInfo>,
     pub audio: Option<TrackInfo>,
+    /// The longest time between two key frames of this epoch, in its own time; the running GOP counts as far as it
+    /// has come.
+    pub longest_gop: Duration,
+    /// That is longer than the application's `gop_warning`.
+    pub gop_too_long: bool,
 }
 
 /// What is known of one track.
@@ -51,14 +55,4 @@ pub struct FeedInfo {
     pub ring_bytes: usize,
     /// Time of the newest message on the feed's own timeline.
     pub newest: MediaTime,
-}
-
-impl Origin {
-    /// The peer's address, for anchors.
-    pub fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Origin::Anchor { address, .. } => Some(*address),
-            Origin::Mix { .. } => None,
-        }
-    }
 }

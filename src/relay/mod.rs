@@ -6,25 +6,38 @@
 //! `playback`, `push`, `mixer`; looked at by `api`.
 
 pub mod door;
+mod epoch;
+#[cfg(test)]
+mod epoch_tests;
+mod event;
 mod feed;
+mod held;
 mod info;
 mod item;
+mod ledger;
+mod origin;
 mod policy;
 mod publisher;
 mod registry;
 mod ring;
 mod stream;
 mod subscriber;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
+pub use epoch::Bell;
+pub use event::{Event, Stamp};
 pub use info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 pub use item::{Framing, Item};
+pub use ledger::{Contradiction, Ledger};
+pub use origin::{Origin, Query};
 pub use policy::{Budget, Pace, Verdict};
-pub use publisher::{Origin, Publisher, Status};
-pub use registry::{Event, PublishError, Relay};
+pub use publisher::{Publisher, Status};
+pub use registry::{PublishError, Relay};
 pub use ring::{Join, Read};
 pub use subscriber::{Reception, Subscriber};
+pub use takeover::{OnBusy, Refused};
 
 use std::time::Duration;
 
@@ -41,6 +54,10 @@ pub struct Config {
     pub history: Duration,
     /// How long readers of a vanished publisher wait for the next one.
     pub republish_grace: PerApp<Duration>,
+    /// Who keeps a name that a second publisher asks for.
+    pub on_busy: PerApp<OnBusy>,
+    /// A GOP longer than this, in media time, is told in the publisher's health.
+    pub gop_warning: PerApp<Duration>,
 }
 
 impl Default for Config {
@@ -50,6 +67,8 @@ impl Default for Config {
             gop_bytes: 32 << 20,
             history: Duration::from_secs(4),
             republish_grace: PerApp::all(Duration::from_secs(10)),
+            on_busy: PerApp::all(OnBusy::default()),
+            gop_warning: PerApp::all(Duration::from_secs(10)),
         }
     }
 }

@@ -1,29 +1,14 @@
 //! The publisher's handle on a name: an anchor's or a mix's epoch, ended by dropping it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
+use super::epoch::Hold;
 use super::registry::Relay;
 use super::stream::Stream;
 use crate::media::{Feed, Message, StreamKey};
 use crate::reason::Reason;
-
-/// Who publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// A client over the network.
-    Anchor {
-        address: SocketAddr,
-        /// Which key its URL was signed with, when it was.
-        key_id: Option<String>,
-    },
-    /// A mix of this server, by its id.
-    Mix { id: String },
-}
 
 /// What became of a published message, and what the publisher should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +31,7 @@ pub struct Publisher {
     feed: Feed,
     /// Epoch or overlay id within the stream.
     id: u64,
-    evict: Arc<Notify>,
+    hold: Arc<Hold>,
     finished: bool,
 }
 
@@ -56,14 +41,14 @@ impl Publisher {
         stream: Arc<Stream>,
         feed: Feed,
         id: u64,
-        evict: Arc<Notify>,
+        hold: Arc<Hold>,
     ) -> Self {
         Self {
             relay,
             stream,
             feed,
             id,
-            evict,
+            hold,
             finished: false,
         }
     }
@@ -128,12 +113,28 @@ impl Publisher {
         }
     }
 
-    /// Resolves when the API asks for this publisher to be dropped.
+    /// Resolves when this publisher is to go, and says why: its name was taken over, or it was dropped.
     ///
     /// # Cancel safety
-    /// Safe: a permit that came while nobody waited is kept.
-    pub async fn evicted(&self) {
-        self.evict.notified().await;
+    /// Safe: it holds nothing.
+    pub async fn evicted(&self) -> Reason {
+        loop {
+            // The bell keeps a ring for later, so looking first loses none.
+            if let Some(reason) = self.eviction() {
+                return reason;
+            }
+            self.hold.bell().rung().await;
+        }
+    }
+
+    /// Why this publisher is to go; `None` while it may stay. Told at the [`Bell`](super::Bell).
+    pub fn eviction(&self) -> Option<Reason> {
+        self.hold.eviction()
+    }
+
+    /// Media bytes came that make no whole message yet: also that is progress, on a slow line.
+    pub fn progress(&self, now: Instant) {
+        self.hold.progress(now);
     }
 
     /// A clean end: readers of the feeds that this epoch fed are told at once.

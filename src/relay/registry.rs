@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::broadcast;
 
 use super::Config;
+use super::epoch::{Bell, Epoch, Hold};
+use super::event::{Event, Stamp};
 use super::info::StreamInfo;
-use super::publisher::{Origin, Publisher};
+use super::origin::Origin;
+use super::publisher::Publisher;
 use super::stream::Stream;
 use super::subscriber::Subscriber;
+use super::takeover::Refused;
 use crate::media::{Class, Feed, StreamKey};
 use crate::reason::Reason;
 
@@ -18,29 +22,12 @@ use crate::reason::Reason;
 /// reconciles from [`Relay::streams`].
 const EVENTS: usize = 1_024;
 
-/// A fact about a name. For one name they are sent in the order in which they became true.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// An epoch began.
-    Published {
-        key: StreamKey,
-        epoch: u64,
-        origin: Origin,
-    },
-    /// That epoch ended.
-    Unpublished {
-        key: StreamKey,
-        epoch: u64,
-        reason: Reason,
-    },
-}
-
 /// Why a name could not be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Another publisher holds the name.
-    #[error("another publisher holds this name")]
-    Busy,
+    /// Another publisher holds the name, and keeps it.
+    #[error(transparent)]
+    Busy(#[from] Refused),
     /// A mix already holds the name's program feed.
     #[error("another mix holds this name's program feed")]
     Mixed,
@@ -55,8 +42,27 @@ pub struct Relay {
 #[derive(Debug)]
 struct Shared {
     config: Arc<Config>,
-    streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
+    registry: Mutex<Registry>,
     events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    streams: HashMap<StreamKey, Arc<Stream>>,
+    /// Epochs begun.
+    epochs: u64,
+    /// Events sent.
+    events: u64,
+}
+
+impl Registry {
+    fn stamp(&mut self) -> Stamp {
+        self.events += 1;
+        Stamp {
+            sequence: self.events,
+            at: SystemTime::now(),
+        }
+    }
 }
 
 impl Relay {
@@ -65,7 +71,7 @@ impl Relay {
         Self {
             shared: Arc::new(Shared {
                 config: Arc::new(config),
-                streams: Mutex::default(),
+                registry: Mutex::default(),
                 events,
             }),
         }
@@ -74,29 +80,49 @@ impl Relay {
     /// Takes the name's source feed.
     ///
     /// # Errors
-    /// [`PublishError::Busy`] while another publisher (an anchor or a mix of that name) holds it.
+    /// [`PublishError::Busy`] where another publisher (an anchor or a mix to that name) keeps it.
     pub fn publish(&self, key: &StreamKey, origin: Origin) -> Result<Publisher, PublishError> {
-        let evict = Arc::new(Notify::new());
+        self.publish_with(key, origin, Bell::new(), Instant::now())
+    }
+
+    /// As [`Self::publish`], for one that holds several names: `bell` is rung when any of them is lost
+    /// ([`Publisher::eviction`]).
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_with(
+        &self,
+        key: &StreamKey,
+        origin: Origin,
+        bell: Bell,
+        now: Instant,
+    ) -> Result<Publisher, PublishError> {
+        let policy = self.shared.config.on_busy.find(key.app());
+        let policy = policy.copied().unwrap_or_default();
+        let hold = Arc::new(Hold::new(bell, now));
         // Under the registry's lock, so that the stream cannot be collected in between, and so that
-        // events of one name leave in order.
-        let mut streams = self.lock();
-        let stream = self.stream(&mut streams, key);
-        let id = stream
-            .begin_source(origin.clone(), evict.clone())
-            .ok_or(PublishError::Busy)?;
+        // events leave in the order in which they became true.
+        let mut registry = self.lock();
+        let id = registry.epochs + 1;
+        let epoch = Epoch::new(id, origin.clone(), hold.clone());
+        let stream = self.stream(&mut registry.streams, key);
+        let ended = match stream.begin_source(epoch, policy, now) {
+            Ok(ended) => ended,
+            Err(refused) => return Err(refused.into()),
+        };
+        registry.epochs = id;
+        if let Some(ended) = ended {
+            self.tell_end(&mut registry, key, ended, Reason::TakenOver);
+        }
+        let stamp = registry.stamp();
         let _ = self.shared.events.send(Event::Published {
             key: key.clone(),
             epoch: id,
             origin,
+            stamp,
         });
-        drop(streams);
-        Ok(Publisher::new(
-            self.clone(),
-            stream,
-            Feed::Source,
-            id,
-            evict,
-        ))
+        drop(registry);
+        Ok(Publisher::new(self.clone(), stream, Feed::Source, id, hold))
     }
 
     /// Prepares to take the name's program feed over: it goes on forwarding the source until the
@@ -105,43 +131,43 @@ impl Relay {
     /// # Errors
     /// [`PublishError::Mixed`] while another overlay holds it.
     pub fn overlay(&self, key: &StreamKey) -> Result<Publisher, PublishError> {
-        let mut streams = self.lock();
-        let stream = self.stream(&mut streams, key);
+        let mut registry = self.lock();
+        let stream = self.stream(&mut registry.streams, key);
         let id = stream.begin_overlay().ok_or(PublishError::Mixed)?;
-        drop(streams);
-        let evict = Arc::new(Notify::new());
+        drop(registry);
+        let hold = Arc::new(Hold::new(Bell::new(), Instant::now()));
         Ok(Publisher::new(
             self.clone(),
             stream,
             Feed::Program,
             id,
-            evict,
+            hold,
         ))
     }
 
     /// Attaches a reader, whether or not anybody publishes. Its cursor is at the head; see [`Subscriber::join`].
     pub fn subscribe(&self, key: &StreamKey, feed: Feed, class: Class) -> Subscriber {
-        let mut streams = self.lock();
-        let stream = self.stream(&mut streams, key);
+        let mut registry = self.lock();
+        let stream = self.stream(&mut registry.streams, key);
         Subscriber::new(self.clone(), stream, feed, Some(class))
     }
 
     /// Attaches to a feed without being counted as a reader: for a loop that serves readers who are.
     pub fn watch(&self, key: &StreamKey, feed: Feed) -> Subscriber {
-        let mut streams = self.lock();
-        let stream = self.stream(&mut streams, key);
+        let mut registry = self.lock();
+        let stream = self.stream(&mut registry.streams, key);
         Subscriber::new(self.clone(), stream, feed, None)
     }
 
-    /// Asks the publisher of a name to go. `false` when there is none, or when it is a mix.
-    pub fn evict(&self, key: &StreamKey) -> bool {
-        let Some(stream) = self.lock().get(key).cloned() else {
+    /// Asks the anchor that publishes a name to go, for that reason. `false` when there is none, or when it is a mix.
+    pub fn evict(&self, key: &StreamKey, reason: Reason) -> bool {
+        let Some(stream) = self.lock().streams.get(key).cloned() else {
             return false;
         };
         let inner = stream.lock();
         match &inner.publisher {
-            Some(p) if matches!(p.origin, Origin::Anchor { .. }) => {
-                p.evict.notify_one();
+            Some(epoch) if !epoch.origin.is_mix() => {
+                epoch.hold.evict(reason);
                 true
             }
             _ => false,
@@ -150,13 +176,13 @@ impl Relay {
 
     /// One stream's numbers; `None` when the name has neither publisher nor reader.
     pub fn stream_info(&self, key: &StreamKey) -> Option<StreamInfo> {
-        let stream = self.lock().get(key).cloned()?;
+        let stream = self.lock().streams.get(key).cloned()?;
         Some(stream.info(Instant::now()))
     }
 
     /// Numbers of all streams that have a publisher or a reader, by name.
     pub fn streams(&self) -> Vec<StreamInfo> {
-        let streams: Vec<_> = self.lock().values().cloned().collect();
+        let streams: Vec<_> = self.lock().streams.values().cloned().collect();
         let now = Instant::now();
         let mut infos: Vec<_> = streams.iter().map(|s| s.info(now)).collect();
         infos.sort_by(|a, b| a.key.cmp(&b.key));
@@ -166,6 +192,7 @@ impl Relay {
     /// Does anybody publish the name (an anchor, or a mix to it)?
     pub fn is_published(&self, key: &StreamKey) -> bool {
         self.lock()
+            .streams
             .get(key)
             .is_some_and(|s| s.lock().publisher.is_some())
     }
@@ -176,27 +203,18 @@ impl Relay {
     }
 
     pub(super) fn end_epoch(&self, stream: &Arc<Stream>, id: u64, reason: Reason, clean: bool) {
-        let streams = self.lock();
-        let Some(epoch) = stream.end_source(id, reason, clean) else {
+        let mut registry = self.lock();
+        let Some(ended) = stream.end_source(id, reason, clean) else {
             return;
         };
-        let _ = self.shared.events.send(Event::Unpublished {
-            key: stream.key.clone(),
-            epoch: epoch.id,
-            reason,
-        });
-        drop(streams);
-        if clean {
+        self.tell_end(&mut registry, &stream.key, ended, reason);
+        drop(registry);
+        // Only readers are kept waiting; the handle that is ending here is still counted.
+        if clean || stream.lock().handles <= 1 {
             return;
         }
-        // Only readers are kept waiting, and only while somebody holds the stream: nobody to tell otherwise.
-        let grace = self
-            .shared
-            .config
-            .republish_grace
-            .find(stream.key.app())
-            .copied()
-            .unwrap_or_default();
+        let grace = self.shared.config.republish_grace.find(stream.key.app());
+        let grace = grace.copied().unwrap_or_default();
         let stream = Arc::downgrade(stream);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
@@ -216,14 +234,28 @@ impl Relay {
         }
     }
 
+    /// Tells of an epoch's end while the registry is locked, so that nothing comes between.
+    fn tell_end(&self, registry: &mut Registry, key: &StreamKey, ended: Epoch, reason: Reason) {
+        let stamp = registry.stamp();
+        let _ = self.shared.events.send(Event::Unpublished {
+            key: key.clone(),
+            epoch: ended.id,
+            lasted: ended.hold.age(Instant::now()),
+            bytes: ended.bytes,
+            origin: ended.origin,
+            reason,
+            stamp,
+        });
+    }
+
     /// A handle is gone; the last one takes the stream with it.
     pub(super) fn leave(&self, stream: &Arc<Stream>) {
-        let mut streams = self.lock();
+        let mut registry = self.lock();
         let mut inner = stream.lock();
         inner.handles -= 1;
         // An orphaned overlay may still wait for the source's key frame; then a publisher holds a handle too.
         if inner.handles == 0 {
-            streams.remove(&stream.key);
+            registry.streams.remove(&stream.key);
         }
     }
 
@@ -238,10 +270,10 @@ impl Relay {
             .clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, Arc<Stream>>> {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
         // The map is valid after every statement; see `Stream::lock`.
         self.shared
-            .streams
+            .registry
             .lock()
             .unwrap_or_else(|e| e.into_inner())
     }

@@ -4,23 +4,22 @@
 //! rules are semantics.md, "Feeds, rings and splices".
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::Config;
+use super::epoch::Epoch;
 use super::feed::FeedState;
+use super::held::Held;
 use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
-use super::publisher::{Origin, Status};
-use crate::media::{Class, Codec, Feed, Headers, Kind, MediaTime, Message, StreamKey};
+use super::publisher::Status;
+use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
+use crate::media::{Class, Feed, Headers, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
 
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
 const HOLD_LIMIT: Duration = Duration::from_millis(400);
-/// How far the source's clock and the server's may have come apart during a mix, in ms, for the source to return to
-/// its own place on the program's timeline. What is missing up to there the mix fills; what was sent of later makes
-/// the source's first times follow each other by a millisecond.
-const MAX_DRIFT_MS: i64 = 250;
 /// A source without a key frame for this long, while a mix wants to end, is reported (semantics.md).
 const OVERDUE: Duration = Duration::from_secs(10);
 
@@ -47,23 +46,11 @@ pub(super) struct Inner {
     home: Option<i64>,
     /// Publishers, overlays and subscribers that hold this stream in the registry.
     pub handles: usize,
-    epochs: u64,
+    /// The latest epoch; 0 before the first.
+    latest: u64,
+    /// Takeovers of late.
+    moves: Moves,
     overlays: u64,
-}
-
-/// The publisher's hold on the name, from grant to disconnect.
-#[derive(Debug)]
-pub(super) struct Epoch {
-    pub id: u64,
-    pub origin: Origin,
-    pub since: SystemTime,
-    pub video: Option<Codec>,
-    pub audio: Option<Codec>,
-    pub messages: u64,
-    pub bytes: u64,
-    pub last_media: Option<Instant>,
-    /// Cancelled from the API: the publisher's connection watches this.
-    pub evict: Arc<Notify>,
 }
 
 /// A mix on the program feed.
@@ -92,77 +79,6 @@ enum OverlayState {
     },
 }
 
-/// Source messages from the key frame at which the source takes over again.
-#[derive(Debug)]
-struct Held {
-    since: Instant,
-    /// Where the key frame lands on the program's timeline.
-    start: MediaTime,
-    /// What the mix's pictures say of this moment and later is left out; what they say of before is awaited.
-    pictures_until: MediaTime,
-    /// The same for sound; `None` until the source's sound after the key frame has come.
-    sound_until: Option<MediaTime>,
-    headers: Arc<Headers>,
-    messages: Vec<Arc<Message>>,
-    video_passed: bool,
-    audio_passed: bool,
-}
-
-impl Held {
-    /// `key` is the message at which the source takes over. It lands where it would have without a mix (`home`), so
-    /// that the timeline runs neither ahead nor behind, switch after switch; only where the clocks of source and
-    /// server have drifted apart too far for that, it lands where wall time is (`wall`).
-    fn begin(
-        key: Arc<Message>,
-        home: Option<MediaTime>,
-        wall: MediaTime,
-        headers: Arc<Headers>,
-        now: Instant,
-    ) -> Self {
-        let start = home
-            .filter(|home| (*home - wall).abs() <= MAX_DRIFT_MS)
-            .unwrap_or(wall);
-        Self {
-            since: now,
-            start,
-            pictures_until: start + i64::from(key.composition_ms),
-            sound_until: None,
-            headers,
-            messages: vec![key],
-            video_passed: false,
-            audio_passed: false,
-        }
-    }
-
-    fn push(&mut self, message: Arc<Message>) {
-        if self.sound_until.is_none()
-            && message.kind == Kind::Audio
-            && !message.is_header()
-            && let Some(key) = self.messages.first()
-        {
-            self.sound_until = Some(self.start + (message.dts - key.dts));
-        }
-        self.messages.push(message);
-    }
-
-    /// Whether a message of the mix that would land there is of a time that the source tells of, and takes note.
-    fn passes(&mut self, message: &Message, lands: MediaTime) -> bool {
-        let passed = match message.kind {
-            Kind::Video => lands >= self.pictures_until,
-            Kind::Audio => self.sound_until.is_some_and(|until| lands >= until),
-            Kind::Data => false,
-        };
-        if passed && !message.is_header() {
-            match message.kind {
-                Kind::Video => self.video_passed = true,
-                Kind::Audio => self.audio_passed = true,
-                Kind::Data => {}
-            }
-        }
-        passed && !message.is_header()
-    }
-}
-
 impl Stream {
     pub fn new(key: StreamKey, config: Arc<Config>) -> Self {
         Self {
@@ -175,7 +91,8 @@ impl Stream {
                 overlay: None,
                 home: None,
                 handles: 0,
-                epochs: 0,
+                latest: 0,
+                moves: Moves::default(),
                 overlays: 0,
             }),
             source_news: Notify::new(),
@@ -204,13 +121,10 @@ impl Stream {
         let Some(publisher) = inner.publisher.as_mut().filter(|p| p.id == epoch) else {
             return Status::Done;
         };
-        publisher.messages += 1;
-        publisher.bytes += message.payload.len() as u64;
-        publisher.last_media = Some(now);
-        match message.kind {
-            Kind::Video => publisher.video = Some(message.codec),
-            Kind::Audio => publisher.audio = Some(message.codec),
-            Kind::Data => {}
+        publisher.count(&message, now);
+        if publisher.is_undecodable(&message) {
+            // Readers that stay through a change of publishers would see it smeared over their last picture.
+            return Status::Live;
         }
         let Some(message) = inner.source.push(&Arc::new(message), now, &self.config) else {
             return Status::Live;
@@ -351,10 +265,7 @@ impl Stream {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let ended = inner.publisher.take_if(|p| p.id == epoch)?;
-        inner.source.ring.seal();
-        if inner.overlay_forwards_source() {
-            inner.program.ring.seal();
-        }
+        self.seal(inner);
         if clean {
             self.end_feeds(inner, reason);
         }
@@ -364,7 +275,7 @@ impl Stream {
     /// The grace of a vanished publisher is over: readers of the feeds that it fed are told.
     pub fn end_feeds_if_offline(&self, epoch: u64, reason: Reason) {
         let mut inner = self.lock();
-        if inner.publisher.is_none() && inner.epochs == epoch {
+        if inner.publisher.is_none() && inner.latest == epoch {
             self.end_feeds(&mut inner, reason);
         }
     }
@@ -387,31 +298,48 @@ impl Stream {
         }
     }
 
-    pub fn begin_source(&self, origin: Origin, evict: Arc<Notify>) -> Option<u64> {
+    /// Gives the name to a newcomer, where nobody holds it or the policy lets it be taken over. Returns the epoch that
+    /// ended by that, whose publisher is told to go.
+    pub fn begin_source(
+        &self,
+        newcomer: Epoch,
+        policy: OnBusy,
+        now: Instant,
+    ) -> Result<Option<Epoch>, Refused> {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        if inner.publisher.is_some() {
-            return None;
+        if let Some(held) = &inner.publisher {
+            let incumbent = Incumbent {
+                origin: &held.origin,
+                quiet: held.hold.quiet(now),
+            };
+            let granted = takeover::decide(policy, incumbent, &newcomer.origin, &inner.moves, now)?;
+            if granted.is_move {
+                inner.moves.note(now);
+            }
         }
-        inner.epochs += 1;
+        let ended = inner.publisher.take();
+        if let Some(ended) = &ended {
+            self.seal(inner);
+            ended.hold.evict(Reason::TakenOver);
+        }
         inner.handles += 1;
-        inner.publisher = Some(Epoch {
-            id: inner.epochs,
-            origin,
-            since: SystemTime::now(),
-            video: None,
-            audio: None,
-            messages: 0,
-            bytes: 0,
-            last_media: None,
-            evict,
-        });
+        inner.latest = newcomer.id;
+        inner.publisher = Some(newcomer);
         // Whatever clock the newcomer has, the feed continues where wall time is.
         inner.source.timeline.new_feeder();
         // Players may wait for this.
         self.source_news.notify_waiters();
         self.program_news.notify_waiters();
-        Some(inner.epochs)
+        Ok(ended)
+    }
+
+    /// Nobody may begin in what an epoch has sent, once it is over.
+    fn seal(&self, inner: &mut Inner) {
+        inner.source.ring.seal();
+        if inner.overlay_forwards_source() {
+            inner.program.ring.seal();
+        }
     }
 
     pub fn begin_overlay(&self) -> Option<u64> {
@@ -484,6 +412,11 @@ impl Stream {
         overlay.is_some_and(|o| matches!(o.state, OverlayState::Ending { overdue: true, .. }))
     }
 
+    fn gop_warning(&self) -> Duration {
+        let configured = self.config.gop_warning.find(self.key.app());
+        configured.copied().unwrap_or(Duration::MAX)
+    }
+
     /// A snapshot for the API.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let inner = self.lock();
@@ -506,6 +439,8 @@ impl Stream {
                 idle: p.last_media.map(|at| now.saturating_duration_since(at)),
                 video: p.video.map(|codec| TrackInfo { codec }),
                 audio: p.audio.map(|codec| TrackInfo { codec }),
+                longest_gop: p.gop.longest(),
+                gop_too_long: p.gop.longest() > self.gop_warning(),
             }),
             mixed: !inner.overlay_forwards_source(),
             source: feed(&inner.source),

@@ -18,6 +18,7 @@ fn anchor() -> Origin {
     Origin::Anchor {
         address: ([127, 0, 0, 1], 5_000).into(),
         key_id: None,
+        query: Query::default(),
     }
 }
 
@@ -74,18 +75,6 @@ fn drain(subscriber: &mut Subscriber) -> (Vec<Got>, Option<Reason>) {
         })
         .collect();
     (got, ended)
-}
-
-#[test]
-fn a_name_has_one_publisher_at_a_time() {
-    let relay = Relay::new(Config::default());
-    let first = relay.publish(&key(), anchor()).unwrap();
-    assert_eq!(
-        relay.publish(&key(), anchor()).unwrap_err(),
-        PublishError::Busy
-    );
-    first.finish(Reason::Deleted);
-    relay.publish(&key(), anchor()).unwrap();
 }
 
 #[test]

@@ -17,10 +17,11 @@ use crate::metrics::Metrics;
 use crate::net::Handed;
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
-use crate::relay::{self, Join, Relay};
+use crate::relay::{self, Join, OnBusy, Relay};
 
 /// What the server keeps of the rooms.
 pub struct Rooms {
+    pub relay: Relay,
     pub ingest: Ingest,
     /// The public HTTP side of playback.
     pub http: playback::Http,
@@ -95,7 +96,7 @@ pub fn build(
 
     let readiness = api::Readiness::new();
     let state = api::State {
-        relay,
+        relay: relay.clone(),
         pushes: pushes.clone(),
         mixes,
         policy,
@@ -106,6 +107,7 @@ pub fn build(
         base_url,
     };
     let rooms = Rooms {
+        relay,
         ingest,
         http,
         readiness,
@@ -141,6 +143,12 @@ fn relay_config(config: &Config) -> relay::Config {
         gop_bytes: config.limits.gop_bytes,
         history: config.classes.viewer.max_lag + std::time::Duration::from_secs(1),
         republish_grace: per_app(config, |app| app.republish_grace),
+        on_busy: per_app(config, |app| match app.on_busy {
+            config::OnBusy::TakeoverIfIdle => OnBusy::TakeoverIfIdle(app.takeover_if_idle),
+            config::OnBusy::Takeover => OnBusy::Takeover,
+            config::OnBusy::Reject => OnBusy::Reject,
+        }),
+        gop_warning: per_app(config, |app| app.gop_warning),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::auth::{self, Key, KeyId};
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::push::{self, SignError, Signer};
 use crate::reason::Reason;
-use crate::relay::{Origin, Publisher};
+use crate::relay::{Origin, Publisher, Query};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const PUSH_KEY: &str = "f3313e36c611150119f5d04ff1225b3e";
@@ -148,6 +148,7 @@ fn anchor(relay: &Relay) -> Publisher {
     let origin = Origin::Anchor {
         address: ([203, 0, 113, 7], 50_412).into(),
         key_id: Some("main".into()),
+        query: Query::default(),
     };
     let publisher = relay.publish(&key(), origin).unwrap();
     for (kind, payload) in [

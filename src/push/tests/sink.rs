@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::media::{Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
-use crate::relay::{Origin, Relay};
+use crate::relay::{Origin, Query, Relay};
 use crate::rtmp::session::server::{Event, Session};
 use crate::rtmp::{chunk, handshake};
 
@@ -287,6 +287,7 @@ impl Anchor {
         let origin = Origin::Anchor {
             address: ([127, 0, 0, 1], 5_000).into(),
             key_id: None,
+            query: Query::default(),
         };
         let publisher = relay.publish(key, origin).unwrap();
         let anchor = Self {

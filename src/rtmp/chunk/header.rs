@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Error, Message};
 use crate::rtmp::frame::EXTENDED;
+use crate::rtmp::kind;
 
 /// What a chunk stream remembers of its last header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,12 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Audio, video or an aggregate of both.
+    pub(super) fn is_media_of(&self, stream_id: u32) -> bool {
+        self.stream_id == stream_id
+            && matches!(self.type_id, kind::AUDIO | kind::VIDEO | kind::AGGREGATE)
+    }
+
     pub(super) fn message(&self, payload: Bytes) -> Message {
         Message {
             type_id: self.type_id,

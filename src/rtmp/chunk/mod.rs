@@ -246,6 +246,25 @@ impl Reader {
         self.consumed + self.buffer.len() as u64
     }
 
+    /// Has part of an audio or video message on that message stream arrived, of which the rest is to come? To be asked
+    /// when [`Reader::next`] has nothing more: on a slow line a key frame takes seconds, in which its sender is not idle.
+    pub fn is_inside_media(&self, stream_id: u32) -> bool {
+        let mut unfinished = self.streams.iter().filter(|s| !s.partial.is_empty());
+        if unfinished.any(|stream| stream.header.is_media_of(stream_id)) {
+            return true;
+        }
+        // A chunk stays in the buffer until all of it is there.
+        let Some((id, basic_len)) = header::chunk_stream(&self.buffer) else {
+            return false;
+        };
+        let known = self.streams.iter().find(|stream| stream.id == id);
+        let previous = known.map(|stream| stream.header);
+        match header::read(id, &self.buffer, basic_len, previous, false) {
+            Ok(Some((header, _))) => header.is_media_of(stream_id),
+            _ => false,
+        }
+    }
+
     /// Reads chunks until one of them completes a message.
     fn assemble(&mut self) -> Result<Option<Message>, Error> {
         let mut at = 0;

@@ -1,0 +1,214 @@
+//! One publisher's hold on a name: what is counted of it, and how it is told to go.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::Notify;
+
+use super::origin::Origin;
+use crate::media::{Codec, Kind, MediaTime, Message};
+use crate::reason::Reason;
+
+/// Rung when one of the epochs that share it is told to go. A connection that holds several names has one for all.
+#[derive(Debug, Clone, Default)]
+pub struct Bell(Arc<Notify>);
+
+impl Bell {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Resolves when it was rung since the last time.
+    ///
+    /// # Cancel safety
+    /// Safe: a ring that came while nobody listened is kept.
+    pub async fn rung(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// What an epoch and its publisher's handle share outside the stream's lock.
+#[derive(Debug)]
+pub(super) struct Hold {
+    bell: Bell,
+    /// Why the publisher is to go; the first reason stands.
+    eviction: OnceLock<Reason>,
+    begun: Instant,
+    /// When media bytes last came, whole messages or not, in ms after `begun`.
+    progress_ms: AtomicU64,
+}
+
+impl Hold {
+    pub fn new(bell: Bell, now: Instant) -> Self {
+        Self {
+            bell,
+            eviction: OnceLock::new(),
+            begun: now,
+            progress_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    pub fn evict(&self, reason: Reason) {
+        // It may have been told to go for another reason already.
+        let _ = self.eviction.set(reason);
+        self.bell.0.notify_one();
+    }
+
+    pub fn eviction(&self) -> Option<Reason> {
+        self.eviction.get().copied()
+    }
+
+    pub fn progress(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.begun).as_millis();
+        let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+        self.progress_ms.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// Time since media bytes last came, or since the grant.
+    pub fn quiet(&self, now: Instant) -> Duration {
+        let progress = Duration::from_millis(self.progress_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.begun)
+            .saturating_sub(progress)
+    }
+
+    /// Time since the grant.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+}
+
+/// The publisher's hold on the name, from grant to disconnect.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    pub id: u64,
+    pub origin: Origin,
+    pub since: SystemTime,
+    pub hold: Arc<Hold>,
+    pub video: Option<Codec>,
+    pub audio: Option<Codec>,
+    pub messages: u64,
+    pub bytes: u64,
+    pub last_media: Option<Instant>,
+    pub gop: Gop,
+}
+
+impl Epoch {
+    pub fn new(id: u64, origin: Origin, hold: Arc<Hold>) -> Self {
+        Self {
+            id,
+            origin,
+            since: SystemTime::now(),
+            hold,
+            video: None,
+            audio: None,
+            messages: 0,
+            bytes: 0,
+            last_media: None,
+            gop: Gop::default(),
+        }
+    }
+
+    /// Takes note of a message, whose time is on the publisher's own timeline.
+    pub fn count(&mut self, message: &Message, now: Instant) {
+        self.messages += 1;
+        self.bytes += message.payload.len() as u64;
+        match message.kind {
+            Kind::Video => self.video = Some(message.codec),
+            Kind::Audio => self.audio = Some(message.codec),
+            // Metadata keeps nobody in a name.
+            Kind::Data => return,
+        }
+        self.last_media = Some(now);
+        self.hold.progress(now);
+        if message.kind == Kind::Video && !message.is_header() {
+            self.gop.count(message.dts, message.is_video_key());
+        }
+    }
+
+    /// Is this a picture that nothing before it in this epoch lets anybody decode?
+    pub fn is_undecodable(&self, message: &Message) -> bool {
+        message.kind == Kind::Video && !message.is_header() && !self.gop.has_key
+    }
+}
+
+/// How far a publisher's key frames are apart, in its own time.
+#[derive(Debug, Default)]
+pub(super) struct Gop {
+    has_key: bool,
+    /// The newest key frame, or the first picture where none has come.
+    since: Option<MediaTime>,
+    longest: Duration,
+}
+
+impl Gop {
+    fn count(&mut self, dts: MediaTime, is_key: bool) {
+        let since = *self.since.get_or_insert(dts);
+        self.longest = self.longest.max(dts.since(since));
+        if is_key {
+            self.has_key = true;
+            self.since = Some(dts);
+        }
+    }
+
+    /// The longest so far; the running one counts as far as it has come.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gop_is_known_also_while_it_lasts() {
+        let mut gop = Gop::default();
+        let mut at = |ms, is_key| {
+            gop.count(MediaTime(ms), is_key);
+            gop.longest().as_millis()
+        };
+        assert_eq!(at(50_000, true), 0);
+        assert_eq!(at(51_960, false), 1_960);
+        assert_eq!(at(52_000, true), 2_000);
+        assert_eq!(at(53_000, false), 2_000);
+        assert_eq!(at(56_000, false), 4_000);
+        assert_eq!(at(56_040, true), 4_040);
+        assert_eq!(at(57_000, true), 4_040);
+    }
+
+    #[test]
+    fn a_publisher_without_key_frames_has_one_long_gop() {
+        let mut gop = Gop::default();
+        for n in 0..=300 {
+            gop.count(MediaTime(n * 40), false);
+        }
+        assert_eq!(gop.longest(), Duration::from_secs(12));
+    }
+
+    #[test]
+    fn quiet_counts_from_the_last_bytes_or_the_grant() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let hold = Hold::new(Bell::new(), t0);
+        assert_eq!(hold.quiet(at(700)).as_millis(), 700);
+        hold.progress(at(900));
+        hold.progress(at(800));
+        assert_eq!(hold.quiet(at(1_000)).as_millis(), 100);
+        assert_eq!(hold.quiet(at(850)).as_millis(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_to_go_stands_and_the_bell_is_heard_later() {
+        let bell = Bell::new();
+        let hold = Hold::new(bell.clone(), Instant::now());
+        hold.evict(Reason::Dropped);
+        hold.evict(Reason::Idle);
+        bell.rung().await;
+        assert_eq!(hold.eviction(), Some(Reason::Dropped));
+    }
+}
