@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -80,6 +80,7 @@ impl Room {
     /// # Errors
     /// Which bound is reached.
     pub fn enter(&self, name: &StreamKey, address: IpAddr) -> Result<Place, Full> {
+        let address = household(address);
         let mut counts = self.counts.lock().unwrap_or_else(|e| e.into_inner());
         let of = |n: Option<&usize>| n.copied().unwrap_or(0);
         if of(counts.names.get(name)) >= self.limits.per_name {
@@ -108,6 +109,15 @@ impl Drop for Place {
         release(&mut counts.names, &self.name);
         release(&mut counts.addresses, &self.address);
         counts.total -= 1;
+    }
+}
+
+/// What one customer of a network has: an IPv4 address, or an IPv6 prefix of 64 bits, within which it may choose
+/// another address for each connection.
+fn household(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -154,6 +164,22 @@ mod tests {
         assert_eq!(room.enter(&key(5), address(5)).unwrap_err(), Full::Total(5));
         drop(a);
         room.enter(&key(1), address(1)).unwrap();
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_as_one() {
+        let room = Room::new(Limits {
+            per_address: 2,
+            ..Limits::default()
+        });
+        let enter = |n, address: &str| room.enter(&key(n), address.parse().unwrap());
+        let _a = enter(1, "2001:db8:1:2::1").unwrap();
+        let _b = enter(2, "2001:db8:1:2:ffff::9").unwrap();
+        assert_eq!(
+            enter(3, "2001:db8:1:2:a:b:c:d").unwrap_err(),
+            Full::Address(2)
+        );
+        enter(3, "2001:db8:1:3::1").unwrap();
     }
 
     #[test]

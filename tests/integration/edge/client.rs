@@ -1,6 +1,7 @@
 //! A client that shows every message: our client session on a socket.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -34,13 +35,21 @@ impl Client {
     /// # Errors
     /// The server's refusal.
     pub async fn publish(url: &str) -> Result<Self, No> {
-        Self::ask(url, Session::publish, None).await
+        Self::ask(url, Session::publish, None, None).await
+    }
+
+    /// As [`publish`](Self::publish), from a loopback address of the caller's choice.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn publish_from(from: Ipv4Addr, url: &str) -> Result<Self, No> {
+        Self::ask(url, Session::publish, None, Some(from)).await
     }
 
     /// # Errors
     /// The server's refusal.
     pub async fn play(url: &str) -> Result<Self, No> {
-        Self::ask(url, Session::play, None).await
+        Self::ask(url, Session::play, None, None).await
     }
 
     /// As [`play`](Self::play), with a small receive buffer: for players that are to fall behind.
@@ -48,12 +57,17 @@ impl Client {
     /// # Errors
     /// The server's refusal.
     pub async fn play_narrow(url: &str, receive_buffer: u32) -> Result<Self, No> {
-        Self::ask(url, Session::play, Some(receive_buffer)).await
+        Self::ask(url, Session::play, Some(receive_buffer), None).await
     }
 
-    async fn ask(url: &str, role: fn(&Target) -> Session, buffer: Option<u32>) -> Result<Self, No> {
+    async fn ask(
+        url: &str,
+        role: fn(&Target) -> Session,
+        buffer: Option<u32>,
+        from: Option<Ipv4Addr>,
+    ) -> Result<Self, No> {
         let target = Target::parse(url).expect("a URL");
-        let (socket, reader) = shake_hands(&target, buffer).await;
+        let (socket, reader) = dial(&target, buffer, from).await;
         let mut client = Self {
             socket,
             session: role(&target),
@@ -207,8 +221,21 @@ impl Client {
 
 /// A connection whose handshake is over.
 pub async fn shake_hands(target: &Target, buffer: Option<u32>) -> (TcpStream, chunk::Reader) {
+    dial(target, buffer, None).await
+}
+
+async fn dial(
+    target: &Target,
+    buffer: Option<u32>,
+    from: Option<Ipv4Addr>,
+) -> (TcpStream, chunk::Reader) {
     let address = format!("{}:{}", target.host, target.port);
     let socket = TcpSocket::new_v4().expect("a socket");
+    if let Some(from) = from {
+        socket
+            .bind((from, 0).into())
+            .expect("an address of loopback");
+    }
     if let Some(bytes) = buffer {
         socket.set_recv_buffer_size(bytes).expect("a small buffer");
     }

@@ -8,8 +8,10 @@ use linkmic::config::{Config, Env};
 use linkmic::media::StreamKey;
 use linkmic::probe::http;
 use linkmic::probe::process::poll;
+use linkmic::relay::Event;
 use linkmic::server::Server;
 use tempfile::TempDir;
+use tokio::sync::broadcast;
 
 use super::SOON;
 
@@ -100,7 +102,7 @@ impl Hour {
 pub struct House {
     pub urls: Urls,
     control: http::Client,
-    _server: Server,
+    server: Server,
     _state: TempDir,
 }
 
@@ -119,9 +121,14 @@ impl House {
         Self {
             urls: Urls::new(server.rtmp_addr(), &config),
             control: http::Client::new(server.control_addr(), Some(TOKEN)),
-            _server: server,
+            server,
             _state: state,
         }
+    }
+
+    /// Who publishes what, from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.server.events()
     }
 
     /// Waits until so many readers of the program feed are counted, waiting ones among them.

@@ -10,6 +10,7 @@ pub mod programs;
 
 mod addresses;
 mod clocks;
+mod epochs;
 mod joining;
 mod lifetimes;
 mod matrix;

@@ -577,3 +577,31 @@ fn room_for_reading_grows_only_for_peers_that_fill_it() {
     }
     assert_eq!(busy.block, LARGEST_BLOCK);
 }
+
+#[test]
+fn an_unfinished_picture_shows_at_every_byte_and_anything_else_does_not() {
+    let payload = body(300, 1);
+    let chunks = [
+        head0(6, 0, 300, kind::VIDEO, 3),
+        payload[..128].to_vec(),
+        vec![0xc6],
+        payload[128..256].to_vec(),
+        vec![0xc6],
+        payload[256..].to_vec(),
+    ]
+    .concat();
+    let mut reader = reader();
+    for (at, byte) in chunks.iter().enumerate() {
+        // The whole header must be there to know whose it is.
+        assert_eq!(reader.is_inside_media(3), at >= 12, "after {at} bytes");
+        assert!(!reader.is_inside_media(1), "another message stream");
+        reader.buffer().extend_from_slice(&[*byte]);
+        let done = reader.next().unwrap().is_some();
+        assert_eq!(done, at == chunks.len() - 1);
+    }
+    assert!(!reader.is_inside_media(3));
+    let command = [head0(3, 0, 100, kind::COMMAND, 3), vec![0; 50]].concat();
+    reader.buffer().extend_from_slice(&command);
+    assert_eq!(reader.next(), Ok(None));
+    assert!(!reader.is_inside_media(3), "a command is no media");
+}
