@@ -73,6 +73,42 @@ fn reading(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What it costs that a ring's payloads are copied out of the read blocks, as ingest does: two seconds of messages are
+/// kept, as in a ring, first as slices of the blocks that they came in, then each in memory of its own.
+fn keeping(criterion: &mut Criterion) {
+    let messages = second();
+    let wire = wire(&messages, 65536);
+    let mut group = criterion.benchmark_group("keep");
+    group.throughput(Throughput::Elements(messages.len() as u64));
+    for (name, copies) in [("slices", false), ("copies", true)] {
+        let mut reader = chunk::Reader::new(chunk::Limits::default());
+        reader
+            .buffer()
+            .put_slice(&[2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]);
+        reader.buffer().put_u32(65536);
+        assert_eq!(reader.next(), Ok(None));
+        let mut ring = std::collections::VecDeque::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for part in wire.chunks(READ_BYTES) {
+                    reader.buffer().put_slice(part);
+                    while let Some(message) = reader.next().expect("well-formed input") {
+                        let kept = match copies && !message.payload.is_unique() {
+                            true => Bytes::copy_from_slice(&message.payload),
+                            false => message.payload,
+                        };
+                        ring.push_back(kept);
+                        if ring.len() > 2 * messages.len() {
+                            ring.pop_front();
+                        }
+                    }
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 fn framing(criterion: &mut Criterion) {
     let messages = second();
     let payload: usize = messages.iter().map(|(_, payload)| payload.len()).sum();
@@ -112,5 +148,5 @@ fn framing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reading, framing);
+criterion_group!(benches, reading, keeping, framing);
 criterion_main!(benches);
