@@ -8,4 +8,5 @@ mod edge;
 mod kit;
 #[cfg(feature = "mixer")]
 mod mix;
+mod mutation;
 mod studio;

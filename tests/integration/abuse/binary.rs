@@ -83,10 +83,15 @@ impl Binary {
 
     /// Fails unless resident memory is, or soon comes to be, at most [`FLAT`] over `before`.
     pub async fn assert_flat(&mut self, before: u64, what: &str) {
+        self.assert_grown_at_most(FLAT, before, what).await;
+    }
+
+    /// The same with another bound than [`FLAT`].
+    pub async fn assert_grown_at_most(&mut self, bound: u64, before: u64, what: &str) {
         let deadline = tokio::time::Instant::now() + SETTLE;
         loop {
             let now = self.resident();
-            if now <= before + FLAT {
+            if now <= before + bound {
                 println!("{what}: {:+} KiB", (now as i64 - before as i64) / 1024);
                 return;
             }
@@ -106,6 +111,22 @@ impl Binary {
             (open <= count as f64).then_some(())
         });
         seen.await.expect("they go");
+    }
+
+    /// Why RTMP connections ended since the start, and how many each; those that never occurred are left out.
+    pub async fn ends(&self) -> Vec<(String, u64)> {
+        let metrics = self.control.get("/metrics").await.expect("metrics").body;
+        let ends = metrics.lines().filter_map(|line| {
+            let rest = line.strip_prefix("linkmic_ingest_disconnects_total{reason=\"")?;
+            let (reason, count) = rest.split_once("\"} ")?;
+            Some((reason.to_owned(), count.parse().expect("a count")))
+        });
+        ends.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// The last lines that it wrote to its log.
+    pub fn said(&self) -> String {
+        self.process.said()
     }
 
     /// Lines of `/metrics` that have a value.

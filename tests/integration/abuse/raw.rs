@@ -44,6 +44,23 @@ impl Raw {
         let _ = timeout(Duration::from_secs(5), self.socket.write_all(bytes)).await;
     }
 
+    /// As [`send`](Self::send), and reads meanwhile, so that a server that answers much is not what waits.
+    pub async fn send_and_read(&mut self, bytes: &[u8]) {
+        let (mut from, mut to) = self.socket.split();
+        let mut sink = vec![0; 64 << 10];
+        let reading = async { while matches!(from.read(&mut sink).await, Ok(n) if n > 0) {} };
+        let sending = timeout(Duration::from_secs(5), to.write_all(bytes));
+        tokio::select! {
+            () = reading => {}
+            _ = sending => {}
+        }
+    }
+
+    /// Has said everything.
+    pub async fn finish(&mut self) {
+        let _ = self.socket.shutdown().await;
+    }
+
     /// Reads until the server closes; how long that took. `None`: not within `limit`.
     pub async fn closed_within(&mut self, limit: Duration) -> Option<Duration> {
         let begin = Instant::now();
