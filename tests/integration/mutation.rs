@@ -79,7 +79,9 @@ async fn damaged_sessions_are_read_or_refused_and_never_panic() {
         let (mut cases, mut whole, mut messages, mut events) = (0_u64, 0, 0, 0);
         while begin.elapsed() < time() {
             let mut random = Random::new(seed.wrapping_add(cases));
-            let step = random.pick(&[1_usize, 7, 128, 4_096, 1 << 20]);
+            let step = random.pick(&[16_usize, 128, 4_096, 1 << 20]);
+            // By single bytes costs a hundred other cases.
+            let step = if random.one_in(100) { 1 } else { step };
             for (what, recordings) in [
                 ("server", &recorded.from_clients),
                 ("client", &recorded.from_servers),

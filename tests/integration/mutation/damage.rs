@@ -43,6 +43,8 @@ enum Damage {
     Bits,
     /// Some bytes become ones that are limits of something.
     Limits,
+    /// AMF numbers become others: stream ids, transactions, sizes.
+    Numbers,
     /// The rest is missing.
     Truncate,
     /// A part is missing.
@@ -55,14 +57,28 @@ enum Damage {
     Rechunk,
 }
 
-const ALL: [Damage; 7] = [
+const ALL: [Damage; 8] = [
     Damage::Bits,
     Damage::Limits,
+    Damage::Numbers,
     Damage::Truncate,
     Damage::Leave,
     Damage::Repeat,
     Damage::Splice,
     Damage::Rechunk,
+];
+
+/// Numbers that nobody should send where a small one belongs.
+const NUMBERS: [f64; 9] = [
+    0.0,
+    -1.0,
+    2.0,
+    9.0,
+    0.5,
+    4_294_967_296.0,
+    f64::MAX,
+    f64::NAN,
+    f64::NEG_INFINITY,
 ];
 
 /// A damaged copy of one of `recordings`.
@@ -95,6 +111,22 @@ fn apply(random: &mut Random, damage: Damage, mut bytes: Vec<u8>, other: &[u8]) 
                 bytes[at..at + length].fill(value);
             }
         }
+        Damage::Numbers => {
+            // The marker of a number and the upper byte of a small one.
+            let found: Vec<usize> = bytes
+                .windows(9)
+                .enumerate()
+                .filter(|(_, w)| w[0] == 0 && matches!(w[1], 0x3f | 0x40) && w[7..] == [0, 0])
+                .map(|(at, _)| at + 1)
+                .collect();
+            for _ in 0..=random.below(3) {
+                let Some(&at) = found.get(random.below(found.len().max(1))) else {
+                    break;
+                };
+                let number = random.pick(&NUMBERS);
+                bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
+            }
+        }
         Damage::Truncate => bytes.truncate(place(random, bytes.len())),
         Damage::Leave => {
             let range = part(random, bytes.len());
@@ -119,13 +151,12 @@ fn apply(random: &mut Random, damage: Damage, mut bytes: Vec<u8>, other: &[u8]) 
     bytes
 }
 
-/// Somewhere in the first `length` bytes; half of the time among the first 2,000, where the commands are.
+/// Somewhere in the first `length` bytes; mostly near the beginning or the end, where the commands are.
 fn place(random: &mut Random, length: usize) -> usize {
-    let near = length.min(2_000);
-    if random.one_in(2) {
-        random.below(near)
-    } else {
-        random.below(length)
+    match random.below(4) {
+        0 | 1 => random.below(length.min(2_000)),
+        2 => length - 1 - random.below(length.min(400)),
+        _ => random.below(length),
     }
 }
 

@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::{Bytes, BytesMut};
+use linkmic::rtmp::chunk::Limits;
+use linkmic::rtmp::{CHUNK_BYTES, Framed, kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OnceCell;
 
+use super::drive;
 use crate::edge::SOON;
 use crate::edge::clip::clip;
 use crate::edge::house::House;
@@ -15,10 +19,13 @@ use crate::edge::programs::{Player, Publisher};
 
 /// C0, C1 and C2, or S0, S1 and S2.
 pub const HANDSHAKE: usize = 1 + 1536 + 1536;
-/// What is kept of each session: the commands and the first pictures.
-const KEPT: usize = 24 * 1024;
+/// What is kept of each session as it came: the commands and the first pictures.
+const KEPT: usize = 16 * 1024;
+/// Media messages in a session made short: everything said before and after them is there.
+const SHORT: usize = 12;
 
-/// What went over the wire, each connection by itself, without its handshake.
+/// What went over the wire, each connection by itself, without its handshake: its beginning as it came, and the whole
+/// with most of the media left out.
 #[derive(Debug, Default)]
 pub struct Recorded {
     pub from_clients: Vec<Vec<u8>>,
@@ -98,11 +105,35 @@ impl Tape {
             ] {
                 let said = bytes.get(HANDSHAKE..).unwrap_or_default();
                 assert!(said.len() > 200, "a session of {} bytes", said.len());
-                all.push(said.to_vec());
+                all.push(said[..said.len().min(KEPT)].to_vec());
+                all.push(shortened(said));
             }
         }
         recorded
     }
+}
+
+/// The same session with its first [`SHORT`] media messages, and every other message.
+fn shortened(said: &[u8]) -> Vec<u8> {
+    let (messages, end) = drive::read(said, 1 << 16, Limits::default());
+    assert_eq!(end, None, "what was recorded makes sense");
+    let mut bytes = BytesMut::new();
+    let size = Bytes::copy_from_slice(&(CHUNK_BYTES as u32).to_be_bytes());
+    Framed::new(kind::SET_CHUNK_SIZE, 0, 0, size).write_to(&mut bytes);
+    let mut media = 0;
+    for message in messages {
+        media += usize::from(matches!(message.type_id, kind::AUDIO | kind::VIDEO));
+        if media <= SHORT || !matches!(message.type_id, kind::AUDIO | kind::VIDEO) {
+            Framed::new(
+                message.type_id,
+                message.timestamp,
+                message.stream_id,
+                message.payload,
+            )
+            .write_to(&mut bytes);
+        }
+    }
+    bytes.to_vec()
 }
 
 async fn pass(
@@ -116,9 +147,7 @@ async fn pass(
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         {
             let mut tape = tape.lock().expect("nobody panics with it");
-            let kept = &mut tape[index][direction];
-            let room = (HANDSHAKE + KEPT).saturating_sub(kept.len());
-            kept.extend_from_slice(&buffer[..read.min(room)]);
+            tape[index][direction].extend_from_slice(&buffer[..read]);
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
