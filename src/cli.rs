@@ -7,6 +7,8 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,6 +18,7 @@ use crate::auth::{self, Action, Address, AddressError, Policy, Purpose};
 use crate::config::{self, Config, Env};
 #[cfg(feature = "mixer")]
 use crate::demo;
+use crate::load;
 use crate::logging;
 use crate::media::{NameError, StreamKey};
 use crate::reason::Reason;
@@ -41,6 +44,11 @@ enum Command {
     /// Sign a URL, or explain what one opens.
     #[command(subcommand)]
     Url(UrlCommand),
+    /// Load a server, ours or another, and measure its latency and cost: to size a host.
+    ///
+    /// One line a second on standard error, one line of JSON on standard output at the end or at Ctrl-C.
+    #[command(subcommand)]
+    Bench(load::Subcommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,6 +155,8 @@ pub enum Error {
     #[cfg(feature = "mixer")]
     #[error(transparent)]
     Demo(#[from] demo::Error),
+    #[error(transparent)]
+    Load(#[from] load::Error),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -155,7 +165,7 @@ impl Error {
     /// 2 when arguments or configuration must change, 1 when something failed.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Server(_) | Error::Output(_) => 1,
+            Error::Server(_) | Error::Output(_) | Error::Load(load::Error::Io(_)) => 1,
             _ => 2,
         }
     }
@@ -178,6 +188,7 @@ impl Cli {
                 false => Outcome::Negative,
             }),
             Command::Check(args) => check(&args, env, out),
+            Command::Bench(command) => bench(command, out).await,
             Command::Url(UrlCommand::Sign(args)) => {
                 let config = args.config.load(env)?;
                 writeln!(out, "{}", args.signed_url(config, SystemTime::now())?)?;
@@ -198,6 +209,28 @@ async fn serve(config: Config) -> Result<Outcome, Error> {
     }
     Server::start(config).await?.run_until_signal().await?;
     Ok(Outcome::Done)
+}
+
+/// Players and publishers have threads of their own; this one only waits, and hears Ctrl-C.
+async fn bench(command: load::Subcommand, out: &mut dyn Write) -> Result<Outcome, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let run = tokio::task::spawn_blocking(move || {
+        let mut report = Vec::new();
+        let outcome = command.run(&told, &mut report, &mut io::stderr());
+        outcome.map(|outcome| (outcome, report))
+    });
+    tokio::pin!(run);
+    let ended = tokio::select! {
+        ended = &mut run => ended,
+        () = load::stop_on_interrupt(&stop) => run.await,
+    };
+    let (outcome, report) = ended.map_err(io::Error::from)??;
+    out.write_all(&report)?;
+    Ok(match outcome {
+        load::Outcome::Whole => Outcome::Done,
+        load::Outcome::Losses => Outcome::Negative,
+    })
 }
 
 fn check(args: &ConfigArgs, env: &Env, out: &mut dyn Write) -> Result<Outcome, Error> {

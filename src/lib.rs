@@ -29,4 +29,5 @@ pub mod server;
 pub mod cli;
 #[cfg(feature = "mixer")]
 pub mod demo;
+pub mod load;
 pub mod probe;

@@ -17,7 +17,10 @@ use scanner::{paths, tokenise};
 /// The rows of the house, top first. A room may use rooms of lower rows; rooms of its own row too,
 /// unless the row is marked [`Apart`](Neighbours::Apart).
 const ROWS: &[(Neighbours, &[&str])] = &[
-    (Neighbours::Together, &["main", "cli", "demo", "probe"]),
+    (
+        Neighbours::Together,
+        &["main", "cli", "demo", "load", "probe"],
+    ),
     (Neighbours::Together, &["server", "config"]),
     (Neighbours::Together, &["api"]),
     (

@@ -238,3 +238,58 @@ fn the_local_address_follows_the_listener() {
         assert_eq!(local_address(&config).to_string(), expected);
     }
 }
+
+#[test]
+fn bench_commands_are_read_and_mistakes_in_them_refused() {
+    let parse =
+        |line: &str| Cli::try_parse_from(["linkmic", "bench"].into_iter().chain(line.split(' ')));
+    for line in [
+        "run rtmp://127.0.0.1/live/a",
+        "run rtmp://127.0.0.1/live/a --streams 2 --players 10 --rate 50 --pid 1,2 --duration 5s",
+        "publish rtmp://127.0.0.1/live/a --file clip.flv",
+        "publish rtmp://127.0.0.1/live/a --fps 60 --gop 120 --kbps 6000 --sign-key x",
+        "play tcp://127.0.0.1:19350 --players 10 --sample 2 --threads 2 --warmup 500ms",
+        "floor --players 10 --merge-window 33ms --audio-at-once",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+    for line in [
+        "run",
+        "play rtmp://127.0.0.1/live/a --players 0",
+        "play rtmp://127.0.0.1/live/a --rate 0",
+        "publish rtmp://127.0.0.1/live/a --fps 0",
+        "publish rtmp://127.0.0.1/live/a --file clip.flv --kbps 100",
+        "floor --merge-window 33",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_bench_of_nothing_says_what_is_wrong_without_the_signature() {
+    let ran = run("", &["bench", "publish", "tcp://127.0.0.1:9"]).await;
+    assert!(
+        ran.result
+            .unwrap_err()
+            .to_string()
+            .contains("nobody can publish")
+    );
+    let ran = run(
+        "",
+        &["bench", "play", "http://127.0.0.1/live/a?txSecret=abc"],
+    )
+    .await;
+    let error = ran.result.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(!error.to_string().contains("abc"), "{error}");
+    let line = [
+        "linkmic",
+        "bench",
+        "run",
+        "rtmp://h/live/a?txSecret=abc",
+        "--sign-key",
+        "def",
+    ];
+    let shown = format!("{:?}", Cli::try_parse_from(line).unwrap());
+    assert!(!shown.contains("abc") && !shown.contains("def"), "{shown}");
+}

@@ -12,12 +12,16 @@ use super::process::{Process, poll};
 /// Where Debian's libnginx-mod-rtmp puts the module.
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
 
+/// Connections of a test's server.
+const FEW: u32 = 64;
+
 /// A running nginx with one live application, `live`. Dropping it kills it.
 #[derive(Debug)]
 pub struct Nginx {
     process: Process,
     folder: PathBuf,
     addr: SocketAddr,
+    connections: u32,
 }
 
 impl Nginx {
@@ -27,8 +31,16 @@ impl Nginx {
     /// # Errors
     /// [`Error::Missing`] without nginx or its module; [`Error::Ended`] when it does not start.
     pub async fn start(folder: &Path) -> Result<Self, Error> {
+        Self::start_for(folder, FEW).await
+    }
+
+    /// As [`start`](Self::start), for up to so many connections.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_for(folder: &Path, connections: u32) -> Result<Self, Error> {
         let addr = free_addr().await?;
-        Self::start_at(folder, addr).await
+        Self::start_at(folder, addr, connections).await
     }
 
     /// Kills it (if it runs), and starts it again on the same port.
@@ -37,7 +49,7 @@ impl Nginx {
     /// As [`start`](Self::start).
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.kill().await;
-        *self = Self::start_at(&self.folder.clone(), self.addr).await?;
+        *self = Self::start_at(&self.folder.clone(), self.addr, self.connections).await?;
         Ok(())
     }
 
@@ -46,12 +58,17 @@ impl Nginx {
         self.process.kill().await;
     }
 
+    /// Its process, which is the only one; `None` when it is gone.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// The URL of stream `name` here.
     pub fn url(&self, name: &str) -> String {
         format!("rtmp://{}/live/{name}", self.addr)
     }
 
-    async fn start_at(folder: &Path, addr: SocketAddr) -> Result<Self, Error> {
+    async fn start_at(folder: &Path, addr: SocketAddr, connections: u32) -> Result<Self, Error> {
         if !Path::new(MODULE).exists() {
             return Err(Error::Missing {
                 program: format!("nginx's RTMP module ({MODULE})"),
@@ -59,7 +76,7 @@ impl Nginx {
             });
         }
         let config = folder.join("nginx.conf");
-        std::fs::write(&config, configuration(folder, addr))
+        std::fs::write(&config, configuration(folder, addr, connections))
             .map_err(|e| Error::io(format!("cannot write {}", config.display()), e))?;
         let (folder, config) = (absolute(folder)?, absolute(&config)?);
         let arguments = [
@@ -88,6 +105,7 @@ impl Nginx {
             process,
             folder,
             addr,
+            connections,
         })
     }
 }
@@ -106,14 +124,14 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// One process without a master, so that ending it ends all of it.
-fn configuration(folder: &Path, addr: SocketAddr) -> String {
+fn configuration(folder: &Path, addr: SocketAddr, connections: u32) -> String {
     format!(
         "load_module {MODULE};\n\
          daemon off;\n\
          master_process off;\n\
          error_log stderr warn;\n\
          pid {}/nginx.pid;\n\
-         events {{ worker_connections 64; }}\n\
+         events {{ worker_connections {connections}; }}\n\
          rtmp {{\n\
          \x20   access_log off;\n\
          \x20   server {{\n\

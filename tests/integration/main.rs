@@ -1,6 +1,7 @@
 //! The server as strangers see it: real programs publish, play and judge.
 
 mod abuse;
+mod bench;
 mod cdn;
 #[cfg(feature = "mixer")]
 mod demo;
