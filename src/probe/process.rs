@@ -231,6 +231,10 @@ pub async fn output<S: AsRef<str>>(
 fn package_of(program: &str) -> &'static str {
     match program {
         "ffmpeg" | "ffprobe" => "ffmpeg",
+        "chromium" => "chromium",
+        "curl" => "curl",
+        "haproxy" => "haproxy",
+        "openssl" => "openssl",
         "nginx" => "nginx libnginx-mod-rtmp",
         "rtmpdump" => "rtmpdump",
         _ if program.starts_with("gst-") => "gstreamer1.0-tools",

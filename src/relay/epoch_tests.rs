@@ -182,6 +182,7 @@ fn the_fourth_takeover_in_half_a_minute_leaves_the_name_where_it_is() {
     // The first of the three was at 1 s.
     assert!(take(&relay, anchor(9, ""), at(30)).is_err());
     take(&relay, anchor(9, ""), at(31)).unwrap();
+    assert_eq!(holder.eviction(), Some(Reason::TakenOver));
 }
 
 #[test]

@@ -106,10 +106,7 @@ impl Relay {
         let id = registry.epochs + 1;
         let epoch = Epoch::new(id, origin.clone(), hold.clone());
         let stream = self.stream(&mut registry.streams, key);
-        let ended = match stream.begin_source(epoch, policy, now) {
-            Ok(ended) => ended,
-            Err(refused) => return Err(refused.into()),
-        };
+        let ended = stream.begin_source(epoch, policy, now)?;
         registry.epochs = id;
         if let Some(ended) = ended {
             self.tell_end(&mut registry, key, ended, Reason::TakenOver);

@@ -142,7 +142,15 @@ mod tests {
             })
         };
         // Name, policy, incumbent quiet for ms, newcomer, moves so many ms ago, outcome.
-        let table: &[(&str, OnBusy, u64, Origin, &[u64], Result<Granted, Refused>)] = &[
+        type Case = (
+            &'static str,
+            OnBusy,
+            u64,
+            Origin,
+            &'static [u64],
+            Result<Granted, Refused>,
+        );
+        let table: &[Case] = &[
             (
                 "active, other host",
                 idle,

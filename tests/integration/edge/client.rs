@@ -1,7 +1,7 @@
 //! A client that shows every message: our client session on a socket.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -87,6 +87,11 @@ impl Client {
             }
             other => panic!("neither granted nor refused: {other:?}"),
         }
+    }
+
+    /// Where it connects from.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.socket.local_addr().expect("connected")
     }
 
     /// The next thing the server did; `None`: it closed.

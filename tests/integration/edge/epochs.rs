@@ -61,7 +61,7 @@ async fn headers(publisher: &mut Client, base: u32) {
 /// Frame `n` of connection `epoch`, and its sound.
 async fn frame(publisher: &mut Client, epoch: u32, n: u32, base: u32) {
     let time = base.wrapping_add(n * FRAME_MS);
-    let body = numbered(epoch * PER_EPOCH + n, n % GOP == 0, 1_500);
+    let body = numbered(epoch * PER_EPOCH + n, n.is_multiple_of(GOP), 1_500);
     publisher.send(kind::VIDEO, time, body).await;
     let sound = vec![0xaf, 1, n as u8, epoch as u8];
     publisher.send(kind::AUDIO, time + 10, sound).await;

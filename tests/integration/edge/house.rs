@@ -102,7 +102,7 @@ impl Hour {
 pub struct House {
     pub urls: Urls,
     control: http::Client,
-    server: Server,
+    pub server: Server,
     _state: TempDir,
 }
 
@@ -114,8 +114,13 @@ impl House {
 
     /// With additions to `[auth]`, and with further sections.
     pub async fn open_with(auth: &str, more: &str) -> Self {
+        Self::open_edited(auth, more, |text| text).await
+    }
+
+    /// As [`open_with`](Self::open_with), with the last word about the whole text.
+    pub async fn open_edited(auth: &str, more: &str, edit: impl FnOnce(String) -> String) -> Self {
         let state = tempfile::tempdir().expect("a folder");
-        let text = configuration(state.path(), auth, more);
+        let text = edit(configuration(state.path(), auth, more));
         let config = Config::parse(&text, "test", &Env::default()).expect("a configuration");
         let server = Server::start(config.clone()).await.expect("it starts");
         Self {
@@ -129,6 +134,16 @@ impl House {
     /// Who publishes what, from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.server.events()
+    }
+
+    /// The URL of a stream on the public HTTP listener, unsigned.
+    pub fn http_flv(&self, name: &str) -> String {
+        format!("http://{}/live/{name}.flv", self.server.http_addr())
+    }
+
+    /// What the control API answers.
+    pub async fn ask(&self, path: &str) -> http::Answer {
+        self.control.get(path).await.expect("an answer")
     }
 
     /// Waits until so many readers of the program feed are counted, waiting ones among them.

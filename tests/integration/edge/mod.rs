@@ -10,12 +10,17 @@ pub mod programs;
 
 mod addresses;
 mod clocks;
+mod download;
 mod epochs;
+mod http_flv;
 mod joining;
 mod lifetimes;
 mod matrix;
+mod page;
+mod proxy;
 mod refusals;
 mod round_trip;
+mod tls;
 
 use std::time::Duration;
 

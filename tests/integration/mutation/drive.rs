@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use linkmic::media::payload::MainTrack;
 use linkmic::media::repair::Repair;
 use linkmic::media::{self, Kind, MediaTime, Timeline};
 use linkmic::reason::Reason;
@@ -149,6 +150,7 @@ struct Server {
     run: Run,
     said: BytesMut,
     repair: Repair,
+    main_track: MainTrack,
     timeline: Timeline,
     newest: Option<MediaTime>,
 }
@@ -160,6 +162,7 @@ impl Server {
             run: Run::default(),
             said: BytesMut::new(),
             repair: Repair::new(),
+            main_track: MainTrack::default(),
             timeline: Timeline::new(),
             newest: None,
         }
@@ -215,9 +218,11 @@ impl Server {
         let Some(kind) = Kind::from_type_id(message.type_id) else {
             return;
         };
-        let mut read = media::Message::new(kind, MediaTime::ZERO, message.payload);
+        let mut read = self.main_track.read(kind, MediaTime::ZERO, message.payload);
         let is_clock = kind != Kind::Data && !read.is_header();
-        (read.dts, _) = self.repair.map(kind, message.timestamp, is_clock);
+        (read.dts, _) = self
+            .repair
+            .map(kind, read.track, message.timestamp, is_clock);
         let pts = read.pts();
         let moved = read.timed(read.dts + 1, pts + 7);
         assert_eq!(moved.payload.len(), read.payload.len(), "bytes of {read:?}");
