@@ -17,7 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 pub use entrance::{Entrance, Turned};
-pub use socket::Socket;
+pub use socket::{Direct, Socket};
 pub use stream::{Handed, Stream};
 
 use entrance::canonical;

@@ -32,6 +32,10 @@ const MAX_QUEUED: usize = 4 * BATCH;
 /// What a loop keeps of the room in which it lays out a batch: enough for all but the largest key frames.
 const KEPT_BYTES: usize = 256 << 10;
 
+/// Followers whose sockets are looked up in one sweep before the first of them is written to: between two writes the
+/// kernel throws everything out of the caches, and a look-up by itself then costs 0.4 us of a 7 us write.
+const SWEEP: usize = 64;
+
 /// What connections tell their writer loop.
 pub enum Command {
     Join(Box<Joiner>),
@@ -252,29 +256,61 @@ impl Writer {
         }
         let mut served = 0;
         // Backwards: whoever falls out is replaced by one that was served, and comes back behind.
-        for place in (0..self.followers.len()).rev() {
-            let written = match self.followers[place].socket.send_now(&wire) {
-                Ok(written) if written == wire.len() => {
-                    served += 1;
-                    continue;
+        let mut end = self.followers.len();
+        while end > 0 {
+            let begin = end.saturating_sub(SWEEP);
+            let mut short = Vec::new();
+            {
+                let mut lines = [const { None }; SWEEP];
+                let sweep = &self.followers[begin..end];
+                for (line, follower) in lines.iter_mut().zip(sweep) {
+                    *line = follower.socket.direct();
                 }
-                Ok(written) => written,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(_) => {
-                    let reader = self.take_follower(place);
-                    self.dismiss(*reader, Reason::SocketError);
-                    continue;
+                for (place, line) in lines[..sweep.len()].iter().enumerate().rev() {
+                    let sent = match line {
+                        Some(direct) => direct.send(&wire),
+                        None => sweep[place].socket.try_write(&wire),
+                    };
+                    match sent {
+                        Ok(written) if written == wire.len() => served += 1,
+                        sent => short.push((begin + place, sent)),
+                    }
                 }
-            };
-            let place = self.fall_out(place, self.begin, now);
-            self.stragglers[place].keep_rest(batch, written, &self.metrics);
-            self.pump(place, now, waiting);
+            }
+            for (place, sent) in short {
+                self.part(place, sent, batch, now, waiting);
+            }
+            end = begin;
         }
         let (bytes, messages) = (wire.len() as u64, batch.len() as u64);
         self.metrics.playback_bytes.inc_by(served * bytes);
         self.metrics.playback_messages.inc_by(served * messages);
         wire.shrink_to(KEPT_BYTES);
         self.wire = wire;
+    }
+
+    /// A follower did not take the whole batch.
+    fn part(
+        &mut self,
+        place: usize,
+        sent: io::Result<usize>,
+        batch: &[Arc<Item>],
+        now: Instant,
+        waiting: &mut Waiting,
+    ) {
+        let written = match sent {
+            Ok(written) => written,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                let reader = self.take_follower(place);
+                self.dismiss(*reader, Reason::SocketError);
+                return;
+            }
+        };
+        let place = self.fall_out(place, self.begin, now);
+        self.stragglers[place].keep_rest(batch, written, &self.metrics);
+        // It goes on at once: only a write through the runtime makes it know that there is something to wait for.
+        self.pump(place, now, waiting);
     }
 
     fn unblock(&mut self, id: u64, waiting: &mut Waiting) {
