@@ -20,6 +20,7 @@ mod page;
 mod proxy;
 mod refusals;
 mod round_trip;
+mod streams;
 mod tls;
 
 use std::time::Duration;
