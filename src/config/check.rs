@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::reader::Reader;
 use super::{Config, Remark, TokenSource};
 use crate::auth::{self, Access, Key, Secret};
+use crate::media::Class;
 
 /// Shorter secrets can be found by trying; the vendor's own have 32 characters.
 const SHORT_SECRET: usize = 16;
@@ -15,6 +16,7 @@ pub(super) fn consistency(config: &Config, reader: &Reader) {
     keys(&config.auth, reader);
     listeners(config, reader);
     doors(config, reader);
+    windows(config, reader);
     for (at, rule) in config.push.rules.iter().enumerate() {
         if config.app(&rule.app).is_none() {
             let known: Vec<_> = config.apps.names().collect();
@@ -24,6 +26,22 @@ pub(super) fn consistency(config: &Config, reader: &Reader) {
                     "no application {:?} is configured; there are: {}",
                     rule.app,
                     known.join(", ")
+                ),
+            );
+        }
+    }
+}
+
+fn windows(config: &Config, reader: &Reader) {
+    for class in [Class::LowLatency, Class::Viewer] {
+        let limits = config.classes.of(class);
+        if 2 * limits.merge_window > limits.max_lag {
+            reader.mistake(
+                format!("classes.{}.merge_window", class.as_str()),
+                format!(
+                    "{} is more than half of max_lag, {}; every reader would count as late",
+                    humantime::format_duration(limits.merge_window),
+                    humantime::format_duration(limits.max_lag)
                 ),
             );
         }

@@ -244,6 +244,7 @@ fn class(t: &mut Table<'_>, default: ClassLimits) -> ClassLimits {
         max_lag: t.value("max_lag", default.max_lag, wait()),
         join: t.value("join", default.join, choice(JOINS)),
         readers_per_name: (readers > 0).then_some(readers),
+        merge_window: t.value("merge_window", default.merge_window, window()),
     }
 }
 
@@ -285,6 +286,13 @@ fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
             duration(MIN_WAIT..=Duration::from_secs(1)),
         ),
     }
+}
+
+/// Longer than this, players with a small buffer run dry between two windows.
+const MAX_MERGE_WINDOW: Duration = Duration::from_secs(1);
+
+fn window() -> impl Fn(&Value) -> Parsed<Duration> {
+    duration(Duration::ZERO..=MAX_MERGE_WINDOW)
 }
 
 fn wait() -> impl Fn(&Value) -> Parsed<Duration> {

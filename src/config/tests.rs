@@ -121,6 +121,8 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("max_lag = \"3s\"", "max_lag = \"11s\""),
         ("join = \"burst\"\n", "join = \"wait\"\n"),
         ("readers_per_name = 0\n", "readers_per_name = 11\n"),
+        ("merge_window = \"0s\"   ", "merge_window = \"11ms\""),
+        ("merge_window = \"0s\"\n", "merge_window = \"11ms\"\n"),
         ("connections = 10000", "connections = 11"),
         ("waiting_per_name = 50", "waiting_per_name = 11"),
         ("waiting_per_address = 20", "waiting_per_address = 11"),
@@ -175,6 +177,10 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         [classes.viewer]
         join = "late"
         readers_per_name = -1
+        max_lag = "60ms"
+        merge_window = "33ms"
+        [classes.low_latency]
+        merge_window = "2s"
         [limits]
         connections = "many"
         waiting_total = 1.5
@@ -201,7 +207,9 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "auth.push_keys[1].id: the same id as auth.push_keys[0].id",
         "auth.push_keys[2].id: \"x y\" is not an id of up to 64 characters of A-Z a-z 0-9 _ . -",
         "auth.push_keys[2].secret: is missing",
+        "classes.low_latency.merge_window: 2s is not within 0s to 1s",
         "classes.viewer.join: \"late\" is none of \"squeeze\", \"burst\", \"wait\"",
+        "classes.viewer.merge_window: 33ms is more than half of max_lag, 60ms; every reader would count as late",
         "classes.viewer.readers_per_name: -1 is not within 0 to 1000000",
         "colour: unknown key; known here: rtmp, rtmps, http, control, access, auth, apps, push, classes, limits, mixer, state, log",
         "control.listen: expected a string, found a whole number",

@@ -217,6 +217,8 @@ pub struct ClassLimits {
     pub join: Join,
     /// Most readers of this class for one name; `None`: no limit.
     pub readers_per_name: Option<usize>,
+    /// What came in goes out together once per this long; zero: video at once, audio with the next video.
+    pub merge_window: Duration,
 }
 
 /// Where a reader starts that comes in the middle of a GOP.
@@ -363,11 +365,13 @@ impl Default for Classes {
                 max_lag: Duration::from_millis(400),
                 join: Join::Squeeze,
                 readers_per_name: Some(10),
+                merge_window: Duration::ZERO,
             },
             viewer: ClassLimits {
                 max_lag: seconds(3),
                 join: Join::Burst,
                 readers_per_name: None,
+                merge_window: Duration::ZERO,
             },
         }
     }

@@ -173,6 +173,7 @@ fn playback_config(config: &Config) -> playback::Config {
             config::Join::Burst => Join::Burst,
             config::Join::Wait => Join::Wait,
         };
+        class.merge_window = limits.merge_window;
         class.readers_per_name = limits.readers_per_name.unwrap_or(0);
         class
     };
