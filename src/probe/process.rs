@@ -237,6 +237,7 @@ fn package_of(program: &str) -> &'static str {
         "openssl" => "openssl",
         "nginx" => "nginx libnginx-mod-rtmp",
         "rtmpdump" => "rtmpdump",
+        "strace" => "strace",
         _ if program.starts_with("gst-") => "gstreamer1.0-tools",
         _ => "the package that has it",
     }

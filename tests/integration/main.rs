@@ -3,6 +3,7 @@
 mod abuse;
 mod bench;
 mod cdn;
+mod cost;
 #[cfg(feature = "mixer")]
 mod demo;
 mod edge;

@@ -31,6 +31,11 @@ impl Binary {
     /// # Panics
     /// When it does not come to listen; with what it said.
     pub async fn serve(more: &str) -> Self {
+        Self::serve_under(&[], more).await
+    }
+
+    /// As [`serve`](Self::serve), started by another program whose words are `under`.
+    pub async fn serve_under(under: &[&str], more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let text = configuration(
             folder.path(),
@@ -40,7 +45,7 @@ impl Binary {
         let config = Config::parse(&text, "test", &Env::default()).expect("a configuration");
         let file = folder.path().join("linkmic.toml");
         std::fs::write(&file, text).expect("the configuration file");
-        let process = spawn(&file);
+        let process = spawn(under, &file);
         let [rtmp, control] = poll("the server to listen", SOON, || async {
             process.said().lines().find_map(listening)
         })
@@ -73,6 +78,11 @@ impl Binary {
             .and_then(|k| k.trim().parse::<u64>().ok())
             .expect("VmRSS")
             * 1024
+    }
+
+    /// Ends it in order.
+    pub async fn end(&mut self) {
+        self.process.interrupt(SOON).await;
     }
 
     pub fn assert_alive(&mut self) {
@@ -145,10 +155,11 @@ fn value(metrics: &str, name: &str) -> f64 {
         .unwrap_or_else(|| panic!("no metric {name}"))
 }
 
-fn spawn(file: &Path) -> Process {
+fn spawn(under: &[&str], file: &Path) -> Process {
     let file = file.display().to_string();
-    let arguments = ["serve", "--config", &file];
-    Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).unwrap_or_else(|e| panic!("{e}"))
+    let mut words = under.to_vec();
+    words.extend([env!("CARGO_BIN_EXE_linkmic"), "serve", "--config", &file]);
+    Process::spawn(words[0], &words[1..]).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The RTMP and control addresses in the server's first word.
