@@ -227,7 +227,8 @@ async fn a_made_up_clip_with_stamps_decodes_without_a_complaint() {
         assert_eq!(count("1,"), clip.frames.len() - pictures);
         // And it is taken for a clip again.
         let again = Clip::read(Path::new(&file)).expect("a clip");
-        assert_eq!(again.length_ms, clip.length_ms);
+        // Times in a file are whole milliseconds.
+        assert!(again.length_ms.abs_diff(clip.length_ms) <= 1);
     }
 }
 
