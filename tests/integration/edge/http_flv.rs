@@ -46,7 +46,7 @@ async fn publisher(house: &House, name: &str) -> Client {
 async fn send(publisher: &mut Client, numbers: std::ops::RangeInclusive<u32>) {
     for n in numbers {
         publisher
-            .send(kind::VIDEO, n * 40, numbered(n, n % 25 == 0, 200))
+            .send(kind::VIDEO, n * 40, numbered(n, n.is_multiple_of(25), 200))
             .await;
     }
 }
@@ -452,7 +452,7 @@ pub async fn skips_to_key_frames<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let mut publisher = publisher(house, "slow").await;
     // 20 KB a picture: 4 Mbit/s if it were in real time.
-    let body = |n: u32| numbered(n, n % 25 == 0, 20_000);
+    let body = |n: u32| numbered(n, n.is_multiple_of(25), 20_000);
     publisher.send(kind::VIDEO, 0, body(0)).await;
     let request = b"GET /live/slow.flv HTTP/1.1\r\n\r\n";
     connection.write_all(request).await.expect("sent");
@@ -473,7 +473,7 @@ pub async fn skips_to_key_frames<S: AsyncRead + AsyncWrite + Unpin>(
     assert!(got.len() < 400, "nothing was skipped");
     for pair in got.windows(2) {
         let [(before, _), (next, _)] = [pair[0], pair[1]];
-        let follows = next == before + 1 || next % 25 == 0;
+        let follows = next == before + 1 || next.is_multiple_of(25);
         assert!(follows, "went on at {next} after {before}");
     }
     // Nothing stays behind in a reader that has caught up: each picture comes without the next one.
