@@ -163,7 +163,9 @@ impl Message {
         let mut timed = self.at(dts);
         // A signed 24-bit number on the wire.
         let composition_ms = (pts - dts).clamp(-0x80_0000, 0x7f_ffff) as i32;
-        if composition_ms != self.composition_ms
+        // Sound and data have no such place, whatever their bytes look like.
+        if self.kind == Kind::Video
+            && composition_ms != self.composition_ms
             && let Some(bytes) =
                 payload::recomposed(&self.payload, composition_ms - self.composition_ms)
         {
@@ -351,6 +353,15 @@ mod tests {
         assert_eq!(full.iter().count(), 1);
         let replaced = full.with(&long(2));
         assert_eq!(replaced.iter().next().unwrap().payload[9], 2);
+    }
+
+    #[test]
+    fn sound_that_looks_like_a_picture_is_not_written_into() {
+        // PCM whose second byte is 1: as video this would be a coded frame of H.264, its offset in bytes 2 to 4.
+        let sound = message(Kind::Audio, b"\x37\x01abc");
+        let moved = sound.timed(MediaTime(9), MediaTime(16));
+        assert_eq!(moved.payload, sound.payload);
+        assert_eq!((moved.dts, moved.composition_ms), (MediaTime(9), 0));
     }
 
     #[test]
