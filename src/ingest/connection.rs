@@ -166,6 +166,14 @@ impl Connection<'_> {
             }
             let idle = self.publishing.iter().map(Publishing::idle_at).min();
             let deadline = self.leaving.or(idle).unwrap_or(self.stage_deadline);
+            // What came before the deadline has been taken by now, also when we were late to read it. A client that
+            // never stops talking would keep the timer below from being asked.
+            if Instant::now() >= deadline {
+                if let Some(over) = self.expire() {
+                    return over;
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.shared.shutdown.cancelled(), if self.leaving.is_none() => {
@@ -191,20 +199,21 @@ impl Connection<'_> {
                 },
                 _ = socket.writable(), if !self.outbox.is_empty() => {}
                 // The deadline is read anew each turn; this only wakes a connection that says nothing.
-                () = sleep_until(deadline.into()) => {
-                    if self.leaving.is_some() {
-                        return Next::Over(Reason::Shutdown);
-                    }
-                    if self.publishing.is_empty() {
-                        return Next::Over(Reason::Timeout);
-                    }
-                    let idle = |p: &Publishing, now| (p.idle_at() <= now).then_some(Reason::Idle);
-                    if let Some(over) = self.end_each(idle) {
-                        return over;
-                    }
-                }
+                () = sleep_until(deadline.into()) => {}
             }
         }
+    }
+
+    /// The deadline has passed: of the whole connection, or of those of its epochs that brought no media. `Some` ends
+    /// the loop.
+    fn expire(&mut self) -> Option<Next> {
+        if self.leaving.is_some() {
+            return Some(Next::Over(Reason::Shutdown));
+        }
+        if self.publishing.is_empty() {
+            return Some(Next::Over(Reason::Timeout));
+        }
+        self.end_each(|p, now| (p.idle_at() <= now).then_some(Reason::Idle))
     }
 
     /// Sends what the session has to say and the acknowledgement that is due.
