@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use crate::auth::Authorizer;
 use crate::media::PerApp;
@@ -139,9 +139,9 @@ impl Ingest {
         let tasks = shared.tasks.clone();
         tasks.spawn(
             async move {
-                let reason = run(&guard.0, tcp, peer, &entrance).await;
-                debug!(%reason, "connection ended");
-                guard.0.metrics.disconnected(reason);
+                let mut end = End::unknown(&guard.0.metrics);
+                end.reason = run(&guard.0, tcp, peer, &entrance).await;
+                debug!(reason = %end.reason, "connection ended");
             }
             .instrument(span),
         );
@@ -189,5 +189,30 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.metrics.connections_open.dec();
+    }
+}
+
+/// Counts the end of a connection, also of one whose task panics: that ends this connection, frees its place, and
+/// touches no other.
+struct End<'a> {
+    metrics: &'a Metrics,
+    reason: Reason,
+}
+
+impl<'a> End<'a> {
+    fn unknown(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            reason: Reason::Internal,
+        }
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the connection's task panicked; this is a mistake of ours, please report it");
+        }
+        self.metrics.disconnected(self.reason);
     }
 }
