@@ -4,6 +4,7 @@
 //! public HTTP listeners ([`Http`]). Refuses to know how an RTMP connection was accepted or authorised: those come in
 //! through [`crate::relay::door::PlayDoor`].
 
+mod chatter;
 mod departure;
 mod fanout;
 mod flv;

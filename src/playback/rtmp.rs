@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
+use super::chatter::{self, Chatter};
 use super::fanout::Line;
 use super::reader::Joiner;
 use super::{ANSWER_DEADLINE, Shared};
@@ -116,7 +117,15 @@ async fn listen(
     line: &Line,
     over: &mut oneshot::Receiver<Reason>,
 ) -> Reason {
+    let mut chatter = Chatter::new(reader.received(), std::time::Instant::now());
     loop {
+        if !chatter.allows(reader.received(), std::time::Instant::now()) {
+            info!(
+                limit = chatter::BYTES_PER_SECOND,
+                "player closed: it says more a second than the limit"
+            );
+            return Reason::LimitReached;
+        }
         // What the client said comes first: bytes that arrived with the request are in the buffer already.
         loop {
             match reader.next() {
