@@ -74,6 +74,7 @@ pub struct Metrics {
     playback_drops: Fixed,
     anomalies: Fixed,
 
+    tasks: IntGauge,
     publishers: IntGauge,
     long_gops: IntGauge,
     streams: IntGauge,
@@ -257,6 +258,11 @@ impl Metrics {
                 ),
                 &ANOMALIES,
             ),
+            tasks: gauge(
+                &r,
+                "linkmic_tasks",
+                "Asynchronous tasks alive now: a few for the server itself, and about one per connection.",
+            ),
             publishers: gauge(
                 &r,
                 "linkmic_relay_publishers",
@@ -341,6 +347,11 @@ impl Metrics {
     /// A publisher's timestamp was repaired; `kind` is a word of `media::repair::Anomaly::KINDS`.
     pub fn anomalies(&self, kind: &str) {
         self.anomalies.get(kind).inc();
+    }
+
+    /// At scrape: tasks alive in the runtime.
+    pub fn set_tasks(&self, tasks: usize) {
+        self.tasks.set(count(tasks));
     }
 
     /// At scrape: names known to the relay, and how many of them are published.

@@ -70,6 +70,11 @@ pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl Into
 
 fn collect(state: &super::State) {
     let metrics = &state.metrics;
+    metrics.set_tasks(
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
+    );
     let streams = state.relay.streams();
     let published = streams.iter().filter(|s| s.publisher.is_some()).count();
     metrics.set_streams(streams.len(), published);
