@@ -116,11 +116,29 @@ impl Binary {
     /// Waits until no more than `count` RTMP connections are open.
     pub async fn wait_for_connections(&self, count: usize) {
         let seen = poll("connections to be gone", SOON, || async {
-            let metrics = self.control.get("/metrics").await.expect("metrics").body;
-            let open = value(&metrics, "linkmic_ingest_connections");
+            let open = self.metrics().await.value("linkmic_ingest_connections");
             (open <= count as f64).then_some(())
         });
         seen.await.expect("they go");
+    }
+
+    /// All numbers, as they are now.
+    pub async fn metrics(&self) -> Numbers {
+        Numbers(self.control.get("/metrics").await.expect("metrics").body)
+    }
+
+    /// Tasks alive, once what asked for them is over: the same number five times in a row.
+    pub async fn settled_tasks(&self) -> f64 {
+        let deadline = tokio::time::Instant::now() + SOON;
+        let (mut last, mut same) = (f64::NAN, 0);
+        while same < 5 {
+            assert!(tokio::time::Instant::now() < deadline, "tasks come and go");
+            let now = self.metrics().await.value("linkmic_tasks");
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        last
     }
 
     /// Why RTMP connections ended since the start, and how many each; those that never occurred are left out.
@@ -146,13 +164,17 @@ impl Binary {
     }
 }
 
-/// The value of a metric without labels.
-fn value(metrics: &str, name: &str) -> f64 {
-    let line = metrics
-        .lines()
-        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|v| v.parse().ok())
-        .unwrap_or_else(|| panic!("no metric {name}"))
+/// The answer of `/metrics`.
+pub struct Numbers(String);
+
+impl Numbers {
+    /// The value of a metric without labels.
+    pub fn value(&self, name: &str) -> f64 {
+        let mut lines = self.0.lines();
+        let line = lines.find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|v| v.parse().ok())
+            .unwrap_or_else(|| panic!("no metric {name}"))
+    }
 }
 
 fn spawn(under: &[&str], file: &Path) -> Process {

@@ -10,6 +10,7 @@ use linkmic::rtmp::kind;
 use super::binary::Binary;
 use super::healthy::Healthy;
 use super::raw::{self, Raw};
+use crate::edge::SOON;
 use crate::edge::client::{Client, is_frame, is_key_frame};
 use crate::edge::clip::{clip, numbered};
 use crate::edge::house::Urls;
@@ -20,11 +21,11 @@ const REPEATS: u32 = 1_000;
 /// Offenders at a time.
 const AT_ONCE: usize = 8;
 /// What "at once" is on a busy machine: well under the 10 s after which silence ends a connection.
-const AT_ONCE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const AT_ONCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a stranger does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Offence {
+pub(super) enum Offence {
     /// An HTTP request.
     GarbageHandshake,
     /// Half of C1, and away.
@@ -71,7 +72,7 @@ impl Offence {
     ];
 
     /// Does it once. `Some`: the server is to close this connection at once.
-    async fn commit(self, urls: &Urls, number: u32) -> Option<Raw> {
+    pub(super) async fn commit(self, urls: &Urls, number: u32) -> Option<Raw> {
         let address = urls.rtmp();
         let (mut raw, bytes) = match self {
             Offence::GarbageHandshake => {
@@ -204,19 +205,10 @@ async fn sixteen_megabytes_of_amf_and_64k_chunk_streams_sent_to_the_end_are_refu
     let healthy = Healthy::start(&server.urls()).await;
     let before = server.resident();
 
-    // 16 MB of nulls, in honest chunks.
-    let mut nulls = raw::set_chunk_size(65_536);
-    let block = vec![5; 65_536];
-    nulls.extend_from_slice(&raw::first_chunk(3, kind::COMMAND, 0, 0xff_ffff, &block));
-    for _ in 1..256 {
-        nulls.extend_from_slice(&raw::next_chunk(3, &block));
-    }
-    // Every chunk stream that a header can name, each with one byte of two.
-    let mut streams = raw::set_chunk_size(1);
-    for id in 3..65_600 {
-        streams.extend_from_slice(&raw::first_chunk(id, kind::VIDEO, 1, 2, b"x"));
-    }
-    for (what, bytes) in [("AMF", nulls), ("chunk streams", streams)] {
+    for (what, bytes) in [
+        ("AMF", raw::sixteen_megabytes()),
+        ("chunk streams", raw::every_chunk_stream()),
+    ] {
         let mut raw = connected(address).await;
         raw.send(&bytes).await;
         let closed = raw.closed_within(AT_ONCE_LIMIT).await;
@@ -301,4 +293,31 @@ async fn metadata_nested_ten_thousand_deep_is_left_out_and_the_publisher_stays()
         "it was passed on"
     );
     server.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn talking_without_a_pause_extends_no_deadline() {
+    let more = "[limits]\nhandshake = \"1s\"\n[apps.live]\npublish_idle = \"2s\"";
+    let server = Binary::serve(more).await;
+    // Nothing of it is media, and there is always more of it to read.
+    let words = raw::acknowledgement(7).repeat(4_096);
+    let mut nobody = Raw::connected(server.urls.rtmp()).await;
+    let closed = nobody.flood(&words, SOON).await;
+    assert!(
+        closed.is_some(),
+        "before publish: still open after {SOON:?}"
+    );
+
+    let mut publisher = Client::publish(&server.urls.push("a"))
+        .await
+        .expect("granted");
+    publisher.send(kind::VIDEO, 0, numbered(0, true, 100)).await;
+    let closed = publisher.flood(&words, SOON).await;
+    assert!(closed.is_some(), "a publisher: still open after {SOON:?}");
+    let ends = server.ends().await;
+    let of = |reason: &str| {
+        ends.iter()
+            .any(|(code, count)| code == reason && *count == 1)
+    };
+    assert!(of("timeout") && of("idle"), "{ends:?}");
 }

@@ -7,5 +7,7 @@ pub mod raw;
 
 mod absent;
 mod hostile;
+mod panics;
+mod siege;
 mod silent;
 mod slow;

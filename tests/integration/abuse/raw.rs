@@ -56,6 +56,18 @@ impl Raw {
         }
     }
 
+    /// As [`send`](Self::send); `false`: the server has closed, or takes nothing any more.
+    pub async fn send_on(&mut self, bytes: &[u8]) -> bool {
+        let sent = timeout(Duration::from_secs(5), self.socket.write_all(bytes)).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    /// Says the same again and again, as fast as the server takes it, and reads meanwhile. How long the server bore
+    /// it; `None`: longer than `limit`.
+    pub async fn flood(&mut self, bytes: &[u8], limit: Duration) -> Option<Duration> {
+        flood(&mut self.socket, bytes, limit).await
+    }
+
     /// Has said everything.
     pub async fn finish(&mut self) {
         let _ = self.socket.shutdown().await;
@@ -69,6 +81,23 @@ impl Raw {
         timeout(limit, closed).await.ok()?;
         Some(begin.elapsed())
     }
+}
+
+/// As [`Raw::flood`].
+pub async fn flood(socket: &mut TcpStream, bytes: &[u8], limit: Duration) -> Option<Duration> {
+    let begin = Instant::now();
+    let (mut from, mut to) = socket.split();
+    let mut sink = vec![0; 64 << 10];
+    let reading = async { while matches!(from.read(&mut sink).await, Ok(n) if n > 0) {} };
+    let flooding = async { while to.write_all(bytes).await.is_ok() {} };
+    let over = async {
+        tokio::select! {
+            () = reading => {}
+            () = flooding => {}
+        }
+    };
+    timeout(limit, over).await.ok()?;
+    Some(begin.elapsed())
 }
 
 fn target(address: SocketAddr) -> Target {
@@ -128,6 +157,53 @@ pub fn next_chunk(chunk_stream: u8, body: &[u8]) -> BytesMut {
     out.put_u8(0xc0 | chunk_stream);
     out.put_slice(body);
     out
+}
+
+/// A command of 16 MB of nulls, in honest chunks.
+pub fn sixteen_megabytes() -> BytesMut {
+    let mut bytes = set_chunk_size(65_536);
+    let block = vec![5; 65_536];
+    bytes.extend_from_slice(&first_chunk(3, kind::COMMAND, 0, 0xff_ffff, &block));
+    for _ in 1..256 {
+        bytes.extend_from_slice(&next_chunk(3, &block));
+    }
+    bytes
+}
+
+/// Every chunk stream that a header can name, each with one byte of two.
+pub fn every_chunk_stream() -> BytesMut {
+    let mut bytes = set_chunk_size(1);
+    for id in 3..65_600 {
+        bytes.extend_from_slice(&first_chunk(id, kind::VIDEO, 1, 2, b"x"));
+    }
+    bytes
+}
+
+/// An acknowledgement of so many bytes, which nobody asked for.
+pub fn acknowledgement(bytes: u32) -> BytesMut {
+    let mut out = BytesMut::new();
+    let body = Bytes::copy_from_slice(&bytes.to_be_bytes());
+    Framed::new(kind::ACKNOWLEDGEMENT, 0, 0, body).write_to(&mut out);
+    out
+}
+
+/// `connect`, `createStream`, and `publish` or `play` of a name, in one breath.
+pub fn asking(role: &str, name: &str) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    let mut command = |stream_id, body: &mut Writer| {
+        Framed::new(kind::COMMAND, 0, stream_id, body.finish()).write_to(&mut bytes);
+    };
+    let mut connect = Writer::new();
+    connect.string("connect").number(1.0).object();
+    connect.key("app").string("live").end();
+    command(0, &mut connect);
+    let mut create = Writer::new();
+    create.string("createStream").number(2.0).null();
+    command(0, &mut create);
+    let mut ask = Writer::new();
+    ask.string(role).number(3.0).null().string(name);
+    command(1, &mut ask);
+    bytes
 }
 
 /// A `connect` with an array in an array in an array, and so on.

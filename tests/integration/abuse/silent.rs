@@ -13,13 +13,13 @@ use super::raw::{self, Raw};
 use crate::edge::client::Client;
 
 /// By when the server is to have closed.
-const LIMIT: Duration = Duration::from_secs(15);
+pub(super) const LIMIT: Duration = Duration::from_secs(15);
 /// Silent connections at a time.
 const BATCH: usize = 100;
 
 /// Where a stranger falls silent.
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+pub(super) enum Stage {
     Accepted,
     HalfHandshake,
     C0C1,
@@ -30,7 +30,7 @@ enum Stage {
 }
 
 impl Stage {
-    const ALL: [Stage; 6] = [
+    pub(super) const ALL: [Stage; 6] = [
         Stage::Accepted,
         Stage::HalfHandshake,
         Stage::C0C1,
@@ -39,7 +39,7 @@ impl Stage {
         Stage::Message,
     ];
 
-    async fn reach(self, address: SocketAddr) -> Raw {
+    pub(super) async fn reach(self, address: SocketAddr) -> Raw {
         match self {
             Stage::Accepted => Raw::connect(address).await,
             Stage::HalfHandshake => {

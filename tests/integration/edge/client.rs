@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::SOON;
+use crate::abuse::raw;
 
 /// What the server said no with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +202,12 @@ impl Client {
             .await
             .expect("the server reads")
             .expect("the connection holds");
+    }
+
+    /// Says the same again and again, as fast as the server takes it, and reads meanwhile. How long the server bore
+    /// it; `None`: longer than `limit`.
+    pub async fn flood(mut self, bytes: &[u8], limit: Duration) -> Option<Duration> {
+        raw::flood(&mut self.socket, bytes, limit).await
     }
 
     /// Ends in order and waits for the server's word.

@@ -1,0 +1,307 @@
+//! Everything that strangers do, at once and for a minute, beside players who must not notice.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use linkmic::rtmp::kind;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+
+use super::binary::Binary;
+use super::healthy::Healthy;
+use super::hostile::{AT_ONCE_LIMIT, Offence};
+use super::raw::{self, Raw};
+use super::silent::{LIMIT, Stage};
+use crate::edge::client::Client;
+use crate::edge::clip::clip;
+use crate::edge::house::Urls;
+
+/// How long the siege lasts after [`WARM_UP`].
+const TIME: Duration = Duration::from_secs(60);
+/// A siege of the same kind, in which allocators and tables grow to their working size.
+const WARM_UP: Duration = Duration::from_secs(12);
+/// How long the players are looked at alone.
+const CALM: Duration = Duration::from_secs(4);
+/// Requests for absent streams a second.
+const ABSENT_RATE: u32 = 1_000;
+/// Such requests at a time, at most: a machine that cannot keep the rate does not run out of ports.
+const ABSENT_AT_ONCE: usize = 150;
+/// Players beside it all.
+const PLAYERS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minute_of_every_abuse_at_once_leaves_memory_tasks_and_players_alone() {
+    let mut server = Binary::serve("[limits]\nwait = \"100ms\"").await;
+    let healthy = Healthy::start_with(&server.urls, PLAYERS).await;
+    sleep(CALM).await;
+    let calm = healthy.latencies(Instant::now() - CALM);
+
+    let urls = server.urls();
+    println!("warm-up: {}", Siege::begin(&urls).end_after(WARM_UP).await);
+    server.wait_for_connections(healthy.connections()).await;
+    let (before, tasks) = (server.resident(), server.settled_tasks().await);
+    let series = server.series().await;
+
+    let begin = Instant::now();
+    let siege = Siege::begin(&urls);
+    let mut most = (0, 0.0_f64);
+    let mut tick = interval(Duration::from_secs(1));
+    while begin.elapsed() < TIME {
+        tick.tick().await;
+        let now = server.metrics().await;
+        most = (
+            most.0.max(server.resident()),
+            most.1.max(now.value("linkmic_tasks")),
+        );
+    }
+    let siege = siege.end_after(Duration::ZERO).await;
+    let stormy = healthy.latencies(begin);
+    println!("siege: {siege}");
+    // Asserted where nothing else runs: see docs/performance.md.
+    for (when, all) in [("alone", &calm), ("under siege", &stormy)] {
+        let [p50, p99] = [50, 99].map(|p| all.percentile(p).unwrap_or_default());
+        println!(
+            "players {when}: p50 {p50:.1?}, p99 {p99:.1?}, {} frames",
+            all.len()
+        );
+    }
+    println!(
+        "under siege: at most {:+} KiB and {:+} tasks",
+        (most.0 as i64 - before as i64) / 1024,
+        most.1 - tasks
+    );
+
+    server.wait_for_connections(healthy.connections()).await;
+    server.assert_flat(before, "after the siege").await;
+    assert_eq!(server.settled_tasks().await, tasks, "tasks");
+    assert_eq!(server.series().await, series, "metric series");
+    healthy.assert_nothing_missed().await;
+
+    server.wait_for_connections(0).await;
+    let ends = server.ends().await;
+    println!("{ends:?}");
+    let accepted = server
+        .metrics()
+        .await
+        .value("linkmic_ingest_connections_total");
+    let ended: u64 = ends.iter().map(|(_, count)| count).sum();
+    assert_eq!(
+        ended as f64, accepted,
+        "each connection ended with a reason"
+    );
+    assert!(
+        ends.iter().all(|(reason, _)| reason != "internal"),
+        "{ends:?}"
+    );
+    assert!(!server.said().contains("panicked"), "{}", server.said());
+    server.assert_alive();
+}
+
+/// All offenders, until [`Siege::end_after`].
+struct Siege {
+    stop: Arc<AtomicBool>,
+    offenders: JoinSet<(String, u32)>,
+}
+
+impl Siege {
+    fn begin(urls: &Arc<Urls>) -> Self {
+        let mut siege = Self {
+            stop: Arc::default(),
+            offenders: JoinSet::new(),
+        };
+        let absent = ask_for_absent(urls.clone(), siege.stop.clone());
+        siege
+            .offenders
+            .spawn(async move { ("absent streams".to_owned(), absent.await) });
+        for stage in Stage::ALL {
+            siege.repeat(
+                format!("silence, {stage:?}"),
+                urls,
+                move |urls| async move {
+                    let mut raw = stage.reach(urls.rtmp()).await;
+                    assert_closed(&mut raw, LIMIT, format!("{stage:?}")).await;
+                },
+            );
+        }
+        siege.repeat("dripping".into(), urls, drip);
+        for offence in [
+            Offence::DeepCommand,
+            Offence::HugeCommand,
+            Offence::ManyChunkStreams,
+            Offence::LyingLength,
+            Offence::LyingAggregate,
+        ] {
+            siege.repeat(format!("{offence:?}"), urls, move |urls| async move {
+                if let Some(mut raw) = offence.commit(&urls, 0).await {
+                    assert_closed(&mut raw, AT_ONCE_LIMIT, format!("{offence:?}")).await;
+                }
+                sleep(Duration::from_millis(20)).await;
+            });
+        }
+        for (what, bytes) in [
+            ("16 MB of AMF", raw::sixteen_megabytes()),
+            ("64k chunk streams", raw::every_chunk_stream()),
+        ] {
+            let bytes = Arc::new(bytes);
+            siege.repeat(what.into(), urls, move |urls| {
+                let bytes = bytes.clone();
+                async move {
+                    let mut raw = Raw::connected(urls.rtmp()).await;
+                    raw.send(&bytes).await;
+                    assert_closed(&mut raw, AT_ONCE_LIMIT, what.into()).await;
+                    sleep(Duration::from_millis(200)).await;
+                }
+            });
+        }
+        siege.repeat("garbage video".into(), urls, publish_garbage);
+        siege.repeat("acknowledgements of a player".into(), urls, flood_as_player);
+        siege.repeat("acknowledgements of nobody".into(), urls, flood_as_nobody);
+        siege
+    }
+
+    /// Does something again and again.
+    fn repeat<F>(
+        &mut self,
+        what: String,
+        urls: &Arc<Urls>,
+        offence: impl Fn(Arc<Urls>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (urls, stop) = (urls.clone(), self.stop.clone());
+        self.offenders.spawn(async move {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                offence(urls.clone()).await;
+                count += 1;
+            }
+            (what, count)
+        });
+    }
+
+    /// How often each offence was committed. A panic of an offender is one here.
+    async fn end_after(mut self, time: Duration) -> String {
+        sleep(time).await;
+        self.stop.store(true, Ordering::Relaxed);
+        let mut counts = Vec::new();
+        while let Some(done) = self.offenders.join_next().await {
+            let (what, count) = done.expect("the offender was closed in time");
+            assert!(count > 0, "{what}: never");
+            counts.push(format!("{count} × {what}"));
+        }
+        counts.sort();
+        counts.join(", ")
+    }
+}
+
+async fn assert_closed(raw: &mut Raw, limit: Duration, what: String) {
+    let closed = raw.closed_within(limit).await;
+    assert!(closed.is_some(), "{what}: still open after {limit:?}");
+}
+
+/// Players for names that nobody publishes.
+async fn ask_for_absent(urls: Arc<Urls>, stop: Arc<AtomicBool>) -> u32 {
+    let places = Arc::new(Semaphore::new(ABSENT_AT_ONCE));
+    let refused = Arc::new(AtomicU32::new(0));
+    let mut tick = interval(Duration::from_secs(1) / ABSENT_RATE);
+    let mut asking = JoinSet::new();
+    let mut number = 0_u32;
+    while !stop.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let place = places.clone().acquire_owned().await.expect("never closed");
+        let (urls, refused) = (urls.clone(), refused.clone());
+        number += 1;
+        asking.spawn(async move {
+            let no = Client::play(&urls.plain(&format!("absent-{number}"))).await;
+            assert!(no.is_err(), "a stream that nobody publishes was granted");
+            refused.fetch_add(1, Ordering::Relaxed);
+            drop(place);
+        });
+        while let Some(done) = asking.try_join_next() {
+            done.expect("refused");
+        }
+    }
+    while let Some(done) = asking.join_next().await {
+        done.expect("refused");
+    }
+    refused.load(Ordering::Relaxed)
+}
+
+/// A handshake, and after it a command, one byte at a time.
+async fn drip(urls: Arc<Urls>) {
+    let begin = Instant::now();
+    let mut raw = Raw::connect(urls.rtmp()).await;
+    for byte in raw::c0_c1() {
+        raw.send(&[byte]).await;
+        let closed = raw.closed_within(Duration::from_millis(100)).await;
+        if closed.is_some() {
+            return;
+        }
+        assert!(begin.elapsed() < LIMIT, "still open after {LIMIT:?}");
+    }
+}
+
+/// A publisher with a valid signature whose video is noise, and a player of it. Neither is an offence to RTMP: they
+/// may stay, and must cost nobody anything.
+async fn publish_garbage(urls: Arc<Urls>) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("noise-{}", NUMBER.fetch_add(1, Ordering::Relaxed) % 4);
+    let mut publisher = Client::publish(&urls.push(&name)).await.expect("granted");
+    let mut player = Client::play(&urls.plain(&name)).await.expect("granted");
+    let reading = tokio::spawn(async move { while player.event().await.is_some() {} });
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise
+    };
+    for header in clip().await.headers() {
+        publisher.send_tag(header, 0).await;
+    }
+    for _ in 0..50 {
+        let length = 1 + next() as usize % 3_000;
+        let body: Vec<u8> = (0..length).map(|_| next() as u8).collect();
+        let kind = if next() % 3 == 0 {
+            kind::AUDIO
+        } else {
+            kind::VIDEO
+        };
+        publisher.send(kind, next() as u32, body).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    publisher.unpublish().await;
+    reading.await.expect("it ends with the stream");
+}
+
+/// 64 KiB of acknowledgements.
+fn acknowledgements() -> BytesMut {
+    let mut bytes = BytesMut::new();
+    while bytes.len() < 64 << 10 {
+        bytes.extend_from_slice(&raw::acknowledgement(7));
+    }
+    bytes
+}
+
+async fn flood_as_player(urls: Arc<Urls>) {
+    let player = Client::play(&urls.plain("healthy")).await.expect("granted");
+    let closed = player.flood(&acknowledgements(), AT_ONCE_LIMIT).await;
+    assert!(closed.is_some(), "a player may flood for {AT_ONCE_LIMIT:?}");
+    sleep(Duration::from_millis(200)).await;
+}
+
+/// Before it asks for anything.
+async fn flood_as_nobody(urls: Arc<Urls>) {
+    let mut raw = Raw::connected(urls.rtmp()).await;
+    let begin = Instant::now();
+    let bytes = acknowledgements();
+    while raw.send_on(&bytes).await {
+        assert!(begin.elapsed() < LIMIT, "it may flood for {LIMIT:?}");
+        // As fast as it can would take the processor from the players' own side of this test.
+        sleep(Duration::from_millis(5)).await;
+    }
+}
