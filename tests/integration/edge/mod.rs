@@ -16,6 +16,7 @@ mod http_flv;
 mod joining;
 mod lifetimes;
 mod matrix;
+mod obs;
 mod page;
 mod proxy;
 mod refusals;
