@@ -9,6 +9,7 @@ pub mod house;
 pub mod programs;
 
 mod addresses;
+mod breadth;
 mod clocks;
 mod download;
 mod epochs;
