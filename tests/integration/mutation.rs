@@ -220,7 +220,8 @@ async fn connect_damaged(address: SocketAddr, recordings: &[Vec<u8>], seed: u64)
 fn seeds_of_the_fuzz_targets_hold() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let mut count = 0;
-    let targets: [(&str, fn(&[u8])); 3] = [
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 3] = [
         ("chunk_reader", |bytes| {
             for step in [1, 7, bytes.len()] {
                 drive::read(bytes, step, Limits::default());

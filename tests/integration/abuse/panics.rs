@@ -7,6 +7,7 @@ use linkmic::auth::{Action, Authorizer, Decision, Grant, Request};
 use linkmic::ingest::{self, Ingest};
 use linkmic::media::{Class, Feed};
 use linkmic::metrics::Metrics;
+use linkmic::net::Entrance;
 use linkmic::playback::{self, Playback};
 use linkmic::reason::Reason;
 use linkmic::relay::{self, Relay};
@@ -67,7 +68,7 @@ async fn open(connections: usize) -> (SocketAddr, Arc<Metrics>) {
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("a port");
-    tasks.spawn(ingest.serve(listener));
+    tasks.spawn(ingest.serve(listener, Entrance::default()));
     (address, metrics)
 }
 
