@@ -3,6 +3,8 @@
 //! The rooms of the house, lowest row first. A row may use only the rows below it;
 //! `tests/architecture.rs` holds us to that, and ARCHITECTURE.md says why.
 
+#![deny(unsafe_code)] // but for one line of `net::queue`
+
 pub mod logging;
 pub mod metrics;
 pub mod net;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::reason::Reason;
@@ -26,7 +26,7 @@ const OTHER: &str = "other";
 
 const ACTIONS: [&str; 2] = ["publish", "play"];
 const GRANTED: &str = "granted";
-const DROP_CAUSES: [&str; 3] = ["skip", "lost", OTHER];
+const DROP_CAUSES: [&str; 4] = ["time", "bytes", "lost", OTHER];
 const ANOMALIES: [&str; 6] = ["ahead", "back", "reset", "unordered", "apart", OTHER];
 const FEEDS: [&str; 2] = ["source", "program"];
 const CLASSES: [&str; 2] = ["low_latency", "viewer"];
@@ -60,8 +60,6 @@ pub struct Metrics {
     pub playback_bytes: IntCounter,
     /// Media messages written to players.
     pub playback_messages: IntCounter,
-    /// How far players are behind the newest message, in seconds of media time.
-    pub lag: Histogram,
     /// From a frame's arrival to its place in an encoded output picture, in seconds.
     pub mix_added_latency: Histogram,
     /// Pictures that mixes put out.
@@ -71,6 +69,8 @@ pub struct Metrics {
 
     auth: IntCounterVec,
     disconnects: Vec<IntCounter>,
+    /// In the order of [`CLASSES`].
+    lag: [Histogram; CLASSES.len()],
     playback_drops: Fixed,
     anomalies: Fixed,
 
@@ -188,12 +188,20 @@ impl Metrics {
                 "linkmic_playback_messages_total",
                 "Media messages written to players.",
             ),
-            lag: histogram(
-                &r,
-                "linkmic_playback_lag_seconds",
-                "Media time between a player and the newest message.",
-                &LAG_BUCKETS,
-            ),
+            lag: {
+                let vec = register(
+                    &r,
+                    HistogramVec::new(
+                        HistogramOpts::new(
+                            "linkmic_playback_lag_seconds",
+                            "Media time from the last byte that a player's TCP has acknowledged to the newest message, once a second for each player, by class.",
+                        )
+                        .buckets(LAG_BUCKETS.to_vec()),
+                        &["class"],
+                    ),
+                );
+                CLASSES.map(|class| vec.with_label_values(&[class]))
+            },
             push_bytes: counter(
                 &r,
                 "linkmic_push_bytes_total",
@@ -244,7 +252,7 @@ impl Metrics {
                 &counters(
                     &r,
                     "linkmic_playback_dropped_messages_total",
-                    "Media messages that players did not get, by cause: skip (behind its budget), lost (fallen out of the ring).",
+                    "Video messages that players did not get, by cause: time or bytes (further behind than their class allows), lost (fallen out of the ring).",
                     "cause",
                 ),
                 &DROP_CAUSES,
@@ -339,9 +347,16 @@ impl Metrics {
         }
     }
 
-    /// `n` messages did not reach a player: `"skip"` (over its budget) or `"lost"` (fallen out of the ring).
+    /// `n` messages did not reach a player: `"time"` or `"bytes"` (over its budget), or `"lost"` (fallen out of the ring).
     pub fn playback_drops(&self, cause: &str, n: u64) {
         self.playback_drops.get(cause).inc_by(n);
+    }
+
+    /// How far a player of that class is behind the newest message, in media time.
+    pub fn lag(&self, class: &str, lag: Duration) {
+        if let Some(at) = CLASSES.iter().position(|known| *known == class) {
+            self.lag[at].observe(lag.as_secs_f64());
+        }
     }
 
     /// A publisher's timestamp was repaired; `kind` is a word of `media::repair::Anomaly::KINDS`.

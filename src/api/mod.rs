@@ -14,6 +14,7 @@ mod health;
 mod listener;
 mod mixes;
 mod pushes;
+mod readers;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 pub use body::parse;
 pub use error::Error;
@@ -37,6 +38,7 @@ pub use mixes::{Made, MixError, Mixes, Pending};
 use crate::auth::{Policy, Secret};
 use crate::media::PerApp;
 use crate::metrics::Metrics;
+use crate::playback::Playback;
 use crate::push::Pushes;
 use crate::relay::Relay;
 
@@ -46,6 +48,7 @@ const MAX_BODY_BYTES: usize = 256 << 10;
 /// What the endpoints call.
 pub struct State {
     pub relay: Relay,
+    pub playback: Playback,
     pub pushes: Pushes,
     /// `None`: built without the mixer.
     pub mixes: Option<Arc<dyn Mixes>>,
@@ -74,6 +77,11 @@ pub fn control_router(state: State) -> Router {
         .route(
             "/api/v1/streams/{app}/{name}",
             get(streams::get).delete(streams::delete),
+        )
+        .route("/api/v1/streams/{app}/{name}/readers", get(readers::list))
+        .route(
+            "/api/v1/streams/{app}/{name}/readers/{id}",
+            delete(readers::delete),
         )
         .route("/api/v1/mixes", get(mixes::list))
         .route(

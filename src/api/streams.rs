@@ -128,7 +128,7 @@ fn key(path: Path<(String, String)>) -> Result<StreamKey, Error> {
     StreamKey::new(&app, &name).map_err(|e| Error::invalid(e.to_string()))
 }
 
-fn absent(key: &StreamKey) -> Error {
+pub(super) fn absent(key: &StreamKey) -> Error {
     Error::not_found(format!("{key} has neither a publisher nor a reader"))
 }
 

@@ -242,6 +242,12 @@ fn class(t: &mut Table<'_>, default: ClassLimits) -> ClassLimits {
     let readers = t.value("readers_per_name", readers, number(0..=MAX_COUNT));
     ClassLimits {
         max_lag: t.value("max_lag", default.max_lag, wait()),
+        max_bytes: t.value(
+            "max_bytes",
+            default.max_bytes,
+            bytes(64 * 1024..=1024 * 1024 * 1024),
+        ),
+        stuck: t.value("stuck", default.stuck, wait()),
         join: t.value("join", default.join, choice(JOINS)),
         readers_per_name: (readers > 0).then_some(readers),
         merge_window: t.value("merge_window", default.merge_window, window()),

@@ -211,8 +211,12 @@ impl Classes {
 /// `[classes.low_latency]`, `[classes.viewer]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassLimits {
-    /// Further behind the live edge than this, video skips to the next key frame.
+    /// Further behind the live edge than this, in media time, video skips to the next key frame.
     pub max_lag: Duration,
+    /// Further behind than this in bytes, the same.
+    pub max_bytes: usize,
+    /// A reader that takes nothing at all for this long is closed.
+    pub stuck: Duration,
     /// Where a reader starts.
     pub join: Join,
     /// Most readers of this class for one name; `None`: no limit.
@@ -363,12 +367,16 @@ impl Default for Classes {
         Self {
             low_latency: ClassLimits {
                 max_lag: Duration::from_millis(400),
+                max_bytes: 2 << 20,
+                stuck: seconds(10),
                 join: Join::Squeeze,
                 readers_per_name: Some(10),
                 merge_window: Duration::ZERO,
             },
             viewer: ClassLimits {
                 max_lag: seconds(3),
+                max_bytes: 8 << 20,
+                stuck: seconds(20),
                 join: Join::Burst,
                 readers_per_name: None,
                 merge_window: Duration::ZERO,

@@ -48,6 +48,7 @@ fn the_number_of_series_does_not_grow_whatever_is_reported() {
         metrics.auth(&format!("made up {n}"), "granted");
         metrics.playback_drops(&format!("made up {n}"), 1);
         metrics.anomalies(&format!("made up {n}"));
+        metrics.lag(&format!("made up {n}"), Duration::ZERO);
         metrics.set_subscribers("source", &format!("made up {n}"), 1);
         metrics.set_push(&push(&[("made up", n)]));
         metrics.set_mixes(n, &[("made up", n)]);
@@ -62,9 +63,9 @@ fn what_is_counted_is_what_is_shown() {
     metrics.auth("publish", "granted");
     metrics.auth("play", Reason::SignatureExpired.code());
     metrics.disconnected(Reason::TooSlow);
-    metrics.playback_drops("skip", 7);
+    metrics.playback_drops("time", 7);
     metrics.anomalies("back");
-    metrics.lag.observe(0.35);
+    metrics.lag("viewer", Duration::from_millis(350));
     metrics.set_streams(5, 2);
     metrics.set_subscribers("source", "low_latency", 4);
     metrics.set_near_misses(2, 5);
@@ -78,10 +79,10 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_auth_decisions_total{action=\"publish\",outcome=\"granted\"} 1",
         "linkmic_auth_decisions_total{action=\"play\",outcome=\"signature_expired\"} 1",
         "linkmic_ingest_disconnects_total{reason=\"too_slow\"} 1",
-        "linkmic_playback_dropped_messages_total{cause=\"skip\"} 7",
+        "linkmic_playback_dropped_messages_total{cause=\"time\"} 7",
         "linkmic_ingest_timestamp_anomalies_total{kind=\"back\"} 1",
-        "linkmic_playback_lag_seconds_bucket{le=\"0.3\"} 0",
-        "linkmic_playback_lag_seconds_bucket{le=\"0.4\"} 1",
+        "linkmic_playback_lag_seconds_bucket{class=\"viewer\",le=\"0.3\"} 0",
+        "linkmic_playback_lag_seconds_bucket{class=\"viewer\",le=\"0.4\"} 1",
         "linkmic_relay_streams 5",
         "linkmic_relay_publishers 2",
         "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 4",

@@ -5,6 +5,7 @@
 
 mod entrance;
 pub mod proxy;
+mod queue;
 mod socket;
 mod stream;
 pub mod tls;
@@ -17,6 +18,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 pub use entrance::{Entrance, Turned};
+pub use queue::{bound_queue, give_up_after, unacknowledged};
 pub use socket::{Direct, Socket};
 pub use stream::{Handed, Stream};
 
@@ -39,16 +41,6 @@ pub fn tune(socket: &TcpStream) -> io::Result<()> {
             .with_interval(Duration::from_secs(5)),
     )?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
-}
-
-/// Bounds what the kernel queues for a reader, so that the policy decides what a late one gets:
-/// `send_buffer` bytes in all (0 leaves the kernel's own choice), `unsent` of them not yet sent.
-pub fn bound_queue(socket: &Socket, send_buffer: usize, unsent: u32) -> io::Result<()> {
-    let socket = SockRef::from(socket.tcp());
-    if send_buffer > 0 {
-        socket.set_send_buffer_size(send_buffer)?;
-    }
-    socket.set_tcp_notsent_lowat(unsent)
 }
 
 /// Bytes waiting for a peer that may read slowly: written when the socket takes them, never awaited.
@@ -166,10 +158,8 @@ mod tests {
     async fn options_reach_the_socket() {
         let (_client, server) = pair().await;
         tune(server.tcp()).unwrap();
-        bound_queue(&server, 65_536, 16_384).unwrap();
         let socket = SockRef::from(server.tcp());
         assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 16_384);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
     }
 }

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::Config;
+use super::info::ReaderInfo;
 use super::reader::Joiner;
+use super::wish::Wish;
 use super::writer::{Command, Writer};
+use super::{ANSWER_DEADLINE, Config};
 use crate::media::{Class, Feed, StreamKey};
 use crate::metrics::Metrics;
 use crate::relay::{Framing, Relay};
@@ -124,6 +127,46 @@ impl Fanout {
         })
     }
 
+    /// All players of a name that play now, oldest first. A loop that does not answer soon is left out.
+    pub async fn readers(&self, key: &StreamKey) -> Vec<ReaderInfo> {
+        let mut readers = Vec::new();
+        for shard in self.shards(key) {
+            let (answer, report) = oneshot::channel();
+            let sent = shard.commands.send(Command::Report { answer });
+            let asked = async {
+                sent.await.ok()?;
+                report.await.ok()
+            };
+            if let Ok(Some(report)) = timeout(ANSWER_DEADLINE, asked).await {
+                readers.extend(report);
+            }
+        }
+        readers.sort_by_key(|reader| reader.id);
+        readers
+    }
+
+    /// Tells a player of a name to go; `false`: there is no such one.
+    pub async fn kick(&self, key: &StreamKey, id: u64) -> bool {
+        for shard in self.shards(key) {
+            let (answer, found) = oneshot::channel();
+            let sent = shard.commands.send(Command::Kick { id, answer });
+            let asked = async {
+                sent.await.ok()?;
+                found.await.ok()
+            };
+            if let Ok(Some(true)) = timeout(ANSWER_DEADLINE, asked).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn shards(&self, key: &StreamKey) -> Vec<Shard> {
+        let feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
+        let of_name = feeds.iter().filter(|(place, _)| place.key == *key);
+        of_name.flat_map(|(_, shards)| shards.clone()).collect()
+    }
+
     fn spawn(&self, place: Place) -> Shard {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let shard = Shard {
@@ -159,6 +202,12 @@ impl Line {
     /// Bytes of the session, to go between messages. `false`: the loop has let go of this player.
     pub async fn control(&self, bytes: bytes::Bytes) -> bool {
         let command = Command::Control { id: self.id, bytes };
+        self.commands.send(command).await.is_ok()
+    }
+
+    /// The player wants less, or more again. `false`: the loop has let go of this player.
+    pub async fn wish(&self, wish: Wish) -> bool {
+        let command = Command::Wish { id: self.id, wish };
         self.commands.send(command).await.is_ok()
     }
 

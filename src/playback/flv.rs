@@ -6,16 +6,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, info};
+use tracing::info;
 
 use super::http::{Status, Tracks, refusal, stream_end, stream_head};
 use super::reader::Joiner;
-use super::{ANSWER_DEADLINE, Shared};
+use super::{ANSWER_DEADLINE, Arrival, Shared};
 use crate::media::{Class, Feed, Headers, Kind, Slot, StreamKey};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
@@ -67,10 +67,6 @@ pub async fn describe(shared: &Shared, visit: Visit) -> Reason {
 /// Serves one player to its end.
 pub async fn play(shared: &Shared, visit: Visit) -> Reason {
     let class = shared.config.class(visit.class);
-    if let Err(e) = net::bound_queue(&visit.socket, class.send_buffer, class.unsent) {
-        debug!(error = %e, "socket options refused");
-        return Reason::SocketError;
-    }
     let mut subscriber = shared.relay.subscribe(&visit.key, visit.feed, visit.class);
     if class.readers_per_name > 0 && subscriber.readers() > class.readers_per_name {
         drop(subscriber);
@@ -94,6 +90,15 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
     info!(stream = %visit.key, feed = visit.feed.as_str(), class = visit.class.as_str(), "player joined");
     let joined = shared.fanout.join(Joiner {
         id: shared.fanout.next_id(),
+        arrival: Arrival {
+            door: if socket.is_encrypted() {
+                "https_flv"
+            } else {
+                "http_flv"
+            },
+            peer: visit.peer,
+            since: SystemTime::now(),
+        },
         socket: socket.clone(),
         subscriber,
         class: visit.class,
@@ -137,7 +142,13 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
 async fn watch(shared: &Shared, socket: &Socket, over: &mut oneshot::Receiver<Reason>) -> Reason {
     tokio::select! {
         reason = over => match reason {
-            Ok(lost @ (Reason::TooSlow | Reason::SocketError | Reason::Disconnected)) => lost,
+            // HTTP has no words for it in the middle of an answer: a body without its end says that it was cut.
+            Ok(
+                lost @ (Reason::TooSlow
+                | Reason::Dropped
+                | Reason::SocketError
+                | Reason::Disconnected),
+            ) => lost,
             Ok(_) => Reason::StreamEnded,
             Err(_) => Reason::Internal,
         },

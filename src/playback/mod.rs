@@ -4,14 +4,19 @@
 //! public HTTP listeners ([`Http`]). Refuses to know how an RTMP connection was accepted or authorised: those come in
 //! through [`crate::relay::door::PlayDoor`].
 
+mod backlog;
 mod chatter;
 mod departure;
 mod fanout;
 mod flv;
 mod http;
+mod info;
+mod outbound;
 mod reader;
 mod rtmp;
+mod sizing;
 mod waiting;
+mod wish;
 mod writer;
 
 use std::future::Future;
@@ -22,13 +27,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::media::Class;
+use crate::media::{Class, StreamKey};
 use crate::metrics::Metrics;
 use crate::reason::Reason;
 use crate::relay::door::{Handover, PlayDoor};
 use crate::relay::{Budget, Join, Relay};
 
 pub use http::{Http, HttpConfig};
+pub use info::{Arrival, ReaderInfo};
 pub use waiting::Limits as WaitingLimits;
 
 /// What playback may do. Defaults are those of config/linkmic.toml.
@@ -47,10 +53,6 @@ pub struct ClassConfig {
     pub join: Join,
     /// Readers of one name at a time; 0 is no limit.
     pub readers_per_name: usize,
-    /// Kernel send buffer in bytes; 0 leaves the kernel's own choice.
-    pub send_buffer: usize,
-    /// Bytes that the kernel may hold unsent before the socket stops taking more.
-    pub unsent: u32,
     /// What came in goes out together once per this long, video too; zero: video goes at once and audio rides with it.
     pub merge_window: Duration,
 }
@@ -62,16 +64,12 @@ impl Default for Config {
                 budget: Budget::low_latency(),
                 join: Join::Squeeze,
                 readers_per_name: 10,
-                send_buffer: 64 << 10,
-                unsent: 16 << 10,
                 merge_window: Duration::ZERO,
             },
             viewer: ClassConfig {
                 budget: Budget::viewer(),
                 join: Join::Burst,
                 readers_per_name: 0,
-                send_buffer: 256 << 10,
-                unsent: 64 << 10,
                 merge_window: Duration::ZERO,
             },
             waiting: WaitingLimits::default(),
@@ -121,6 +119,18 @@ impl Playback {
                 shutdown,
             }),
         }
+    }
+}
+
+impl Playback {
+    /// All players of a name that play now, both feeds, oldest first; those that wait for it are not among them.
+    pub async fn readers(&self, key: &StreamKey) -> Vec<ReaderInfo> {
+        self.shared.fanout.readers(key).await
+    }
+
+    /// Tells a player of a name to go, which hears the reason `dropped`; `false`: there is no such one.
+    pub async fn kick(&self, key: &StreamKey, id: u64) -> bool {
+        self.shared.fanout.kick(key, id).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! One RTMP player: waits for its stream, answers, joins a writer loop, and listens to what the client says.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -9,7 +10,8 @@ use tracing::{debug, info};
 use super::chatter::{self, Chatter};
 use super::fanout::Line;
 use super::reader::Joiner;
-use super::{ANSWER_DEADLINE, Shared};
+use super::wish::Wish;
+use super::{ANSWER_DEADLINE, Arrival, Shared};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::door::Handover;
@@ -24,10 +26,6 @@ const FAILED: &str = "NetStream.Play.Failed";
 /// Serves one player to its end.
 pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     let class = shared.config.class(handover.class);
-    if let Err(e) = net::bound_queue(&handover.socket, class.send_buffer, class.unsent) {
-        debug!(error = %e, "socket options refused");
-        return Reason::SocketError;
-    }
     let mut subscriber = shared
         .relay
         .subscribe(&handover.key, handover.feed, handover.class);
@@ -59,6 +57,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         stream_id,
         name,
         class: reader_class,
+        peer,
         ..
     } = handover;
     session.accept_play(stream_id, &name);
@@ -70,6 +69,15 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     let joined = shared.fanout.join(Joiner {
         id: shared.fanout.next_id(),
         socket: socket.clone(),
+        arrival: Arrival {
+            door: if socket.is_encrypted() {
+                "rtmps"
+            } else {
+                "rtmp"
+            },
+            peer,
+            since: SystemTime::now(),
+        },
         subscriber,
         class: reader_class,
         framing: Framing::Rtmp { stream_id },
@@ -90,14 +98,20 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         }
     };
     let reason = listen(shared, &socket, &mut session, &mut reader, &line, &mut over).await;
-    if !matches!(reason, Reason::StreamEnded | Reason::Shutdown) {
-        return reason;
+    match reason {
+        Reason::StreamEnded => session.end_play(stream_id, &name),
+        Reason::Shutdown => {
+            // Before the end: a client that is told to come back takes the end for what it is.
+            session.request_reconnect("the server is going down");
+            session.end_play(stream_id, &name);
+        }
+        Reason::TooSlow => session.close(&format!(
+            "too slow: nothing was taken for {} s",
+            class.budget.stuck.as_secs()
+        )),
+        Reason::Dropped => session.close("dropped by the operator"),
+        _ => return reason,
     }
-    if reason == Reason::Shutdown {
-        // Before the end: a client that is told to come back takes the end for what it is.
-        session.request_reconnect("the server is going down");
-    }
-    session.end_play(stream_id, &name);
     line.finish(session.output()).await;
     // The loop may have to wait for the socket to take the end; then the close must not overtake it.
     let _ = timeout_at(Instant::now() + ANSWER_DEADLINE, let_go).await;
@@ -107,8 +121,8 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     reason
 }
 
-/// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`] and [`Reason::Shutdown`] are
-/// ends that the client is still to be told of.
+/// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`], [`Reason::Shutdown`],
+/// [`Reason::TooSlow`] and [`Reason::Dropped`] are ends that the client is still to be told of.
 async fn listen(
     shared: &Shared,
     socket: &Socket,
@@ -131,7 +145,13 @@ async fn listen(
             match reader.next() {
                 Ok(Some(message)) => match session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Reason::Closed,
-                    Ok(_) => {}
+                    Ok(event) => {
+                        if let Some(wish) = event.and_then(wish)
+                            && !line.wish(wish).await
+                        {
+                            return Reason::TooSlow;
+                        }
+                    }
                     Err(e) => {
                         debug!(error = %e, "player's command refused");
                         return e.reason();
@@ -154,7 +174,12 @@ async fn listen(
         tokio::select! {
             reason = &mut *over => {
                 return match reason {
-                    Ok(lost @ (Reason::TooSlow | Reason::SocketError | Reason::Disconnected)) => lost,
+                    Ok(
+                        lost @ (Reason::TooSlow
+                        | Reason::Dropped
+                        | Reason::SocketError
+                        | Reason::Disconnected),
+                    ) => lost,
                     Ok(_) => Reason::StreamEnded,
                     Err(_) => Reason::Internal,
                 };
@@ -166,6 +191,16 @@ async fn listen(
                 Err(_) => return Reason::SocketError,
             },
         }
+    }
+}
+
+/// What an event of the session asks of the writer loop.
+fn wish(event: Event) -> Option<Wish> {
+    match event {
+        Event::Pause { on, .. } => Some(Wish::Pause(on)),
+        Event::ReceiveAudio { on, .. } => Some(Wish::Audio(on)),
+        Event::ReceiveVideo { on, .. } => Some(Wish::Video(on)),
+        _ => None,
     }
 }
 

@@ -16,19 +16,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::ClassConfig;
+use super::backlog::Ledger;
 use super::departure::Departure;
-use super::reader::{BATCH, Joiner, Reader, Scratch, Turn};
+use super::info::ReaderInfo;
+use super::reader::{BATCH, Joiner, Reader, Scratch, Surroundings, Turn};
+use super::sizing::Sizing;
+use super::wish::Wish;
 use crate::metrics::Metrics;
-use crate::net::Socket;
+use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::{Framing, Item, Read, Subscriber};
 
 /// Control answers that may queue for one player; a client that asks for more without reading is no player.
 const MAX_QUEUED: usize = 4 * BATCH;
+/// After this a reader is looked at again that waits for acknowledgements and has got some: half a frame interval.
+const RETRY: Duration = Duration::from_millis(15);
+/// How much later than the policy the kernel gives a reader up that takes nothing, so that it goes with our reason.
+const AFTER_STUCK: Duration = Duration::from_secs(10);
 /// What a loop keeps of the room in which it lays out a batch: enough for all but the largest key frames.
 const KEPT_BYTES: usize = 256 << 10;
 
@@ -52,6 +60,20 @@ pub enum Command {
     /// The connection is gone.
     Leave {
         id: u64,
+    },
+    /// The player wants less, or more again.
+    Wish {
+        id: u64,
+        wish: Wish,
+    },
+    /// The player must go. Answers whether it was there.
+    Kick {
+        id: u64,
+        answer: oneshot::Sender<bool>,
+    },
+    /// Answers with all players of the loop.
+    Report {
+        answer: oneshot::Sender<Vec<ReaderInfo>>,
     },
 }
 
@@ -90,6 +112,12 @@ pub struct Writer {
     wire: Vec<u8>,
     /// The loop's cursor: that of the first item in `batch`, or of the next one when it is empty.
     begin: u64,
+    /// What was written to the followers.
+    line: Ledger,
+    /// What each socket may hold.
+    sizing: Sizing,
+    /// When to look at readers again that wait for acknowledgements.
+    retry: Option<Instant>,
     /// When the batch goes at the latest.
     due: Option<Instant>,
     departure: Departure,
@@ -105,6 +133,9 @@ impl Writer {
     ) -> Self {
         Self {
             begin: tail.cursor(),
+            line: Ledger::of_a_loop(),
+            sizing: Sizing::of(tail.byte_rate(), &class.budget),
+            retry: None,
             tail,
             framing,
             departure: Departure::new(class.merge_window),
@@ -130,6 +161,7 @@ impl Writer {
         loop {
             let mut waiting = Waiting::new();
             let due = self.due;
+            let retry = self.retry;
             let idle = due.is_some() && self.departure.is_windowed();
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -138,6 +170,7 @@ impl Writer {
                 },
                 () = self.tail.ready(), if !idle => self.receive(&mut waiting),
                 () = sleep_until(due) => self.depart(&mut waiting),
+                () = sleep_until(retry) => self.retry(&mut waiting),
                 Some(id) = blocked.next(), if !blocked.is_empty() => self.unblock(id, &mut waiting),
                 _ = check.tick() => self.check(&mut waiting),
             }
@@ -154,11 +187,16 @@ impl Writer {
         let now = Instant::now();
         let place = match command {
             Command::Join(joiner) => {
-                let budget = self.class.budget.clone();
-                self.straggle(Box::new(Reader::new(*joiner, budget, now)))
+                let reader = Reader::new(*joiner, &self.class.budget, now);
+                if let Err(e) = self.prepare(&reader.socket) {
+                    tracing::debug!(error = %e, "socket options refused");
+                    self.dismiss(reader, Reason::SocketError);
+                    return;
+                }
+                self.straggle(Box::new(reader))
             }
             Command::Control { id, bytes } => {
-                let Some(place) = self.straggler(id, now) else {
+                let Some(place) = self.straggler(id) else {
                     return;
                 };
                 if self.stragglers[place].queued() > MAX_QUEUED {
@@ -170,11 +208,31 @@ impl Writer {
                 place
             }
             Command::Finish { id, bytes } => {
-                let Some(place) = self.straggler(id, now) else {
+                let Some(place) = self.straggler(id) else {
                     return;
                 };
                 self.stragglers[place].finish(bytes);
                 place
+            }
+            Command::Wish { id, wish } => {
+                let Some(place) = self.straggler(id) else {
+                    return;
+                };
+                self.stragglers[place].wish(wish);
+                place
+            }
+            Command::Kick { id, answer } => {
+                let place = self.straggler(id);
+                // Whoever asked may have gone.
+                let _ = answer.send(place.is_some());
+                if let Some(place) = place {
+                    self.end(place, Reason::Dropped, now);
+                }
+                return;
+            }
+            Command::Report { answer } => {
+                let _ = answer.send(self.report(now));
+                return;
             }
             Command::Leave { id } => {
                 let reader = match self.places.get(&id) {
@@ -227,10 +285,10 @@ impl Writer {
             _ => Duration::ZERO,
         };
         if whole && span <= self.class.budget.max_lag {
-            self.lead(&batch, now, waiting);
+            self.lead(&batch);
         } else {
             while let Some(last) = self.followers.len().checked_sub(1) {
-                self.fall_out(last, from, now);
+                self.fall_out(last, from);
             }
         }
         // Backwards, because a straggler that goes is replaced by the last one.
@@ -245,7 +303,7 @@ impl Writer {
     }
 
     /// The same bytes to every follower.
-    fn lead(&mut self, batch: &[Arc<Item>], now: Instant, waiting: &mut Waiting) {
+    fn lead(&mut self, batch: &[Arc<Item>]) {
         if self.followers.is_empty() || batch.is_empty() {
             return;
         }
@@ -278,9 +336,13 @@ impl Writer {
                 }
             }
             for (place, sent) in short {
-                self.part(place, sent, batch, now, waiting);
+                self.part(place, sent, batch);
             }
             end = begin;
+        }
+        // Behind all writes: whoever fell out in between was not written it as a follower.
+        if let Some(newest) = batch.last() {
+            self.line.wrote_batch(wire.len(), newest.message().dts);
         }
         let (bytes, messages) = (wire.len() as u64, batch.len() as u64);
         self.metrics.playback_bytes.inc_by(served * bytes);
@@ -290,14 +352,7 @@ impl Writer {
     }
 
     /// A follower did not take the whole batch.
-    fn part(
-        &mut self,
-        place: usize,
-        sent: io::Result<usize>,
-        batch: &[Arc<Item>],
-        now: Instant,
-        waiting: &mut Waiting,
-    ) {
+    fn part(&mut self, place: usize, sent: io::Result<usize>, batch: &[Arc<Item>]) {
         let written = match sent {
             Ok(written) => written,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
@@ -307,10 +362,10 @@ impl Writer {
                 return;
             }
         };
-        let place = self.fall_out(place, self.begin, now);
+        let place = self.fall_out(place, self.begin);
+        // Its turn among the stragglers comes with this batch: only a write through the runtime makes that know that
+        // there is something to wait for, and only behind the batch may it follow again.
         self.stragglers[place].keep_rest(batch, written, &self.metrics);
-        // It goes on at once: only a write through the runtime makes it know that there is something to wait for.
-        self.pump(place, now, waiting);
     }
 
     fn unblock(&mut self, id: u64, waiting: &mut Waiting) {
@@ -321,49 +376,131 @@ impl Writer {
         }
     }
 
-    /// Once a second: players that are gone, stragglers that take nothing at all, and everybody's lag.
-    fn check(&mut self, waiting: &mut Waiting) {
+    /// Looks at the readers again that wait for acknowledgements.
+    fn retry(&mut self, waiting: &mut Waiting) {
+        self.retry = None;
         let now = Instant::now();
-        let lag = self.tail.lag().as_secs_f64();
-        for place in (0..self.followers.len()).rev() {
-            if self.followers[place].reader.is_abandoned() {
-                let reader = self.take_follower(place);
-                self.dismiss(*reader, Reason::Disconnected);
-            } else {
-                self.metrics.lag.observe(lag);
-            }
-        }
         for place in (0..self.stragglers.len()).rev() {
-            let reader = &self.stragglers[place];
-            if reader.is_abandoned() {
-                let reader = self.take_straggler(place);
-                self.dismiss(*reader, Reason::Disconnected);
-            } else {
-                self.metrics.lag.observe(reader.lag().as_secs_f64());
+            if self.stragglers[place].is_gated() {
                 self.pump(place, now, waiting);
             }
         }
     }
 
-    /// A straggler's turn: it writes what it can, and follows if that was all.
-    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Waiting) {
-        let reader = &mut self.stragglers[place];
-        let turn = reader.pump(self.begin, &mut self.scratch, &self.metrics, now);
-        if let Turn::Over(reason) = turn {
-            let reader = self.take_straggler(place);
-            self.dismiss(*reader, reason);
-        } else if reader.is_blocked() {
-            // Its wake-up is armed; this turn only noticed that the wait has not been too long.
-        } else if turn == Turn::Blocked {
-            reader.set_blocked(true);
-            waiting.push((reader.id, reader.socket.clone()));
-        } else if reader.may_follow(self.begin) {
-            let reader = self.take_straggler(place);
-            self.follow(reader);
+    /// Once a second: players that are gone, everybody's lag, and what the stream's bitrate has come to be. A follower
+    /// whose peer leaves too much unacknowledged falls out, however willingly the kernel takes more.
+    fn check(&mut self, waiting: &mut Waiting) {
+        let now = Instant::now();
+        self.resize();
+        let head = self.tail.head_time();
+        let class = |reader: &Reader| reader.class().as_str();
+        for place in (0..self.followers.len()).rev() {
+            let reader = &mut self.followers[place].reader;
+            if reader.is_abandoned() {
+                let reader = self.take_follower(place);
+                self.dismiss(*reader, Reason::Disconnected);
+                continue;
+            }
+            let (unacknowledged, lag) = reader.measure(head, &self.line, now);
+            if let Some(lag) = lag {
+                self.metrics.lag(class(reader), lag);
+            }
+            if unacknowledged >= self.sizing.share {
+                self.fall_out(place, self.begin);
+            }
+        }
+        for place in (0..self.stragglers.len()).rev() {
+            let reader = &mut self.stragglers[place];
+            if reader.is_abandoned() || reader.has_lingered(now) {
+                let reader = self.take_straggler(place);
+                self.dismiss(*reader, Reason::Disconnected);
+                continue;
+            }
+            if let (_, Some(lag)) = reader.measure(head, &self.line, now) {
+                self.metrics.lag(class(reader), lag);
+            }
+            self.pump(place, now, waiting);
         }
     }
 
-    fn follow(&mut self, reader: Box<Reader>) {
+    /// Bounds the sockets anew when the bitrate has changed enough.
+    fn resize(&mut self) {
+        let sizing = Sizing::of(self.tail.byte_rate(), &self.class.budget);
+        if !self.sizing.differs(&sizing) {
+            return;
+        }
+        self.sizing = sizing;
+        let followers = self.followers.iter().map(|follower| &follower.socket);
+        let stragglers = self.stragglers.iter().map(|reader| &reader.socket);
+        for socket in followers.chain(stragglers) {
+            // A socket that refuses is broken, and shows it with the next write.
+            let _ = net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent);
+        }
+    }
+
+    /// Bounds the socket of a player that joins.
+    fn prepare(&mut self, socket: &Socket) -> io::Result<()> {
+        self.resize();
+        net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent)?;
+        net::give_up_after(socket, self.class.budget.stuck + AFTER_STUCK)
+    }
+
+    fn report(&mut self, now: Instant) -> Vec<ReaderInfo> {
+        let head = self.tail.head_time();
+        let followers = self.followers.iter_mut().map(|f| &mut f.reader);
+        let readers = followers.chain(&mut self.stragglers);
+        readers.map(|r| r.info(head, &self.line, now)).collect()
+    }
+
+    /// A straggler's turn: it writes what it can, and follows if that was all.
+    fn pump(&mut self, place: usize, now: Instant, waiting: &mut Waiting) {
+        let reader = &mut self.stragglers[place];
+        let around = Surroundings {
+            upto: self.begin,
+            budget: &self.class.budget,
+            sizing: &self.sizing,
+            line: &self.line,
+            metrics: &self.metrics,
+            now,
+        };
+        match reader.pump(&around, &mut self.scratch) {
+            Turn::Over(Reason::TooSlow) => self.end(place, Reason::TooSlow, now),
+            Turn::Over(reason) => {
+                let reader = self.take_straggler(place);
+                self.dismiss(*reader, reason);
+            }
+            // Its wake-up is armed; this turn only noticed that the wait has not been too long.
+            _ if reader.is_blocked() => {}
+            Turn::Blocked => {
+                reader.set_blocked(true);
+                waiting.push((reader.id, reader.socket.clone()));
+            }
+            Turn::Gated { moving: true } => {
+                self.retry.get_or_insert(now + RETRY);
+            }
+            // The next batch, or the next check, looks again.
+            Turn::Gated { moving: false } => {}
+            Turn::Idle if reader.may_follow(self.begin) => {
+                let reader = self.take_straggler(place);
+                self.follow(reader);
+            }
+            Turn::Idle => {}
+        }
+    }
+
+    /// A straggler must go, and may hear why if it takes the words soon.
+    fn end(&mut self, place: usize, reason: Reason, now: Instant) {
+        let reader = &mut self.stragglers[place];
+        if reader.is_finishing() || reader.is_leaving() || reader.is_abandoned() {
+            let reader = self.take_straggler(place);
+            self.dismiss(*reader, reason);
+        } else {
+            reader.dismiss(reason, now);
+        }
+    }
+
+    fn follow(&mut self, mut reader: Box<Reader>) {
+        reader.follow(&self.line);
         let place = Place::Follower(self.followers.len());
         self.places.insert(reader.id, place);
         self.followers.push(Follower {
@@ -380,17 +517,17 @@ impl Writer {
     }
 
     /// Where the player stands among the stragglers, after it has become one if need be.
-    fn straggler(&mut self, id: u64, now: Instant) -> Option<usize> {
+    fn straggler(&mut self, id: u64) -> Option<usize> {
         match *self.places.get(&id)? {
-            Place::Follower(place) => Some(self.fall_out(place, self.begin, now)),
+            Place::Follower(place) => Some(self.fall_out(place, self.begin)),
             Place::Straggler(place) => Some(place),
         }
     }
 
     /// Makes a straggler, with its cursor at `cursor`, of a follower.
-    fn fall_out(&mut self, place: usize, cursor: u64, now: Instant) -> usize {
+    fn fall_out(&mut self, place: usize, cursor: u64) -> usize {
         let mut reader = self.take_follower(place);
-        reader.followed_to(cursor, now);
+        reader.followed_to(cursor, &self.line);
         self.straggle(reader)
     }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::outbox::Outbox;
 use crate::media::{Kind, MediaTime, Message, Role, Slot};
-use crate::relay::{Budget, Item, Pace, Verdict};
+use crate::relay::{Behind, Budget, Cause, Item, Pace, Verdict};
 use crate::rtmp::{Framed, MEDIA_STREAM_ID};
 
 /// AMF0 string `@setDataFrame`: what a publisher says before metadata, so that servers keep it for those who join later.
@@ -39,6 +39,8 @@ impl Feeder {
         Self {
             budget: Budget {
                 max_lag,
+                // What waits in the connection's outbox is bounded there.
+                max_bytes: usize::MAX,
                 // The connection's own watchdog is shorter and knows what the socket took.
                 stuck: Duration::MAX,
             },
@@ -69,7 +71,7 @@ impl Feeder {
     pub(super) fn lost(&mut self, messages: u64) {
         self.dropped += messages;
         if !self.before_begin {
-            self.pace.skipped();
+            self.pace.skip(Cause::Lost);
         }
     }
 
@@ -89,11 +91,17 @@ impl Feeder {
             }
             self.before_begin = false;
             // The recorded group of pictures lies behind the live edge by design; that is no lag.
-            self.pace = Pace::joining(now);
+            self.pace = Pace::joining(None, now);
             return self.begin(item, out);
         }
-        let lag = head.since(message.dts);
-        match self.pace.judge(message, can_begin, lag, &self.budget, now) {
+        let behind = Behind {
+            time: head.since(message.dts),
+            bytes: 0,
+        };
+        match self
+            .pace
+            .judge(message, can_begin, behind, &self.budget, now)
+        {
             Verdict::Send => self.send(item, out),
             Verdict::Resume => self.begin(item, out),
             Verdict::Drop | Verdict::Evict => self.dropped += 1,

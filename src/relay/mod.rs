@@ -32,7 +32,7 @@ pub use info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 pub use item::{Framing, Item};
 pub use ledger::{Contradiction, Ledger};
 pub use origin::{Origin, Query};
-pub use policy::{Budget, Pace, Verdict};
+pub use policy::{Behind, Budget, Cause, Mark, Pace, Verdict};
 pub use publisher::{Publisher, Status};
 pub use registry::{PublishError, Relay};
 pub use ring::{Join, Read};

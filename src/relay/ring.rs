@@ -141,6 +141,20 @@ impl Ring {
         self.newest_start
     }
 
+    /// Payload bytes of the items from `cursor` on.
+    pub fn bytes_from(&self, cursor: u64) -> usize {
+        let from = cursor.saturating_sub(self.front) as usize;
+        let items = self.items.range(from.min(self.items.len())..);
+        items.map(|item| item.message().payload.len()).sum()
+    }
+
+    /// Payload bytes per second of media time, over what the ring holds; `None` while that is less than a second.
+    pub fn byte_rate(&self) -> Option<u64> {
+        let oldest = self.items.front()?.message().dts;
+        let span = self.head_time().since(oldest).as_millis() as u64;
+        (span >= 1_000).then(|| self.bytes as u64 * 1_000 / span)
+    }
+
     /// Items from `cursor` on, `max` of them at most, appended to `out`; the cursor moves behind them.
     pub fn read(&self, cursor: &mut u64, max: usize, out: &mut Vec<Arc<Item>>) -> Read {
         let mut outcome = Read::Upto;
@@ -246,6 +260,21 @@ mod tests {
         out.iter()
             .map(|i| (i.message().kind, i.message().dts.0))
             .collect()
+    }
+
+    #[test]
+    fn the_rate_is_bytes_over_media_time_and_unknown_at_first() {
+        let ring = two_gops();
+        // 50 frames of 6 bytes, 50 sounds of 3 and a header of 6, over 1970 ms.
+        assert_eq!(ring.bytes(), 456);
+        assert_eq!(ring.byte_rate(), Some(456 * 1_000 / 1_970));
+        assert_eq!(ring.bytes_from(ring.head() - 2), 9);
+        assert_eq!(ring.bytes_from(0), 456);
+        assert_eq!(ring.bytes_from(ring.head()), 0);
+        let mut young = Ring::new();
+        push(&mut young, Kind::Video, 0, KEY);
+        push(&mut young, Kind::Video, 999, INTER);
+        assert_eq!(young.byte_rate(), None);
     }
 
     #[test]

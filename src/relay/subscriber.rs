@@ -19,6 +19,8 @@ pub struct Reception {
     pub ended: Option<Reason>,
     /// Media time of the newest message in the ring.
     pub head: MediaTime,
+    /// Payload bytes from the first item read to the newest message.
+    pub bytes: usize,
 }
 
 /// One reader of one feed. Dropping it leaves.
@@ -76,6 +78,21 @@ impl Subscriber {
     /// Moves the cursor to an item already known to be handled (a writer loop that read for many).
     pub fn advance_to(&mut self, cursor: u64) {
         self.cursor = self.cursor.max(cursor);
+    }
+
+    /// Moves the cursor back to an item that was read and not handled after all.
+    pub fn go_back_to(&mut self, cursor: u64) {
+        self.cursor = self.cursor.min(cursor);
+    }
+
+    /// Media time of the newest message; zero before the first.
+    pub fn head_time(&self) -> MediaTime {
+        self.stream.lock().feed(self.feed).ring.head_time()
+    }
+
+    /// The feed's payload bytes per second of media time, as of late; `None` while little of it is known.
+    pub fn byte_rate(&self) -> Option<u64> {
+        self.stream.lock().feed(self.feed).ring.byte_rate()
     }
 
     /// Is a publisher (or for the program feed a mix on the air) feeding this now?
@@ -155,21 +172,28 @@ impl Subscriber {
                     read: Read::Upto,
                     ended: Some(state.end.reason),
                     head,
+                    bytes: 0,
                 };
             }
             let before_end = (state.end.at - self.cursor).min(max as u64) as usize;
+            let known = out.len();
             let read = state.ring.read(&mut self.cursor, before_end, out);
+            let first = self.cursor - (out.len() - known) as u64;
             return Reception {
                 read,
                 ended: None,
                 head,
+                bytes: state.ring.bytes_from(first),
             };
         }
+        let known = out.len();
         let read = state.ring.read(&mut self.cursor, max, out);
+        let first = self.cursor - (out.len() - known) as u64;
         Reception {
             read,
             ended: None,
             head,
+            bytes: state.ring.bytes_from(first),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::net::Handed;
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
-use crate::relay::{self, Join, OnBusy, Relay};
+use crate::relay::{self, Budget, Join, OnBusy, Relay};
 
 /// What the server keeps of the rooms.
 pub struct Rooms {
@@ -69,7 +69,7 @@ pub fn build(
         ingest_config(config),
         relay.clone(),
         authorizer,
-        Arc::new(playback),
+        Arc::new(playback.clone()),
         metrics.clone(),
         tasks.clone(),
         shutdown.clone(),
@@ -97,6 +97,7 @@ pub fn build(
     let readiness = api::Readiness::new();
     let state = api::State {
         relay: relay.clone(),
+        playback,
         pushes: pushes.clone(),
         mixes,
         policy,
@@ -167,7 +168,11 @@ fn playback_config(config: &Config) -> playback::Config {
     let defaults = playback::Config::default();
     let class = |default: playback::ClassConfig, limits: &config::ClassLimits| {
         let mut class = default;
-        class.budget.max_lag = limits.max_lag;
+        class.budget = Budget {
+            max_lag: limits.max_lag,
+            max_bytes: limits.max_bytes,
+            stuck: limits.stuck,
+        };
         class.join = match limits.join {
             config::Join::Squeeze => Join::Squeeze,
             config::Join::Burst => Join::Burst,

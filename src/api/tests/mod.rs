@@ -98,8 +98,16 @@ fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     let relay = Relay::new(crate::relay::Config::default());
     let metrics = Metrics::new();
     let readiness = Readiness::new();
+    let playback = Playback::new(
+        relay.clone(),
+        crate::playback::Config::default(),
+        metrics.clone(),
+        tokio_util::task::TaskTracker::new(),
+        CancellationToken::new(),
+    );
     let state = State {
         relay: relay.clone(),
+        playback,
         pushes: Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys)),
         mixes,
         policy: Arc::new(Policy::new(auth::Config {
@@ -467,4 +475,18 @@ async fn urls_that_cannot_be_signed_or_read_are_refused_with_the_field() {
     let unknown = json!({"url": "rtmp://h/other/a"});
     let answer = client.post("/api/v1/urls/verify", &unknown).await.json();
     assert_eq!(answer["publish"]["reason"], "unknown_app");
+}
+
+#[tokio::test]
+async fn a_stream_without_players_has_an_empty_list_and_nobody_to_drop() {
+    let (house, client) = open(None).await;
+    let path = "/api/v1/streams/live/8888_streamA/readers";
+    is_error(&client.call("GET", path, "").await, 404, "not_found");
+    let _publisher = anchor(&house.relay);
+    let answer = client.call("GET", path, "").await;
+    assert_eq!(answer.json(), json!({"readers": []}));
+    for (id, status, code) in [("17", 404, "not_found"), ("x", 400, "invalid")] {
+        let path = format!("{path}/{id}");
+        is_error(&client.call("DELETE", &path, "").await, status, code);
+    }
 }

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::edge::SOON;
 use crate::edge::house::{TOKEN, Urls, configuration};
+use crate::edge::network::Network;
 
 /// What a process may grow by and still count as flat, in bytes.
 pub const FLAT: u64 = 2 << 20;
@@ -23,6 +24,7 @@ const SETTLE: Duration = Duration::from_secs(8);
 pub struct Binary {
     pub urls: Arc<Urls>,
     pub control: http::Client,
+    config: Config,
     process: Process,
     _folder: TempDir,
 }
@@ -31,17 +33,33 @@ impl Binary {
     /// # Panics
     /// When it does not come to listen; with what it said.
     pub async fn serve(more: &str) -> Self {
-        Self::serve_under(&[], more).await
+        Self::run(&[], "127.0.0.1", more).await
     }
 
     /// As [`serve`](Self::serve), started by another program whose words are `under`.
     pub async fn serve_under(under: &[&str], more: &str) -> Self {
+        Self::run(under, "127.0.0.1", more).await
+    }
+
+    /// In another network namespace, where it can be reached by either link.
+    ///
+    /// # Panics
+    /// As [`serve`](Self::serve).
+    pub async fn serve_in(network: &Network) -> Self {
+        let under = ["ip", "netns", "exec", network.name()];
+        let mut server = Self::run(&under, "0.0.0.0", "").await;
+        server.relocate(&network.server());
+        server
+    }
+
+    async fn run(under: &[&str], host: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let text = configuration(
             folder.path(),
             "",
             &format!("{more}\n[log]\nformat = \"json\"\nlevel = \"warn,linkmic::server=info\""),
         );
+        let text = text.replace("127.0.0.1:0", &format!("{host}:0"));
         let config = Config::parse(&text, "test", &Env::default()).expect("a configuration");
         let file = folder.path().join("linkmic.toml");
         std::fs::write(&file, text).expect("the configuration file");
@@ -54,9 +72,16 @@ impl Binary {
         Self {
             urls: Arc::new(Urls::new(rtmp, &config)),
             control: http::Client::new(control, Some(TOKEN)),
+            config,
             process,
             _folder: folder,
         }
+    }
+
+    /// It listens on all addresses; this is the one to reach it by.
+    fn relocate(&mut self, host: &str) {
+        let rtmp = SocketAddr::new(host.parse().expect("an address"), self.urls.rtmp().port());
+        self.urls = Arc::new(Urls::new(rtmp, &self.config));
     }
 
     /// The URLs, for tasks.

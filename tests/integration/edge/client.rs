@@ -104,6 +104,21 @@ impl Client {
         event.expect("the server says something")
     }
 
+    /// As [`event`](Self::event), however long it takes.
+    pub async fn event_at_leisure(&mut self) -> Option<Event> {
+        self.next_event().await
+    }
+
+    /// Sends a command of a player, like `pause`, with a flag.
+    pub async fn command(&mut self, name: &str, flag: bool) {
+        let mut body = vec![2];
+        body.extend((name.len() as u16).to_be_bytes());
+        body.extend(name.as_bytes());
+        // Transaction 0, a null, the flag.
+        body.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 1, flag.into()]);
+        self.send(kind::COMMAND, 0, body).await;
+    }
+
     /// The next media message.
     ///
     /// # Panics

@@ -146,6 +146,11 @@ impl House {
         self.control.get(path).await.expect("an answer")
     }
 
+    /// The control listener, with the token.
+    pub fn control(&self) -> &http::Client {
+        &self.control
+    }
+
     /// Waits until so many readers of the program feed are counted, waiting ones among them.
     pub async fn wait_for_viewers(&self, count: usize) {
         self.wait_for("class=\"viewer\",feed=\"program\"", count)

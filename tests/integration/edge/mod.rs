@@ -6,7 +6,10 @@
 pub mod client;
 pub mod clip;
 pub mod house;
+pub mod live;
+pub mod network;
 pub mod programs;
+pub mod throttle;
 
 mod addresses;
 mod breadth;
@@ -20,8 +23,10 @@ mod matrix;
 mod obs;
 mod page;
 mod proxy;
+mod readers;
 mod refusals;
 mod round_trip;
+mod stalls;
 mod streams;
 mod tls;
 

@@ -1,0 +1,102 @@
+//! `/api/v1/streams/{app}/{name}/readers`: who plays, and how far behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use super::body::{self, Path};
+use super::{Error, streams};
+use crate::media::StreamKey;
+use crate::playback::ReaderInfo;
+
+#[derive(Serialize)]
+pub(super) struct Readers {
+    readers: Vec<Reader>,
+}
+
+#[derive(Serialize)]
+struct Reader {
+    id: u64,
+    address: String,
+    door: &'static str,
+    feed: &'static str,
+    class: &'static str,
+    since: String,
+    state: &'static str,
+    audio: bool,
+    video: bool,
+    lag_ms: Option<u64>,
+    bytes: u64,
+    unacknowledged_bytes: usize,
+    skipped: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Disconnecting {
+    id: u64,
+    state: &'static str,
+}
+
+/// `GET /api/v1/streams/{app}/{name}/readers`
+pub(super) async fn list(
+    State(state): State<Arc<super::State>>,
+    path: Path<(String, String)>,
+) -> Result<Json<Readers>, Error> {
+    let (app, name) = body::path(path)?;
+    let key = key(&app, &name)?;
+    if state.relay.stream_info(&key).is_none() {
+        return Err(streams::absent(&key));
+    }
+    let readers = state.playback.readers(&key).await;
+    let readers = readers.into_iter().map(Reader::from).collect();
+    Ok(Json(Readers { readers }))
+}
+
+/// `DELETE /api/v1/streams/{app}/{name}/readers/{id}`: disconnects one player.
+pub(super) async fn delete(
+    State(state): State<Arc<super::State>>,
+    path: Path<(String, String, u64)>,
+) -> Result<(StatusCode, Json<Disconnecting>), Error> {
+    let (app, name, id) = body::path(path)?;
+    let key = key(&app, &name)?;
+    if !state.playback.kick(&key, id).await {
+        return Err(Error::not_found(format!(
+            "no reader of {key} has the id {id}"
+        )));
+    }
+    tracing::info!(stream = %key, id, "player dropped through the API");
+    let answer = Disconnecting {
+        id,
+        state: "disconnecting",
+    };
+    Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+fn key(app: &str, name: &str) -> Result<StreamKey, Error> {
+    StreamKey::new(app, name).map_err(|e| Error::invalid(e.to_string()))
+}
+
+impl From<ReaderInfo> for Reader {
+    fn from(info: ReaderInfo) -> Self {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            id: info.id,
+            address: info.arrival.peer.to_string(),
+            door: info.arrival.door,
+            feed: info.feed.as_str(),
+            class: info.class.as_str(),
+            since: humantime::format_rfc3339_millis(info.arrival.since).to_string(),
+            state: info.state,
+            audio: info.audio,
+            video: info.video,
+            lag_ms: info.lag.map(ms),
+            bytes: info.bytes,
+            unacknowledged_bytes: info.unacknowledged,
+            skipped: info.skipped,
+        }
+    }
+}
