@@ -48,9 +48,9 @@ const MIX_LATENCY_BUCKETS: [f64; 11] = [
 pub struct Metrics {
     registry: Registry,
 
-    /// RTMP connections open now.
+    /// Connections of publishers and players open now: RTMP, and HTTP once it asked for a stream.
     pub connections_open: IntGauge,
-    /// RTMP connections accepted since start.
+    /// Such connections since start.
     pub connections_total: IntCounter,
     /// Media payload bytes received from publishers.
     pub ingest_bytes: IntCounter,
@@ -115,7 +115,7 @@ impl Metrics {
         let disconnects = counters(
             &r,
             "linkmic_ingest_disconnects_total",
-            "RTMP connections ended, by reason.",
+            "Connections of publishers and players (RTMP, HTTP-FLV) ended, by reason.",
             "reason",
         );
         let auth = register(
@@ -161,12 +161,12 @@ impl Metrics {
             connections_open: gauge(
                 &r,
                 "linkmic_ingest_connections",
-                "RTMP connections open now.",
+                "Connections of publishers and players (RTMP, HTTP-FLV) open now.",
             ),
             connections_total: counter(
                 &r,
                 "linkmic_ingest_connections_total",
-                "RTMP connections accepted since start.",
+                "Connections of publishers and players (RTMP, HTTP-FLV) accepted since start.",
             ),
             ingest_bytes: counter(
                 &r,
@@ -340,7 +340,7 @@ impl Metrics {
         self.auth.with_label_values(&[action, outcome]).inc();
     }
 
-    /// An RTMP connection ended.
+    /// A publisher's or player's connection ended.
     pub fn disconnected(&self, reason: Reason) {
         if let Some(at) = Reason::ALL.iter().position(|r| *r == reason) {
             self.disconnects[at].inc();

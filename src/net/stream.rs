@@ -10,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
 
+/// Taken from the socket at a time, at most.
+const READ_BYTES: usize = 4_096;
+
 /// A connection that a listener accepted and that is for somebody else, with its client's address.
 #[derive(Debug)]
 pub struct Handed {
@@ -40,6 +43,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         while this.front.is_empty() {
+            this.front.reserve(READ_BYTES);
             match this.socket.try_read_buf(&mut this.front) {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(_) => {}

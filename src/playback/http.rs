@@ -35,6 +35,9 @@ use head::{Method, Parsed, Request};
 /// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// Nearly every head fits.
+const HEAD_BYTES: usize = 2_048;
+
 /// What the door allows. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
@@ -176,7 +179,7 @@ impl Shared {
                 }
             };
             Span::current().record("peer", field::display(peer));
-            let mut front = BytesMut::new();
+            let mut front = BytesMut::with_capacity(HEAD_BYTES);
             let parsed = read_head(&socket, &mut front).await?;
             Some((socket, peer, front, parsed))
         };
@@ -190,6 +193,8 @@ impl Shared {
         };
         match parsed {
             Parsed::Media(request) => {
+                // A player stays for hours.
+                drop(front);
                 let counted = Counted::new(&self.metrics);
                 let reason = self.answer(socket, peer, &request).await;
                 debug!(%reason, "connection ended");

@@ -117,25 +117,28 @@ async fn limits_count_the_clients_behind_a_proxy_apart() {
 async fn nobody_comes_in_without_a_header_or_with_one_from_elsewhere() {
     let house_of_loopback = house("127.0.0.0/8").await;
     let house_of_others = house("10.0.0.0/8").await;
-    for (name, house, words) in [
-        ("no header", &house_of_loopback, [3; 1537].as_slice()),
-        (
-            "no header, HTTP",
-            &house_of_loopback,
-            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-        ),
-        ("half a header", &house_of_loopback, b"PROXY TCP4 203.0."),
-        ("silence", &house_of_loopback, b""),
-        ("an untrusted header", &house_of_others, TEXT),
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".as_slice();
+    let handshake = [3; 1537].as_slice();
+    for (name, house, header, is_answered) in [
+        ("a header", &house_of_loopback, TEXT, true),
+        ("no header", &house_of_loopback, b"".as_slice(), false),
+        ("half a header", &house_of_loopback, b"PROXY TCP4 203.0.", false),
+        ("an untrusted header", &house_of_others, TEXT, false),
     ] {
-        for door in [house.urls.rtmp(), house.server.http_addr()] {
+        for (door, words) in [
+            (house.urls.rtmp(), handshake),
+            (house.server.http_addr(), request),
+            (house.server.http_addr(), b"".as_slice()),
+        ] {
             let mut socket = TcpStream::connect(door).await.expect("it listens");
-            socket.write_all(words).await.expect("sent");
+            let words = [header, words].concat();
+            socket.write_all(&words).await.expect("sent");
             let mut heard = Vec::new();
-            let _ = tokio::time::timeout(SOON, socket.read_to_end(&mut heard))
-                .await
-                .expect("it closes");
-            assert_eq!(heard, b"", "{name}");
+            let closed = tokio::time::timeout(SOON, socket.read_to_end(&mut heard)).await;
+            // What was not read of it may turn the close into a reset.
+            let _ = closed.expect("it closes");
+            let spoke = words.len() > header.len();
+            assert_eq!(!heard.is_empty(), is_answered && spoke, "{name}: {heard:?}");
         }
     }
 }
