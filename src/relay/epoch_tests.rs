@@ -179,6 +179,7 @@ fn the_fourth_takeover_in_half_a_minute_leaves_the_name_where_it_is() {
     for s in 11..20 {
         holder = take(&relay, anchor(3, ""), at(s)).unwrap();
     }
+    assert_eq!(holder.status(), Status::Live);
     // The first of the three was at 1 s.
     assert!(take(&relay, anchor(9, ""), at(30)).is_err());
     take(&relay, anchor(9, ""), at(31)).unwrap();
@@ -274,18 +275,23 @@ fn a_long_gop_is_told_of_its_publisher() {
 #[test]
 fn threads_that_fight_for_names_leave_a_log_without_contradiction() {
     const NAMES: [&str; 3] = ["a", "b", "c"];
+    const HOSTS: usize = 4;
+    const ROUNDS: usize = 40;
     let relay = house(OnBusy::TakeoverIfIdle(Duration::ZERO));
     let mut events = relay.events();
+    let round = std::sync::Barrier::new(HOSTS);
     std::thread::scope(|scope| {
-        for host in 0..4u8 {
-            let relay = &relay;
+        for host in 0..HOSTS {
+            let (relay, round) = (&relay, &round);
             scope.spawn(move || {
                 // All from one host, or the flap guard would end the fight at once.
-                for n in 0..40usize {
-                    let name = NAMES[(n + usize::from(host)) % NAMES.len()];
+                for n in 0..ROUNDS {
+                    let name = NAMES[(n * (host + 1)) % NAMES.len()];
                     let query = format!("n={n}&host={host}");
                     let publisher = relay.publish(&key(name), anchor(1, &query)).unwrap();
-                    publisher.publish(frame(0, true, host), Instant::now());
+                    publisher.publish(frame(0, true, host as u8), Instant::now());
+                    // More hosts than names: somebody has lost one by now.
+                    round.wait();
                     match n % 3 {
                         0 => publisher.finish(Reason::Deleted),
                         1 => publisher.vanish(Reason::SocketError),
@@ -296,10 +302,15 @@ fn threads_that_fight_for_names_leave_a_log_without_contradiction() {
         }
     });
     let mut ledger = Ledger::new();
+    let mut takeovers = 0;
     while let Ok(event) = events.try_recv() {
         ledger.record(&event).unwrap_or_else(|e| panic!("{e}"));
+        if let Event::Unpublished { reason, .. } = event {
+            takeovers += usize::from(reason == Reason::TakenOver);
+        }
     }
     let begun: usize = NAMES.iter().map(|name| ledger.begun(&key(name))).sum();
-    assert_eq!((begun, ledger.live_count()), (160, 0));
+    assert_eq!((begun, ledger.live_count()), (HOSTS * ROUNDS, 0));
+    assert!(takeovers >= ROUNDS, "{takeovers}");
     assert_eq!(relay.streams().len(), 0);
 }

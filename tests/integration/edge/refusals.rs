@@ -63,7 +63,11 @@ async fn house() -> House {
     let viewers = format!(
         "play_keys = [{{ id = \"viewers\", secret = \"{PLAY_KEY}\", valid_for = \"1h\" }}]"
     );
-    House::open_with(&viewers, "[limits]\nwait = \"1s\"").await
+    House::open_with(
+        &viewers,
+        "[limits]\nwait = \"1s\"\n[apps.live]\non_busy = \"reject\"",
+    )
+    .await
 }
 
 fn elsewhere(house: &House) -> String {
@@ -91,7 +95,7 @@ fn publish_cases(house: &House) -> Vec<Case> {
             "name busy",
             urls.push("busy"),
             BAD_NAME,
-            "another publisher holds this name",
+            "another publisher holds this name, and this application keeps the one it has",
         ),
         Case::new(
             "bad name",
