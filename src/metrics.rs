@@ -268,7 +268,7 @@ impl Metrics {
             ),
             tasks: gauge(
                 &r,
-                "linkmic_tasks",
+                "linkmic_runtime_tasks",
                 "Asynchronous tasks alive now: a few for the server itself, and about one per connection.",
             ),
             publishers: gauge(

@@ -158,7 +158,7 @@ impl Binary {
         let (mut last, mut same) = (f64::NAN, 0);
         while same < 5 {
             assert!(tokio::time::Instant::now() < deadline, "tasks come and go");
-            let now = self.metrics().await.value("linkmic_tasks");
+            let now = self.metrics().await.value("linkmic_runtime_tasks");
             same = if now == last { same + 1 } else { 0 };
             last = now;
             tokio::time::sleep(Duration::from_millis(50)).await;

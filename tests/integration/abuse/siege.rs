@@ -55,7 +55,7 @@ async fn a_minute_of_every_abuse_at_once_leaves_memory_tasks_and_players_alone()
         let now = server.metrics().await;
         most = (
             most.0.max(server.resident()),
-            most.1.max(now.value("linkmic_tasks")),
+            most.1.max(now.value("linkmic_runtime_tasks")),
         );
     }
     let siege = siege.end_after(Duration::ZERO).await;
