@@ -41,7 +41,7 @@ enum Stage {
 pub(super) struct Record {
     pub stream: usize,
     pub sampled: bool,
-    /// From the beginning of its connecting to the first picture.
+    /// From the first packet of its connecting to the first picture.
     pub first_video: Option<Duration>,
     /// Age of that picture: where in the past a joiner begins.
     pub first_age_ns: Option<u64>,
@@ -129,8 +129,9 @@ fn is_sampled(index: usize, players: usize, sampled: usize, streams: usize) -> b
 impl Player {
     fn open(orders: &Orders<'_>, index: usize) -> io::Result<Self> {
         let address: SocketAddr = orders.aim.address;
-        let (began, began_ns) = (Instant::now(), stamp::now_ns());
         let mut link = Link::connect(address)?;
+        // Making a socket is our own time; from here on it is the network's and the server's.
+        let (began, began_ns) = (Instant::now(), stamp::now_ns());
         let talk = match orders.aim.target(index) {
             Some(target) => Talk::new(Session::play(target), &mut link),
             None => Talk::raw(),
