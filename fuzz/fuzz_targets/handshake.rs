@@ -58,7 +58,11 @@ fuzz_target!(|data: &[u8]| {
         assert!(whole.0 <= PEER_BYTES, "{} bytes said", whole.0);
         assert!(whole.1.is_none() || bytes.len() >= PEER_BYTES);
         let parts = run(&bytes, step);
-        assert_eq!((whole.1, whole.2), (parts.1, parts.2), "{step} bytes at a time");
+        assert_eq!(
+            (whole.1, whole.2),
+            (parts.1, parts.2),
+            "{step} bytes at a time"
+        );
         // A client's second packet may be read from the same part as its first, and then says the same.
         if !whole.2 {
             assert_eq!(whole.0, parts.0, "bytes said, {step} at a time");

@@ -1,4 +1,4 @@
-//! Any bytes are some payload: described without a panic, moved in time without losing or gaining a byte.
+//! Any bytes are some payload: described without a panic, moved in time it stays what it is.
 #![no_main]
 
 use bytes::Bytes;
@@ -16,7 +16,8 @@ fuzz_target!(|data: &[u8]| {
         assert!(message.role != Role::Key || kind == Kind::Video);
         for pts in [i64::MIN / 2, -1, 1_040, i64::MAX / 2] {
             let moved = message.timed(MediaTime(1_000), MediaTime(pts));
-            assert_eq!(moved.payload.len(), data.len());
+            // A packet that left its composition time out may have to say it.
+            assert!([0, 3].contains(&(moved.payload.len() - data.len())));
             let again = Message::new(kind, MediaTime(1_000), moved.payload.clone());
             assert_eq!(
                 (again.role, again.codec, again.composition_ms),

@@ -30,9 +30,16 @@ fuzz_target!(|data: &[u8]| {
     };
     if let Ok(target) = Target::parse(text) {
         let again = format!("{}/{}", target.tc_url(), target.name_with_query());
-        assert_eq!(Target::parse(&again).as_ref(), Ok(&target), "put together again");
+        assert_eq!(
+            Target::parse(&again).as_ref(),
+            Ok(&target),
+            "put together again"
+        );
         let shown = format!("{target} {target:?}");
-        assert!(target.query.is_empty() || shown.matches("?***").count() == 2, "{shown}");
+        assert!(
+            target.query.is_empty() || shown.matches("?***").count() == 2,
+            "{shown}"
+        );
     }
     app_of(text);
     app_of_tc_url(text);
@@ -50,12 +57,20 @@ fuzz_target!(|data: &[u8]| {
             now: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         };
         match POLICY.decide(&request) {
-            Ok(Grant::Publish { .. } | Grant::Play { feed: Feed::Source | Feed::Program, .. }) => {
+            Ok(
+                Grant::Publish { .. }
+                | Grant::Play {
+                    feed: Feed::Source | Feed::Program,
+                    ..
+                },
+            ) => {
                 panic!("granted without a signature")
             }
             Err(refusal) => {
                 // Long enough, and no sentence: not to be found there by chance.
-                let word = |part: &&str| part.len() >= 16 && part.bytes().all(|b| b.is_ascii_alphanumeric());
+                let word = |part: &&str| {
+                    part.len() >= 16 && part.bytes().all(|b| b.is_ascii_alphanumeric())
+                };
                 for part in query.split(['&', '=']).filter(word) {
                     assert!(!refusal.message.contains(part), "the query is repeated");
                 }

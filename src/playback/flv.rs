@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
+use super::chatter::Chatter;
 use super::http::{Status, Tracks, refusal, stream_end, stream_head};
 use super::reader::Joiner;
 use super::{ANSWER_DEADLINE, Arrival, Shared};
@@ -191,13 +192,21 @@ async fn wait_for_stream(
     }
 }
 
-/// Resolves when the client leaves. What it says until then goes nowhere.
+/// Resolves when the client leaves, or says more than it may. What it says until then goes nowhere.
 async fn gone(socket: &Socket) -> Reason {
     let mut sink = BytesMut::new();
+    let mut said = 0;
+    let mut chatter = Chatter::new(said, Instant::now().into_std());
     loop {
         match net::read_some(socket, &mut sink).await {
             Ok(0) => return Reason::Disconnected,
-            Ok(_) => sink.clear(),
+            Ok(bytes) => {
+                said += bytes as u64;
+                if !chatter.allows(said, Instant::now().into_std()) {
+                    return Reason::LimitReached;
+                }
+                sink.clear();
+            }
             Err(_) => return Reason::SocketError,
         }
     }

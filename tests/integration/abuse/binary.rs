@@ -25,6 +25,8 @@ pub struct Binary {
     pub urls: Arc<Urls>,
     pub control: http::Client,
     config: Config,
+    /// The public HTTP listener.
+    pub http: SocketAddr,
     process: Process,
     _folder: TempDir,
 }
@@ -64,7 +66,7 @@ impl Binary {
         let file = folder.path().join("linkmic.toml");
         std::fs::write(&file, text).expect("the configuration file");
         let process = spawn(under, &file);
-        let [rtmp, control] = poll("the server to listen", SOON, || async {
+        let [rtmp, http, control] = poll("the server to listen", SOON, || async {
             process.said().lines().find_map(listening)
         })
         .await
@@ -73,6 +75,7 @@ impl Binary {
             urls: Arc::new(Urls::new(rtmp, &config)),
             control: http::Client::new(control, Some(TOKEN)),
             config,
+            http,
             process,
             _folder: folder,
         }
@@ -209,13 +212,13 @@ fn spawn(under: &[&str], file: &Path) -> Process {
     Process::spawn(words[0], &words[1..]).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The RTMP and control addresses in the server's first word.
-fn listening(line: &str) -> Option<[SocketAddr; 2]> {
+/// The RTMP, HTTP and control addresses in the server's first word.
+fn listening(line: &str) -> Option<[SocketAddr; 3]> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == "listening").then_some(())?;
     let first = |key: &str| {
         let list = line[key].as_str()?.strip_prefix('[')?.strip_suffix(']')?;
         list.split(',').next()?.trim().parse().ok()
     };
-    Some([first("rtmp")?, first("control")?])
+    Some([first("rtmp")?, first("http")?, first("control")?])
 }

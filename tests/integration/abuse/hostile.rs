@@ -314,6 +314,7 @@ async fn talking_without_a_pause_extends_no_deadline() {
     publisher.send(kind::VIDEO, 0, numbered(0, true, 100)).await;
     let closed = publisher.flood(&words, SOON).await;
     assert!(closed.is_some(), "a publisher: still open after {SOON:?}");
+    server.wait_for_connections(0).await;
     let ends = server.ends().await;
     let of = |reason: &str| {
         ends.iter()

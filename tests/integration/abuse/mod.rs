@@ -7,6 +7,7 @@ pub mod raw;
 
 mod absent;
 mod hostile;
+mod opening;
 mod panics;
 mod siege;
 mod silent;

@@ -1,12 +1,15 @@
 //! Everything that strangers do, at once and for a minute, beside players who must not notice.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use linkmic::rtmp::kind;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
@@ -41,13 +44,16 @@ async fn a_minute_of_every_abuse_at_once_leaves_memory_tasks_and_players_alone()
     let calm = healthy.latencies(Instant::now() - CALM);
 
     let urls = server.urls();
-    println!("warm-up: {}", Siege::begin(&urls).end_after(WARM_UP).await);
+    println!(
+        "warm-up: {}",
+        Siege::begin(&urls, server.http).end_after(WARM_UP).await
+    );
     server.wait_for_connections(healthy.connections()).await;
     let (before, tasks) = (server.resident(), server.settled_tasks().await);
     let series = server.series().await;
 
     let begin = Instant::now();
-    let siege = Siege::begin(&urls);
+    let siege = Siege::begin(&urls, server.http);
     let mut most = (0, 0.0_f64);
     let mut tick = interval(Duration::from_secs(1));
     while begin.elapsed() < TIME {
@@ -108,7 +114,7 @@ struct Siege {
 }
 
 impl Siege {
-    fn begin(urls: &Arc<Urls>) -> Self {
+    fn begin(urls: &Arc<Urls>, http: SocketAddr) -> Self {
         let mut siege = Self {
             stop: Arc::default(),
             offenders: JoinSet::new(),
@@ -160,6 +166,9 @@ impl Siege {
         siege.repeat("garbage video".into(), urls, publish_garbage);
         siege.repeat("acknowledgements of a player".into(), urls, flood_as_player);
         siege.repeat("acknowledgements of nobody".into(), urls, flood_as_nobody);
+        siege.repeat("words of an HTTP player".into(), urls, move |_| {
+            flood_over_http(http)
+        });
         siege
     }
 
@@ -290,6 +299,16 @@ fn acknowledgements() -> BytesMut {
 async fn flood_as_player(urls: Arc<Urls>) {
     let player = Client::play(&urls.plain("healthy")).await.expect("granted");
     let closed = player.flood(&acknowledgements(), AT_ONCE_LIMIT).await;
+    assert!(closed.is_some(), "a player may flood for {AT_ONCE_LIMIT:?}");
+    sleep(Duration::from_millis(200)).await;
+}
+
+/// A player of HTTP-FLV that goes on talking after its request.
+async fn flood_over_http(http: SocketAddr) {
+    let mut socket = TcpStream::connect(http).await.expect("it listens");
+    let request = b"GET /live/healthy.flv HTTP/1.1\r\nHost: a\r\n\r\n";
+    socket.write_all(request).await.expect("it reads");
+    let closed = raw::flood(&mut socket, &[b'x'; 64 << 10], AT_ONCE_LIMIT).await;
     assert!(closed.is_some(), "a player may flood for {AT_ONCE_LIMIT:?}");
     sleep(Duration::from_millis(200)).await;
 }

@@ -108,3 +108,32 @@ async fn players_that_stop_reading_cost_no_memory_and_nobody_else_and_resume_at_
     let got = reading.await.expect("it reads");
     assert_eq!(resumed(&got), end);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_without_key_frames_is_kept_no_further_than_the_limit_says() {
+    const MIB: u64 = 1 << 20;
+    let mut server = Binary::serve("[limits]\ngop_bytes = \"2MiB\"").await;
+    let mut publisher = Client::publish(&server.urls.push("a"))
+        .await
+        .expect("granted");
+    for header in clip().await.headers() {
+        publisher.send_tag(header, 0).await;
+    }
+    let frame = numbered(0, true, BYTES);
+    publisher.send(kind::VIDEO, 0, frame).await;
+    let mut player = Client::play(&server.urls.plain("a"))
+        .await
+        .expect("granted");
+    player.media_until(is_key_frame).await;
+    let before = server.resident();
+    // 20 MB within 2 s of media time: only the limit on bytes can be what holds.
+    for n in 1..2_000 {
+        publisher
+            .send(kind::VIDEO, n, numbered(n, false, BYTES))
+            .await;
+        player.media_until(|m| number(m) == Some(n)).await;
+    }
+    server
+        .assert_grown_at_most(2 * MIB + 4 * MIB, before, "a GOP without end")
+        .await;
+}
