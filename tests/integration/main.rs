@@ -8,6 +8,7 @@ mod cost;
 mod demo;
 mod edge;
 mod kit;
+mod lessons;
 #[cfg(feature = "mixer")]
 mod mix;
 mod mutation;
