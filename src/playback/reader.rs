@@ -72,6 +72,8 @@ pub struct Reader {
     backlog: Backlog,
     /// Bytes that its TCP had acknowledged when it was last asked.
     acknowledged: u64,
+    /// When it had been given all there was for the last time; `None` while it has never.
+    caught_up: Option<Instant>,
     /// Pictures left out.
     skipped: u64,
     blocked: bool,
@@ -130,6 +132,7 @@ impl Reader {
             out: Outbound::new(joiner.framing),
             backlog: Backlog::default(),
             acknowledged: 0,
+            caught_up: None,
             skipped: 0,
             blocked: false,
             gated: false,
@@ -188,8 +191,17 @@ impl Reader {
     /// The reader has followed its loop, which has written everything before `cursor` to it until now.
     pub fn followed_to(&mut self, cursor: u64, line: &Ledger) {
         self.subscriber.advance_to(cursor);
+        self.caught_up = Some(Instant::now());
         let unacknowledged = net::unacknowledged(&self.socket).unwrap_or(usize::MAX);
         self.backlog.leave(unacknowledged, line);
+    }
+
+    /// New messages have come from cursor `from` on: a reader that has nothing older to get is not late for them, however
+    /// much media time they bring at once.
+    pub fn meet(&mut self, from: u64, now: Instant) {
+        if self.out.is_empty() && !self.gated && self.subscriber.cursor() >= from {
+            self.caught_up = Some(now);
+        }
     }
 
     /// Queues what the socket did not take of the loop's batch, that is all but `written` bytes.
@@ -413,7 +425,7 @@ impl Reader {
         };
         let head = self.subscriber.head_time();
         let behind = Behind {
-            time: behind(next.message().dts, head, unacknowledged, heard, around),
+            time: self.behind(next.message().dts, head, unacknowledged, heard, around),
             bytes: unacknowledged + self.out.bytes(),
         };
         let Some(cause) = self.pace.stale(behind, around.budget) else {
@@ -462,7 +474,7 @@ impl Reader {
             }
             let message = item.message();
             let place = Behind {
-                time: behind(message.dts, reception.head, waiting, heard, around),
+                time: self.behind(message.dts, reception.head, unacknowledged, heard, around),
                 bytes: waiting + ahead,
             };
             ahead = ahead.saturating_sub(message.payload.len());
@@ -545,18 +557,22 @@ impl Reader {
             }
         }
     }
-}
 
-/// How far behind a reader is with a message of `dts`: the media time from it to the head, and what the `waiting` bytes
-/// in front of it are worth. That is the media time that they span, or less where the reader skipped: then what the
-/// stream takes for so many bytes.
-fn behind(
-    dts: MediaTime,
-    head: MediaTime,
-    waiting: usize,
-    heard: Option<MediaTime>,
-    around: &Surroundings<'_>,
-) -> Duration {
-    let span = heard.map_or(Duration::ZERO, |heard| dts.since(heard));
-    head.since(dts) + span.min(around.sizing.time_of(waiting))
+    /// How far behind the reader is with a message of `dts`: the media time from it to the head, and what the bytes are
+    /// worth that its peer has yet to acknowledge. The first is no more than the time since it had been given all there
+    /// was: what a publisher sends in a burst, after a pause of its own, makes no reader late. The second is the media
+    /// time that the bytes span, or less where the reader skipped: then what the stream takes for so many.
+    fn behind(
+        &self,
+        dts: MediaTime,
+        head: MediaTime,
+        unacknowledged: usize,
+        heard: Option<MediaTime>,
+        around: &Surroundings<'_>,
+    ) -> Duration {
+        let since = |at| around.now.saturating_duration_since(at);
+        let late = self.caught_up.map_or(Duration::MAX, since);
+        let span = heard.map_or(Duration::ZERO, |heard| dts.since(heard));
+        head.since(dts).min(late) + span.min(around.sizing.time_of(unacknowledged))
+    }
 }

@@ -293,7 +293,9 @@ impl Writer {
         }
         // Backwards, because a straggler that goes is replaced by the last one.
         for place in (0..self.stragglers.len()).rev() {
-            if !self.stragglers[place].is_blocked() {
+            let reader = &mut self.stragglers[place];
+            if !reader.is_blocked() {
+                reader.meet(from, now);
                 self.pump(place, now, waiting);
             }
         }

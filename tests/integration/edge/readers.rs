@@ -58,10 +58,10 @@ async fn told(house: &House) -> Vec<Value> {
     answer["readers"].as_array().expect("a list").clone()
 }
 
-/// Waits until the only reader is told to be in that state.
+/// Waits until the newest reader is told to be in that state.
 async fn wait_for_state(house: &House, state: &str) {
     poll(state, SOON, || async {
-        (told(house).await.first()?["state"] == state).then_some(())
+        (told(house).await.last()?["state"] == state).then_some(())
     })
     .await
     .expect("it gets there");
@@ -74,7 +74,6 @@ async fn the_api_tells_every_reader_with_its_lag_and_drops_the_one_it_is_asked_t
     source.publish(0).await;
     let mut viewer = Client::play(&house.urls.plain("a")).await.expect("granted");
     let mut peer = Client::play(&house.urls.peer("a")).await.expect("granted");
-    // No more than a low-latency reader's budget at once.
     source.publish(5).await;
     for reader in [&mut viewer, &mut peer] {
         reader
@@ -142,10 +141,32 @@ async fn the_api_tells_every_reader_with_its_lag_and_drops_the_one_it_is_asked_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_publisher_sends_in_one_burst_makes_no_reader_late() {
+    let house = House::open().await;
+    let mut source = Source::start(&house).await;
+    source.publish(0).await;
+    let mut peer = Client::play(&house.urls.peer("a")).await.expect("granted");
+    source.publish(1).await;
+    peer.media_until(|m| is(m, kind::AUDIO, FRAME + 10)).await;
+    // Four seconds of media time, ten budgets of its class, between two of its key frames: not one picture too old.
+    for second in 1..=4 {
+        let last = second * GOP - 1;
+        source.publish(last).await;
+        let got = peer
+            .media_until(|m| is(m, kind::AUDIO, last * FRAME + 10))
+            .await;
+        assert_eq!(pictures(&got).last(), Some(&last));
+    }
+    assert_eq!(told(&house).await[0]["skipped"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_player_gets_nothing_and_goes_on_at_a_key_frame_of_the_live_edge() {
     let house = House::open().await;
     let mut source = Source::start(&house).await;
     source.publish(0).await;
+    // Says what has reached the server.
+    let mut witness = Client::play(&house.urls.peer("a")).await.expect("granted");
     let mut player = Client::play(&house.urls.plain("a")).await.expect("granted");
     source.publish(5).await;
     player
@@ -155,6 +176,9 @@ async fn a_paused_player_gets_nothing_and_goes_on_at_a_key_frame_of_the_live_edg
     player.command("pause", true).await;
     wait_for_state(&house, "paused").await;
     source.publish(2 * GOP).await;
+    witness
+        .media_until(|m| is(m, kind::AUDIO, 2 * GOP * FRAME + 10))
+        .await;
     player.command("pause", false).await;
     wait_for_state(&house, "waiting").await;
     // Not the key frame that was missed by a picture, but the next one.

@@ -26,11 +26,6 @@ const DOWN: [Duration; 3] = [
 /// How long the path is open in between: for two key frames, and a while without fault.
 const OPEN: Duration = Duration::from_millis(3_000);
 
-/// The bandwidth of the path: so little above the stream's that nobody catches up by it. In bytes per second.
-const fn bandwidth(bitrate: usize) -> Flow {
-    Flow::Rate(bitrate / 8 * 5 / 4)
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     LowLatency,
@@ -44,6 +39,17 @@ impl Class {
             Class::LowLatency => Duration::from_millis(400),
             Class::Viewer => Duration::from_secs(3),
         }
+    }
+
+    /// The bandwidth of the path. A viewer's is so little above the stream's that it does not catch up by it. What a
+    /// path holds is acknowledged and out of the server's sight, and some 20 KB are a low-latency reader's whole budget
+    /// at 350 kbit/s: its path must be able to get rid of them.
+    const fn bandwidth(self, bitrate: usize) -> Flow {
+        let bytes = bitrate / 8;
+        Flow::Rate(match self {
+            Class::LowLatency => 3 * bytes,
+            Class::Viewer => bytes * 5 / 4,
+        })
     }
 
     /// How long the path stands still: within the budget, a little beyond it, and beyond what the ring keeps.
@@ -150,7 +156,7 @@ fn assert_recovered(what: &str, recovery: &Recovery, budget: Duration, noise: Du
 /// One reader on a path that stands still three times.
 async fn stalled_reader_recovers(class: Class, bitrate: usize) {
     let house = House::open().await;
-    let path = Throttle::before(house.urls.rtmp(), bandwidth(bitrate)).await;
+    let path = Throttle::before(house.urls.rtmp(), class.bandwidth(bitrate)).await;
     let live = Live::start(&house.urls.push("a"), bitrate).await;
     let url = match class {
         Class::LowLatency => house.urls.peer("a"),
@@ -171,7 +177,7 @@ async fn stalled_reader_recovers(class: Class, bitrate: usize) {
         path.set(Flow::Stopped);
         sleep(stall).await;
         let [told] = readers_behind(&house, "a", stall).await;
-        path.set(bandwidth(bitrate));
+        path.set(class.bandwidth(bitrate));
         let opened = Instant::now();
         sleep(OPEN).await;
         let recovery = stalled.look(|got| recovery(got, stopped, opened, Instant::now(), budget));
