@@ -27,7 +27,9 @@ fn lessons_name_tests_that_exist() {
     functions(&root.join("src"), &mut known);
     functions(&root.join("tests"), &mut known);
     let page = std::fs::read_to_string(root.join("docs/testing.md")).expect("the page");
-    let (_, table) = page.split_once("| failure in the field |").expect("the table");
+    let (_, table) = page
+        .split_once("| failure in the field |")
+        .expect("the table");
     let (table, _) = table.split_once("\n\n").expect("its end");
     let mut rows = 0;
     for row in table.lines().skip(2) {

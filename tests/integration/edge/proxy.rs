@@ -122,7 +122,12 @@ async fn nobody_comes_in_without_a_header_or_with_one_from_elsewhere() {
     for (name, house, header, is_answered) in [
         ("a header", &house_of_loopback, TEXT, true),
         ("no header", &house_of_loopback, b"".as_slice(), false),
-        ("half a header", &house_of_loopback, b"PROXY TCP4 203.0.", false),
+        (
+            "half a header",
+            &house_of_loopback,
+            b"PROXY TCP4 203.0.",
+            false,
+        ),
         ("an untrusted header", &house_of_others, TEXT, false),
     ] {
         for (door, words) in [

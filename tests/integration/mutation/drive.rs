@@ -2,6 +2,7 @@
 //!
 //! Used by the mutational test and, the same file, by the fuzz targets. Panics when something that must hold does not.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -152,7 +153,7 @@ struct Server {
     repair: Repair,
     main_track: MainTrack,
     timeline: Timeline,
-    newest: Option<MediaTime>,
+    newest: HashMap<(u8, u8), MediaTime>,
 }
 
 impl Server {
@@ -164,7 +165,7 @@ impl Server {
             repair: Repair::new(),
             main_track: MainTrack::default(),
             timeline: Timeline::new(),
-            newest: None,
+            newest: HashMap::new(),
         }
     }
 
@@ -229,14 +230,16 @@ impl Server {
         let longer = moved.payload.len() - read.payload.len();
         assert!(matches!(longer, 0 | 3), "{longer} bytes more of {read:?}");
         if let Some(placed) = self.timeline.map(&read, Instant::now()) {
-            // Decode times of a feed never go back.
+            // Decode times of a track never go back.
+            let newest = self
+                .newest
+                .insert((kind as u8, read.track), placed.dts)
+                .unwrap_or(placed.dts);
             assert!(
-                self.newest
-                    .is_none_or(|newest| placed.dts >= newest || kind != Kind::Video)
+                kind == Kind::Data || placed.dts >= newest,
+                "{newest:?} was before {:?} of {read:?}",
+                placed.dts
             );
-            if kind == Kind::Video {
-                self.newest = Some(placed.dts);
-            }
         }
     }
 
