@@ -157,6 +157,11 @@ async fn passes(house: &House, folder: &Path, codecs: &Codecs) {
         .success(LATER)
         .await
         .unwrap_or_else(|e| panic!("{name}: {e}"));
+    // Its last line is read a moment after its end.
+    let summary = || async { decoder.said().contains("speed=").then_some(()) };
+    process::poll("the decoder's summary", SOON, summary)
+        .await
+        .unwrap_or_else(|e| panic!("{name}: {e}: {}", decoder.said()));
     let said = decoder.said();
     // In the input's report and not in the output's, where everything is raw.
     let input: Vec<_> = said
