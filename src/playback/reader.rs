@@ -267,8 +267,11 @@ impl Reader {
                 }
                 self.pace.skip(Cause::Unwanted);
             }
-            // At the next key frame, with headers: they may have changed meanwhile.
-            Wish::Pause(false) => self.pace.wait(),
+            Wish::Pause(false) => {
+                // At the next key frame from now on, with headers: they may have changed meanwhile.
+                self.subscriber.advance_to(self.subscriber.head());
+                self.pace.wait();
+            }
             Wish::Video(true) => self.pace.skip(Cause::Unwanted),
             Wish::Audio(_) => {}
         }
