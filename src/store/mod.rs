@@ -1,0 +1,233 @@
+//! What outlives the process: one SQLite file under `state.dir`, written by one thread.
+//!
+//! Owns the file, its schema and the steps from older ones ([`schema`]), and the rows as plain values ([`BanRow`]).
+//! Refuses to know what a row means: whoever reads it parses it. Nobody on the way of media or of a connecting client
+//! asks here; what they need is in memory, read once at the start. Called by `api` and `server`.
+//!
+//! An answer that says a change was kept comes after the file was synchronised: it is there after a kill or a power
+//! cut. The file is in WAL mode, so it can be read and backed up with SQLite's own tools while the server runs.
+
+mod bans;
+mod schema;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+pub use bans::BanRow;
+
+/// The file within `state.dir`.
+const FILE: &str = "linkmic.db";
+/// Locked as long as a server uses the directory. Not the database itself, which SQLite locks in its own way.
+const LOCK: &str = "linkmic.lock";
+/// Changes that may wait for the disk. They come from operators, a few a minute.
+const WAITING: usize = 256;
+/// How long somebody else's tool may hold the file, a backup say.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Why state is not there, or could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use the state directory {}: {source}; set state.dir to one that can be written", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("another server uses the state directory {}; give each its own state.dir", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} is damaged ({detail}); restore it, or move it away to start without bans", path.display())]
+    Damaged { path: PathBuf, detail: String },
+    #[error("{} cannot be written; the state directory and its files need to be writable by this user", path.display())]
+    ReadOnly { path: PathBuf },
+    #[error("{} is not a database of linkmic; move it away, or set state.dir elsewhere", path.display())]
+    Foreign { path: PathBuf },
+    #[error("{} was written by a newer version (schema {found}, this version knows {known}); go back to that version", path.display())]
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
+    #[error("{}: {source}", path.display())]
+    Database {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
+    #[error("too many changes wait for the disk")]
+    Busy,
+    #[error("the store has ended")]
+    Ended,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection, &Path) + Send>;
+
+/// Handle on the store. Cheap to clone; the last one that is dropped closes the file.
+#[derive(Debug, Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Store {
+    /// Opens `dir/linkmic.db`, makes both if need be (modes 0700 and 0600), checks the file and brings its schema up
+    /// to date. Blocks on the disk: for the start, before anything is served.
+    ///
+    /// # Errors
+    /// When the directory cannot be used or another server uses it, and when the file is damaged, cannot be written,
+    /// is not ours, or is of a newer version.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(FILE);
+        let lock = claim(dir)?;
+        let mut connection = connect(&path)?;
+        prepare(&mut connection).map_err(|error| error.at(&path))?;
+        let (jobs, mut inbox) = mpsc::channel::<Job>(WAITING);
+        let spawned = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                while let Some(job) = inbox.blocking_recv() {
+                    job(&mut connection, &path);
+                }
+                // The file is whole and closed before another server may have it.
+                drop(connection);
+                drop(lock);
+            });
+        spawned.map_err(|source| Error::Directory {
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Has `work` done by the writer thread, after what was asked before.
+    ///
+    /// # Cancel safety
+    /// Work that was handed over is done, also when nobody waits for it any more.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection, path| {
+            let done = work(connection).map_err(|source| Refused::Database(source).at(path));
+            // Nobody waits any more: it is kept all the same.
+            let _ = answer.send(done);
+        });
+        self.jobs.try_send(job).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::Ended,
+        })?;
+        answered.await.unwrap_or(Err(Error::Ended))
+    }
+}
+
+/// The directory, for this process alone until the file that is returned is closed.
+fn claim(dir: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Directory {
+        path: dir.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(dir.join(LOCK))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            path: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, Error> {
+    let make = || {
+        // Made here and not by SQLite, so that nobody else can ever read it.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+    };
+    if let Err(source) = make() {
+        let path = path.to_owned();
+        return Err(match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Error::ReadOnly { path }
+            }
+            _ => Error::Directory { path, source },
+        });
+    }
+    let size = fs::metadata(path).map_or(0, |file| file.len());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)
+        .map_err(|source| Refused::Database(source).at(path))?;
+    // A file that was cut to less than a header reads as an empty database, and would pass for a new one.
+    if size > 0 && size < 512 {
+        return Err(Error::Damaged {
+            path: path.to_owned(),
+            detail: format!("{size} bytes are no database"),
+        });
+    }
+    Ok(connection)
+}
+
+/// What can be wrong with a file, before its name is put to it.
+#[derive(Debug)]
+enum Refused {
+    Database(rusqlite::Error),
+    Damaged(String),
+    Foreign,
+    Newer { found: i64, known: i64 },
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Refused::Database(error)
+    }
+}
+
+impl Refused {
+    fn at(self, path: &Path) -> Error {
+        let path = path.to_owned();
+        match self {
+            Refused::Damaged(detail) => Error::Damaged { path, detail },
+            Refused::Foreign => Error::Foreign { path },
+            Refused::Newer { found, known } => Error::Newer { path, found, known },
+            Refused::Database(source) => match source.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Damaged {
+                    path,
+                    detail: source.to_string(),
+                },
+                Some(ErrorCode::ReadOnly) => Error::ReadOnly { path },
+                _ => Error::Database { path, source },
+            },
+        }
+    }
+}
+
+/// Checks a database and brings it up to date.
+fn prepare(connection: &mut Connection) -> Result<(), Refused> {
+    connection.busy_timeout(BUSY)?;
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        // The finding is several lines long.
+        let first = verdict.lines().last().unwrap_or_default();
+        return Err(Refused::Damaged(first.to_owned()));
+    }
+    schema::migrate(connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The schema, as the steps that lead to it. A step that was released is never changed; what is new is a new step.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::Refused;
+
+/// Marks a file as ours: "lkmc". SQLite keeps it in the file's header.
+const APPLICATION_ID: i64 = 0x6c6b_6d63;
+
+/// Each step leads from the schema of its index to the next. `user_version` in the file says how many were taken.
+const STEPS: &[&str] = &[
+    // 1: bans. Times are UNIX milliseconds; AUTOINCREMENT, so that an id once told is never another ban's.
+    "CREATE TABLE bans (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        note TEXT NOT NULL,
+        UNIQUE (kind, subject, scope)
+    ) STRICT;",
+];
+
+/// Takes the steps that the file has not taken yet, each whole or not at all.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
+    steps(connection, STEPS)
+}
+
+fn steps(connection: &mut Connection, steps: &[&str]) -> Result<(), Refused> {
+    let known = steps.len() as i64;
+    // The write lock comes first: also where there is nothing to do, a file that cannot be written shows now.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let number =
+        |name: &str| transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
+    let (id, found): (i64, i64) = (number("application_id")?, number("user_version")?);
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let fresh = id == 0 && found == 0 && tables == 0;
+    if id != APPLICATION_ID && !fresh {
+        return Err(Refused::Foreign);
+    }
+    if found > known {
+        return Err(Refused::Newer { found, known });
+    }
+    // Not negative: a file of ours has only what was written here.
+    let taken = usize::try_from(found).map_err(|_| Refused::Foreign)?;
+    for step in &steps[taken..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(connection: &Connection) -> i64 {
+        let read = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+        read.unwrap()
+    }
+
+    #[test]
+    fn each_older_schema_comes_up_to_date_with_what_is_in_it() {
+        let later = "ALTER TABLE bans ADD COLUMN author TEXT NOT NULL DEFAULT 'unknown';";
+        let all = [STEPS, &[later]].concat();
+        for taken in 0..=all.len() {
+            let mut file = Connection::open_in_memory().unwrap();
+            steps(&mut file, &all[..taken]).unwrap();
+            assert_eq!(version(&file), taken as i64);
+            if taken > 0 {
+                let row = "INSERT INTO bans (kind, subject, scope, created_at, note)
+                    VALUES ('stream', 'live/a', 'both', 1, 'kept')";
+                file.execute(row, []).unwrap();
+            }
+            steps(&mut file, &all).unwrap();
+            assert_eq!(version(&file), all.len() as i64);
+            let (rows, author): (i64, Option<String>) = file
+                .query_row("SELECT count(*), max(author) FROM bans", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .unwrap();
+            assert_eq!(rows, i64::from(taken > 0));
+            assert_eq!(author.is_some(), taken > 0);
+            // Once more changes nothing.
+            steps(&mut file, &all).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_file_as_it_was() {
+        let mut file = Connection::open_in_memory().unwrap();
+        steps(&mut file, STEPS).unwrap();
+        let broken = [STEPS, &["CREATE TABLE more (x); CREATE TABLE bans (x);"]].concat();
+        assert!(matches!(
+            steps(&mut file, &broken),
+            Err(Refused::Database(_))
+        ));
+        assert_eq!(version(&file), STEPS.len() as i64);
+        let left: i64 = file
+            .query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE name = 'more'",
+                [],
+                |r| r.get(0),
+            )
+            .unwrap();
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn files_of_others_and_of_newer_versions_are_left_alone() {
+        let mut newer = Connection::open_in_memory().unwrap();
+        steps(&mut newer, &[STEPS, &["CREATE TABLE more (x);"]].concat()).unwrap();
+        let refused = steps(&mut newer, STEPS);
+        assert!(matches!(
+            refused,
+            Err(Refused::Newer { found: 2, known: 1 })
+        ));
+
+        let mut foreign = Connection::open_in_memory().unwrap();
+        foreign.execute_batch("CREATE TABLE theirs (x);").unwrap();
+        assert!(matches!(steps(&mut foreign, STEPS), Err(Refused::Foreign)));
+        assert_eq!(version(&foreign), 0);
+    }
+}

@@ -1,0 +1,153 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn row(subject: &str, expires_at: Option<i64>) -> BanRow {
+    BanRow {
+        id: 0,
+        kind: "stream".into(),
+        subject: subject.into(),
+        scope: "both".into(),
+        created_at: 1_000,
+        expires_at,
+        note: "why".into(),
+    }
+}
+
+/// Waits until the store before has let go of the directory.
+fn until_closed(dir: &Path) {
+    while claim(dir).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+/// Opens a store as soon as the one before it has let go of the directory.
+fn reopen(dir: &Path) -> Store {
+    until_closed(dir);
+    Store::open(dir).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_kept_is_there_after_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let first = store.put_ban(row("live/a", None)).await.unwrap();
+    let second = store.put_ban(row("live/b", Some(5_000))).await.unwrap();
+    assert!(first.id < second.id);
+    assert_eq!(
+        store.delete_ban(first.id).await.unwrap(),
+        Some(first.clone())
+    );
+    assert_eq!(store.delete_ban(first.id).await.unwrap(), None);
+    drop(store);
+    let store = reopen(dir.path());
+    assert_eq!(
+        store.bans(4_999).await.unwrap(),
+        std::slice::from_ref(&second)
+    );
+    // An id is never given twice, so a late DELETE cannot hit another ban.
+    let third = store.put_ban(row("live/a", None)).await.unwrap();
+    assert!(third.id > second.id);
+    assert_eq!(store.bans(5_000).await.unwrap(), [third]);
+}
+
+#[tokio::test]
+async fn the_same_ban_again_changes_the_one_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let first = store.put_ban(row("live/a", Some(5_000))).await.unwrap();
+    let again = BanRow {
+        created_at: 2_000,
+        expires_at: None,
+        note: "still".into(),
+        ..row("live/a", None)
+    };
+    let changed = store.put_ban(again).await.unwrap();
+    assert_eq!((changed.id, changed.created_at), (first.id, 1_000));
+    assert_eq!((changed.expires_at, changed.note.as_str()), (None, "still"));
+    assert_eq!(store.bans(0).await.unwrap().len(), 1);
+}
+
+#[test]
+fn files_are_for_their_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = dir.path().join("made/here");
+    let _store = Store::open(&inside).unwrap();
+    for (path, mode) in [(inside.clone(), 0o700), (inside.join(FILE), 0o600)] {
+        let found = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{path:?}");
+    }
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = Store::open(dir.path()).unwrap();
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_named_and_left_as_it_is() {
+    type Damage = fn(&[u8]) -> Vec<u8>;
+    let cases: [(&str, Damage); 3] = [
+        ("no database", |_| {
+            b"not a database at all, but text".repeat(100)
+        }),
+        ("cut short", |whole| whole[..100].to_vec()),
+        ("a page overwritten", |whole| {
+            let mut bytes = whole.to_vec();
+            bytes[4096..6000].fill(0xff);
+            bytes
+        }),
+    ];
+    for (case, damage) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for n in 0..200 {
+            store
+                .put_ban(row(&format!("live/{n}"), None))
+                .await
+                .unwrap();
+        }
+        drop(store);
+        until_closed(dir.path());
+        let path = dir.path().join(FILE);
+        let bytes = damage(&fs::read(&path).unwrap());
+        fs::write(&path, &bytes).unwrap();
+        let error = Store::open(dir.path()).expect_err(case);
+        assert!(matches!(error, Error::Damaged { .. }), "{case}: {error}");
+        assert!(
+            error.to_string().contains("linkmic.db is damaged"),
+            "{error}"
+        );
+        assert!(fs::read(&path).unwrap() == bytes, "{case}: it was changed");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    until_closed(dir.path());
+    let path = dir.path().join(FILE);
+    // Permissions do not hold for root, so the connection itself is read only here.
+    let mut connection =
+        Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let error = prepare(&mut connection).unwrap_err().at(&path);
+    assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
+    // Where a directory is to be, there is a file.
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Directory { .. }), "{error}");
+}
+
+#[test]
+fn a_database_of_somebody_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = Connection::open(dir.path().join(FILE)).unwrap();
+    theirs.execute_batch("CREATE TABLE theirs (x);").unwrap();
+    drop(theirs);
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+}
