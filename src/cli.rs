@@ -59,7 +59,7 @@ enum UrlCommand {
     Verify(VerifyArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigArgs {
     /// Configuration file; without one, defaults and LINKMIC__… variables hold.
     #[arg(long, value_name = "FILE", env = "LINKMIC_CONFIG")]
@@ -181,7 +181,7 @@ impl Cli {
     /// Dropping the future of `serve` ends the server at once, without a drain.
     pub async fn run(self, env: &Env, out: &mut dyn Write) -> Result<Outcome, Error> {
         match self.command {
-            Command::Serve(args) => serve(args.load(env)?).await,
+            Command::Serve(args) => serve(args, env).await,
             #[cfg(feature = "mixer")]
             Command::Demo(options) => Ok(match demo::run(options).await? {
                 true => Outcome::Done,
@@ -202,12 +202,18 @@ impl Cli {
     }
 }
 
-async fn serve(config: Config) -> Result<Outcome, Error> {
+async fn serve(args: ConfigArgs, env: &Env) -> Result<Outcome, Error> {
+    let config = args.load(env)?;
     logging::init(config.log.format, &config.log.level)?;
     for warning in config.warnings() {
         warn!(key = %warning.path, "{}", warning.message);
     }
-    Server::start(config).await?.run_until_signal().await?;
+    let signals = server::Signals::listen()?;
+    let server = Server::start(config).await?;
+    let env = env.clone();
+    server
+        .run_until_signal(signals, move || args.load(&env))
+        .await;
     Ok(Outcome::Done)
 }
 
@@ -286,7 +292,7 @@ impl SignArgs {
         // Beyond what the clock can express, txTime ends anyway.
         let expires_at = now.checked_add(self.expires_in).unwrap_or(now);
         let policy = Policy::new(config.auth);
-        let query = policy.signed_query(purpose, &key, expires_at, self.key.as_deref())?;
+        let query = policy.signed_query(purpose, &key, expires_at, self.key.as_deref(), now)?;
         Ok(match query {
             Some(query) => format!("{base}/{key}?{query}"),
             None => format!("{base}/{key}"),

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)] // but for one line of `net::queue`
 
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod reason;
@@ -13,6 +14,8 @@ pub mod reason;
 pub mod media;
 
 pub mod rtmp;
+
+pub mod store;
 
 pub mod auth;
 pub mod relay;

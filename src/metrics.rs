@@ -7,6 +7,8 @@
 //!
 //! Names are `linkmic_<room>_<thing>_<unit>[_total]`; seconds and bytes, as Prometheus wants them.
 
+mod access;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,6 +91,7 @@ pub struct Metrics {
     push_dropped: IntCounter,
     mixes: IntGauge,
     mix_inputs: IntGaugeVec,
+    access: access::Access,
     /// Held while counters are brought up to totals, so that two scrapes at a time do not both add the difference.
     raising: Mutex<()>,
 }
@@ -321,6 +324,7 @@ impl Metrics {
                 "state",
                 &MIX_INPUT_STATES,
             ),
+            access: access::Access::new(&r),
             raising: Mutex::default(),
             registry: r,
         })

@@ -19,6 +19,8 @@ pub enum Reason {
     SocketError,
     /// The RTMP bytes or commands made no sense.
     Protocol,
+    /// A command's or data message's AMF is malformed.
+    Amf,
     /// A message or command is larger or deeper than the limits allow.
     TooLarge,
     /// Handshake or commands did not come in time.
@@ -39,12 +41,24 @@ pub enum Reason {
     SignatureExpired,
     /// txSecret fits none of the keys.
     SignatureWrong,
+    /// The signature fits a key, which is not valid yet or not any more.
+    KeyNotValid,
+    /// The address is not let in by `[access]`, or it is banned.
+    AddressDenied,
+    /// The stream, or the key that the URL was signed with, is banned.
+    Forbidden,
+    /// A ban that was made while it ran ended it.
+    Banned,
     /// Another publisher holds the name.
     NameBusy,
     /// The stream was not there, nor did it come in time.
     NotFound,
     /// Too many connections, players or waiting players for a configured limit.
     LimitReached,
+    /// The server holds as much memory as it may.
+    Overloaded,
+    /// The publisher sent more than its application's bitrate for longer than allowed.
+    TooFast,
     /// The reader could not keep up for longer than allowed.
     TooSlow,
     /// Dropped through the API.
@@ -61,12 +75,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that register all their labels up front.
-    pub const ALL: [Reason; 24] = [
+    pub const ALL: [Reason; 31] = [
         Reason::Deleted,
         Reason::Closed,
         Reason::Disconnected,
         Reason::SocketError,
         Reason::Protocol,
+        Reason::Amf,
         Reason::TooLarge,
         Reason::Timeout,
         Reason::Idle,
@@ -77,9 +92,15 @@ impl Reason {
         Reason::TxTimeMalformed,
         Reason::SignatureExpired,
         Reason::SignatureWrong,
+        Reason::KeyNotValid,
+        Reason::AddressDenied,
+        Reason::Forbidden,
+        Reason::Banned,
         Reason::NameBusy,
         Reason::NotFound,
         Reason::LimitReached,
+        Reason::Overloaded,
+        Reason::TooFast,
         Reason::TooSlow,
         Reason::Dropped,
         Reason::TakenOver,
@@ -96,6 +117,7 @@ impl Reason {
             Reason::Disconnected => "disconnected",
             Reason::SocketError => "socket_error",
             Reason::Protocol => "protocol",
+            Reason::Amf => "amf",
             Reason::TooLarge => "too_large",
             Reason::Timeout => "timeout",
             Reason::Idle => "idle",
@@ -106,9 +128,15 @@ impl Reason {
             Reason::TxTimeMalformed => "tx_time_malformed",
             Reason::SignatureExpired => "signature_expired",
             Reason::SignatureWrong => "signature_wrong",
+            Reason::KeyNotValid => "key_not_valid",
+            Reason::AddressDenied => "address_denied",
+            Reason::Forbidden => "forbidden",
+            Reason::Banned => "banned",
             Reason::NameBusy => "name_busy",
             Reason::NotFound => "not_found",
             Reason::LimitReached => "limit_reached",
+            Reason::Overloaded => "overloaded",
+            Reason::TooFast => "too_fast",
             Reason::TooSlow => "too_slow",
             Reason::Dropped => "dropped",
             Reason::TakenOver => "taken_over",
@@ -126,6 +154,7 @@ impl Reason {
             Reason::Disconnected | Reason::StreamEnded => (3, 0),
             Reason::SocketError => (4, 0),
             Reason::Protocol => (6, 0),
+            Reason::Amf => (33, 0),
             Reason::TooLarge => (39, 0),
             Reason::Timeout => (20, 0),
             Reason::Idle => (8, 0),
@@ -134,12 +163,16 @@ impl Reason {
             Reason::SignatureMissing => (18, 502),
             Reason::TxTimeMissing | Reason::TxTimeMalformed => (18, 500),
             Reason::SignatureExpired => (18, 501),
-            Reason::SignatureWrong => (18, 503),
+            Reason::SignatureWrong | Reason::KeyNotValid => (18, 503),
+            Reason::AddressDenied => (18, 300),
+            Reason::Forbidden => (18, 305),
             Reason::NameBusy | Reason::LimitReached => (18, 600),
+            Reason::Overloaded | Reason::TooFast => (18, 601),
             Reason::NotFound => (18, 301),
             Reason::TooSlow => (12, 0),
             Reason::Dropped => (21, 100),
             Reason::TakenOver => (21, 102),
+            Reason::Banned => (21, 101),
             Reason::Shutdown | Reason::Internal => (5, 0),
         }
     }
@@ -160,5 +193,74 @@ mod tests {
     fn every_reason_is_listed_once_and_has_its_own_word() {
         let words: HashSet<_> = Reason::ALL.iter().map(|r| r.code()).collect();
         assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    /// The vendor's table (contract, section 4), row by row: the reason whose end a callback tells with these
+    /// numbers, or why no end of ours is of that kind.
+    const VENDORS_TABLE: &[(u16, u16, Result<Reason, &str>)] = &[
+        (1, 0, Ok(Reason::Deleted)),
+        (2, 0, Ok(Reason::Closed)),
+        (3, 0, Ok(Reason::Disconnected)),
+        (4, 0, Ok(Reason::SocketError)),
+        (6, 0, Ok(Reason::Protocol)),
+        (
+            7,
+            0,
+            Err("our bound is on messages of 8 MiB, and told as 39"),
+        ),
+        (8, 0, Ok(Reason::Idle)),
+        (12, 0, Ok(Reason::TooSlow)),
+        (
+            13,
+            0,
+            Err("12 to 17 tell of the vendor's network; ours is 12"),
+        ),
+        (18, 300, Ok(Reason::AddressDenied)),
+        (18, 301, Ok(Reason::NotFound)),
+        (18, 302, Err("there are no domains here")),
+        (18, 303, Ok(Reason::UnknownApp)),
+        (18, 304, Err("there are no domains here")),
+        (18, 305, Ok(Reason::Forbidden)),
+        (18, 308, Ok(Reason::BadName)),
+        (18, 500, Ok(Reason::TxTimeMissing)),
+        (18, 501, Ok(Reason::SignatureExpired)),
+        (18, 502, Ok(Reason::SignatureMissing)),
+        (18, 503, Ok(Reason::SignatureWrong)),
+        (18, 600, Ok(Reason::LimitReached)),
+        (18, 601, Ok(Reason::Overloaded)),
+        (18, 602, Err("streams have no priority here")),
+        (20, 0, Ok(Reason::Timeout)),
+        (21, 100, Ok(Reason::Dropped)),
+        (21, 101, Ok(Reason::Banned)),
+        (21, 102, Ok(Reason::TakenOver)),
+        (21, 103, Err("a takeover is told as 102, quiet or not")),
+        (23, 0, Err("RTMP content is told as 6")),
+        (33, 0, Ok(Reason::Amf)),
+        (39, 0, Ok(Reason::TooLarge)),
+    ];
+
+    #[test]
+    fn every_row_of_the_vendors_table_that_can_happen_here_has_its_reason() {
+        for (code, sub, told_by) in VENDORS_TABLE {
+            match told_by {
+                Ok(reason) => assert_eq!(reason.errcode(), (*code, *sub), "{reason}"),
+                Err(why) => {
+                    let teller = Reason::ALL.iter().find(|r| r.errcode() == (*code, *sub));
+                    assert_eq!(teller, None, "{code}/{sub}: {why}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_reason_tells_a_row_of_the_vendors_table_or_that_it_is_ours() {
+        for reason in Reason::ALL {
+            let (code, sub) = reason.errcode();
+            let known = VENDORS_TABLE
+                .iter()
+                .any(|(c, s, told)| (*c, *s) == (code, sub) && told.is_ok());
+            let ours = matches!(reason, Reason::Shutdown | Reason::Internal);
+            assert!(known != ours, "{reason} tells {code}/{sub}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod doors;
 #[cfg(feature = "mixer")]
 mod mixes;
+mod reload;
 mod rooms;
 mod signer;
 
@@ -14,16 +15,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api;
-use crate::config::{Config, TokenError};
+use crate::config::{self, Config, TokenError};
 use crate::net::tls::{CertificateError, Certificates};
+use crate::store::{self, Store};
 use doors::{Door, Entrances, reachable};
+
+pub use reload::Report;
 
 /// Connections that may wait between the public HTTP listeners and the API, which takes them as fast as they come, up
 /// to a limit of its own.
@@ -46,6 +50,8 @@ pub enum Error {
     Certificate(CertificateError),
     #[error("rtmps: TLS cannot be used: {0}")]
     Tls(rustls::Error),
+    #[error(transparent)]
+    Store(store::Error),
     #[error("push.rules: {0}")]
     Rules(crate::push::Error),
     #[cfg(feature = "mixer")]
@@ -72,8 +78,8 @@ impl Server {
     /// Builds every room, then opens the listeners.
     ///
     /// # Errors
-    /// When a listener cannot be opened, the control token cannot be read or made, the certificate cannot be read, a
-    /// push rule makes no sense, or the mixer lacks a plugin.
+    /// When a listener cannot be opened, the control token or the state cannot be read or made, the certificate cannot
+    /// be read, a push rule makes no sense, or the mixer lacks a plugin.
     pub async fn start(config: Config) -> Result<Server, Error> {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
@@ -84,6 +90,7 @@ impl Server {
         if let Some(path) = &token.path {
             info!(path = %path.display(), created = token.created, "control token");
         }
+        let store = open_store(&config).await?;
         let Entrances {
             rtmp,
             rtmps,
@@ -96,12 +103,17 @@ impl Server {
         let (elsewhere, handed) = mpsc::channel(HANDED);
         let (rooms, api) = rooms::build(
             &config,
-            token.secret,
-            base_url,
-            elsewhere,
+            rooms::Given {
+                store,
+                token: token.secret,
+                base_url,
+                elsewhere,
+                certificates: certificates.clone(),
+            },
             &tasks,
             &shutdown,
-        )?;
+        )
+        .await?;
         let rtmps = Door::bind("rtmps.listen", &config.rtmps.listen, rtmps)?;
         let http = Door::bind("http.listen", &config.http.listen, http)?;
         let https = Door::bind("http.tls_listen", &config.http.tls_listen, https)?;
@@ -193,19 +205,31 @@ impl Server {
         self.rooms.relay.events()
     }
 
-    /// Runs until SIGTERM or SIGINT, then shuts down.
-    ///
-    /// # Errors
-    /// When signals cannot be listened for.
-    pub async fn run_until_signal(self) -> Result<(), Error> {
-        let mut term = signal(SignalKind::terminate()).map_err(Error::Signal)?;
-        let mut int = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-        tokio::select! {
-            _ = term.recv() => info!("SIGTERM: going down"),
-            _ = int.recv() => info!("SIGINT: going down"),
+    /// Makes another configuration hold as far as it can without a restart. Nobody is disconnected.
+    pub fn reload(&self, config: Config) -> Report {
+        self.rooms.live.apply(config)
+    }
+
+    /// Runs until SIGTERM or SIGINT, then shuts down. At each SIGHUP the configuration is read anew with `read` and
+    /// applied as far as it can be; one that cannot be read or has mistakes changes nothing.
+    pub async fn run_until_signal<R>(self, mut signals: Signals, read: R)
+    where
+        R: Fn() -> Result<Config, config::Error> + Clone + Send + 'static,
+    {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => info!("SIGTERM: going down"),
+                _ = signals.interrupt.recv() => info!("SIGINT: going down"),
+                _ = signals.hangup.recv() => {
+                    let (live, read) = (self.rooms.live.clone(), read.clone());
+                    // It reads files. A panic in there is logged as one and changes nothing.
+                    let _ = tokio::task::spawn_blocking(move || reload::reload(&live, read())).await;
+                    continue;
+                }
+            }
+            break;
         }
         self.shutdown().await;
-        Ok(())
     }
 
     /// Not ready any more, mixes and pushes end, connections are told; returns when all is down, or at the
@@ -233,5 +257,36 @@ impl Server {
 async fn report(service: impl Future<Output = io::Result<()>>) {
     if let Err(e) = service.await {
         warn!(error = %e, "HTTP service ended");
+    }
+}
+
+/// The signals that a server listens to; from when this is made on, so that none comes too early and ends the process.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub fn listen() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(Error::Signal);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Store, Error> {
+    let dir = config.state.dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&dir)).await;
+    match opened.unwrap_or(Err(store::Error::Ended)) {
+        Ok(store) => Ok(store),
+        Err(error) => Err(Error::Store(error)),
     }
 }

@@ -1,5 +1,7 @@
-//! Who may call: whoever knows the token, and for metrics also whoever is on this machine.
+//! Who may call: whoever knows the token, and for metrics also whoever is on this machine; from an address that
+//! `[access] control` lets in.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -9,12 +11,16 @@ use axum::response::{IntoResponse, Response};
 
 use super::{Error, Peer};
 
-/// Lets a request through, or answers 401.
+/// Lets a request through, or answers 403 or 401.
 pub(super) async fn check(
     State(state): State<Arc<super::State>>,
     request: Request,
     next: Next,
 ) -> Response {
+    if !state.gate.admits_control(caller(&request)) {
+        let message = "your address may not call this API";
+        return Error::new(StatusCode::FORBIDDEN, "address_denied", message).into_response();
+    }
     if request.uri().path() == "/metrics" && is_local(&request) {
         return next.run(request).await;
     }
@@ -36,6 +42,15 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme
         .eq_ignore_ascii_case(b"Bearer ")
         .then(|| token.trim_ascii())
+}
+
+/// Where a request comes from. Without an address (a router not served by [`super::serve`]) it is nobody's.
+fn caller(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    peer.map_or(
+        Ipv4Addr::UNSPECIFIED.into(),
+        |ConnectInfo(Peer(address))| address.ip(),
+    )
 }
 
 /// Without an address (a router not served by [`super::serve`]) nobody is local.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,6 +12,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::{Error, error};
+use crate::auth::LIMITS;
 use crate::media::{Class, Feed};
 use crate::metrics;
 
@@ -94,6 +96,19 @@ fn collect(state: &super::State) {
             metrics.set_subscribers(feed.as_str(), class.as_str(), n);
         }
     }
+    let keys = state.policy.keys(SystemTime::now());
+    let keys = keys
+        .iter()
+        .map(|key| (key.set.as_str(), key.id.as_str(), key.hits));
+    metrics.set_key_hits(&keys.collect::<Vec<_>>());
+    let connections = state.admission.refused();
+    let connections = ["connections", "connections_per_address"]
+        .into_iter()
+        .zip(connections);
+    let guests = LIMITS.into_iter().zip(state.gate.refused());
+    metrics.set_limits_refused(&connections.chain(guests).collect::<Vec<_>>());
+    metrics.set_memory(state.memory.used(), state.memory.limit());
+    metrics.set_bans(state.bans.count());
     let near = state.policy.near_misses();
     metrics.set_near_misses(near.forgiven, near.refused);
     let push = state.pushes.metrics();

@@ -1,4 +1,4 @@
-//! The control plane over HTTP: streams, mixes, pushes, URLs, health and metrics.
+//! The control plane over HTTP: streams, mixes, pushes, bans, keys, URLs, health and metrics.
 //!
 //! Owns paths, JSON forms, status codes and who may call. Refuses to decide anything about media: every request is a
 //! call on the handle of the room below, and every error a translation of that room's. The server puts a
@@ -8,9 +8,11 @@
 //! Times are RFC 3339 in UTC; durations are milliseconds in fields that end in `_ms` and texts like `12h` in requests.
 
 mod access;
+mod bans;
 mod body;
 mod error;
 mod health;
+mod keys;
 mod listener;
 mod mixes;
 mod pushes;
@@ -29,15 +31,18 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 
+pub use bans::Bans;
 pub use body::parse;
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
 pub use mixes::{Made, MixError, Mixes, Pending};
 
-use crate::auth::{Policy, Secret};
+use crate::auth::{Gate, Policy, Secret};
 use crate::media::PerApp;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::net::Admission;
 use crate::playback::Playback;
 use crate::push::Pushes;
 use crate::relay::Relay;
@@ -53,6 +58,10 @@ pub struct State {
     /// `None`: built without the mixer.
     pub mixes: Option<Arc<dyn Mixes>>,
     pub policy: Arc<Policy>,
+    pub gate: Arc<Gate>,
+    pub bans: Bans,
+    pub memory: Memory,
+    pub admission: Admission,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
     /// What `Authorization: Bearer` must say.
@@ -93,6 +102,9 @@ pub fn control_router(state: State) -> Router {
             "/api/v1/pushes/{id}",
             get(pushes::get).put(pushes::put).delete(pushes::delete),
         )
+        .route("/api/v1/bans", get(bans::list).post(bans::post))
+        .route("/api/v1/bans/{id}", get(bans::get).delete(bans::delete))
+        .route("/api/v1/auth/keys", get(keys::list))
         .route("/api/v1/urls/sign", post(urls::sign))
         .route("/api/v1/urls/verify", post(urls::verify))
         .route("/metrics", get(health::metrics))

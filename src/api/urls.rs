@@ -98,10 +98,11 @@ pub(super) async fn sign(
         Purposes::Peer => Purpose::Peer,
         Purposes::View => Purpose::View,
     };
-    let expires_at = SystemTime::now() + request.expires_in;
+    let now = SystemTime::now();
+    let expires_at = now + request.expires_in;
     let query = state
         .policy
-        .signed_query(purpose, &key, expires_at, request.key.as_deref())
+        .signed_query(purpose, &key, expires_at, request.key.as_deref(), now)
         .map_err(|e| Error::invalid(format!("key: {e}")))?;
     Ok(Json(Signed {
         url: match &query {
@@ -123,7 +124,7 @@ pub(super) async fn verify(
     let key = StreamKey::new(&target.app, &target.name)
         .map_err(|e| Error::invalid(format!("url: {e}")))?;
     let decide = |action| match state.apps.find(key.app()) {
-        Some(()) => state.policy.decide(&Request {
+        Some(()) => state.gate.explain(&Request {
             action,
             key: &key,
             query: &target.query,

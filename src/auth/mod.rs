@@ -5,9 +5,11 @@
 //! | contract, section 1 (the vendor's anti-leech signature) | `txSecret = md5(key + stream name + txTime)`, both txTime spellings, every vector as a test |
 //! | semantics, "Names and signatures" (decides) | which key set opens which feed; the table is one test in `tests.rs` |
 //!
-//! Owns the key sets, the signature, and the decision as a pure function of a [`Request`]. Refuses to know
-//! sockets, clocks (`now` is in the request), the relay and the configuration file. Called by ingest and
-//! playback through [`Authorizer`], by the API and the command line to sign and to explain URLs.
+//! Owns the key sets, the signature, the address lists, the bans, and the decision as a pure function of a
+//! [`Request`]; [`Gate`] puts them in their order, counts who is in, and shows out whom a new ban concerns. All of it
+//! is in memory: nobody who connects waits for a disk. Refuses to know sockets, clocks (`now` is in the request), the
+//! relay, the configuration file and where bans are kept. Called by ingest and playback through [`Authorizer`], by the
+//! API and the command line to sign and to explain URLs.
 //!
 //! Two properties of the vendor's scheme cannot be repaired here, only known:
 //! - The application is not part of the signed text: a key opens a name in every application that uses the key.
@@ -15,6 +17,11 @@
 //!   (`x` + two digits, eight digits). We therefore only ever sign hexadecimal txTime, as the vendor's samples do.
 
 mod address;
+mod bans;
+mod gate;
+mod guests;
+mod key;
+mod lists;
 mod policy;
 mod secret;
 mod signature;
@@ -26,7 +33,12 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 pub use address::{Address, AddressError};
-pub use policy::{Access, Config, Key, KeySet, NearMisses, Policy, Purpose, SignError};
+pub use bans::{Ban, BanId, Bans, Pattern, PatternError, Scope, Subject, SubjectError};
+pub use gate::{Gate, GuestLimits, LIMITS, Rules};
+pub use guests::{Ended, Stay};
+pub use key::{Access, Config, Key, KeySet, KeyStatus, Phase, Purpose, Role, Window};
+pub use lists::AddressList;
+pub use policy::{NearMisses, Policy, SignError};
 pub use secret::{KeyId, Secret};
 pub use signature::{sign, signed_query, tx_time};
 
@@ -148,6 +160,16 @@ pub type Decision<'a> = Pin<Box<dyn Future<Output = Result<Grant, Refusal>> + Se
 pub trait Authorizer: Send + Sync {
     /// Grants or refuses one request.
     fn authorize<'a>(&'a self, request: &'a Request<'a>) -> Decision<'a>;
+
+    /// Lets somebody in to whom that was granted just now: a place among those who publish or play, to be kept as
+    /// long as they do. Whoever holds it watches [`Stay::ended`]: a ban may come later.
+    ///
+    /// # Errors
+    /// When a limit is reached, or a ban was made since the grant.
+    fn admit(&self, request: &Request<'_>, grant: &Grant) -> Result<Stay, Refusal> {
+        let _ = (request, grant);
+        Ok(Stay::unwatched())
+    }
 }
 
 #[cfg(test)]

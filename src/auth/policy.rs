@@ -1,97 +1,29 @@
-//! The key sets and the one decision: which feed, which class, or why not.
+//! The one decision over the key sets: which feed, which class, or why not.
 
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+
+use super::key::{Access, Config, Key, KeySet, KeyStatus, Phase, Purpose, Role, Usage};
 use super::signature::{self, Presented, since_epoch};
-use super::{Action, Authorizer, Decision, Grant, KeyId, Refusal, Request, Secret};
+use super::{Action, Authorizer, Decision, Grant, Refusal, Request, Secret};
 use crate::media::{Class, Feed, StreamKey};
 use crate::reason::Reason;
 
 /// A URL refused this little after its expiry is counted as a near miss: clocks apart, not a stale link.
 const NEAR_MISS: Duration = Duration::from_secs(60);
 
-/// One signing key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// What the key is called where people see it.
-    pub id: KeyId,
-    /// What is hashed in front of the stream name.
-    pub secret: Secret,
-    /// Play keys only: how long after its txTime a URL stays valid. Zero for the other sets.
-    pub valid_for: Duration,
-}
-
-/// Whether an action needs a signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Access {
-    /// Only a URL with a fitting signature is let in.
-    #[default]
-    Signed,
-    /// Everybody is let in. For development and closed networks.
-    Open,
-}
-
-/// What the policy is made of. The secrets are to be distinct over all three sets; whoever reads the
-/// configuration checks that. If they are not, the first set that fits wins, in the order of the fields.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Config {
-    /// Open publishing, and the source feed while `peer_keys` is empty. All are valid at once.
-    pub push_keys: Vec<Key>,
-    /// Open the source feed; when there are any, push keys no longer do.
-    pub peer_keys: Vec<Key>,
-    /// Open the program feed; when there are any, unsigned viewers are refused.
-    pub play_keys: Vec<Key>,
-    /// `Open`: anybody may publish.
-    pub push: Access,
-    /// `Open`: an unsigned URL with `feed=source` plays the source feed.
-    pub peer: Access,
-    /// How long after its expiry a URL is still taken, for clocks that are apart.
-    pub clock_skew: Duration,
-}
-
-/// The three sets of keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeySet {
-    Push,
-    Peer,
-    Play,
-}
-
-impl KeySet {
-    /// The word for messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            KeySet::Push => "push",
-            KeySet::Peer => "peer",
-            KeySet::Play => "play",
-        }
-    }
-}
-
-impl fmt::Display for KeySet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What a signed URL is to be good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
-    /// Publishing.
-    Push,
-    /// Playing the source feed at low latency.
-    Peer,
-    /// Playing the program feed.
-    View,
-}
-
 /// Why a URL cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     #[error("no {set} key is configured to sign with")]
     NoKey { set: KeySet },
+    #[error("no {set} key is valid now")]
+    NoneValid { set: KeySet },
+    #[error("{set} key \"{id}\" is not valid now")]
+    NotValid { set: KeySet, id: String },
     #[error("no {set} key has the id {id:?}; there are: {known}")]
     UnknownKey {
         set: KeySet,
@@ -112,9 +44,43 @@ pub struct NearMisses {
 /// The signature policy: keys in memory, no other state than its counters.
 #[derive(Debug)]
 pub struct Policy {
-    config: Config,
+    ring: ArcSwap<Ring>,
     forgiven: AtomicU64,
     refused: AtomicU64,
+}
+
+/// The keys of one configuration, beside the use that was made of each, and that outlives it.
+#[derive(Debug)]
+struct Ring {
+    config: Config,
+    /// Per set, in the order of its keys.
+    usage: [Vec<Arc<Usage>>; 3],
+}
+
+impl Ring {
+    fn new(config: Config, before: Option<&Ring>) -> Self {
+        let usage = KeySet::ALL.map(|set| {
+            let known = |key: &Key| before.and_then(|ring| ring.usage(set, key)).cloned();
+            let keys = config.keys(set).iter();
+            keys.map(|key| known(key).unwrap_or_default()).collect()
+        });
+        Self { config, usage }
+    }
+
+    fn usage(&self, set: KeySet, key: &Key) -> Option<&Arc<Usage>> {
+        let keys = self.config.keys(set);
+        let at = keys.iter().position(|other| other.id == key.id)?;
+        self.usage[set as usize].get(at)
+    }
+
+    /// Which key of a set signs at that time when none is asked for.
+    fn signing(&self, set: KeySet, now: SystemTime) -> Option<&Key> {
+        let valid = |role| {
+            let mut keys = self.config.keys(set).iter();
+            keys.find(move |key| key.role == role && key.window.phase(now) == Phase::Valid)
+        };
+        valid(Role::Primary).or_else(|| valid(Role::Backup))
+    }
 }
 
 /// A decision and how near it was to the other one.
@@ -133,10 +99,39 @@ impl Policy {
     /// A policy over these keys.
     pub fn new(config: Config) -> Self {
         Self {
-            config,
+            ring: ArcSwap::from_pointee(Ring::new(config, None)),
             forgiven: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// Other keys from now on. Whoever was let in stays; a key that keeps its set and id keeps its counters.
+    pub fn rotate(&self, config: Config) {
+        // Not a compare-and-swap: who rotates does so one after the other.
+        let before = self.ring.load();
+        self.ring.store(Arc::new(Ring::new(config, Some(&before))));
+    }
+
+    /// Every key as it may be shown, in the order of the configuration, as of `now`.
+    pub fn keys(&self, now: SystemTime) -> Vec<KeyStatus> {
+        let ring = self.ring.load();
+        let of_set = |set: KeySet| {
+            let signing = ring.signing(set, now).map(|key| key.id.clone());
+            let keys = ring.config.keys(set).iter().zip(&ring.usage[set as usize]);
+            keys.map(move |(key, usage)| KeyStatus {
+                set,
+                id: key.id.clone(),
+                role: key.role,
+                window: key.window,
+                phase: key.window.phase(now),
+                valid_for: key.valid_for,
+                signs: signing.as_ref() == Some(&key.id),
+                hits: usage.hits(),
+                last_used: usage.last(),
+            })
+            .collect::<Vec<_>>()
+        };
+        KeySet::ALL.into_iter().flat_map(of_set).collect()
     }
 
     /// Decides without counting: to explain a URL, as the command line and the API do.
@@ -156,15 +151,18 @@ impl Policy {
     }
 
     /// The secret of a push key, by id: for signing URLs of other servers that share it.
-    pub fn push_secret(&self, id: &str) -> Option<&Secret> {
-        let keys = &self.config.push_keys;
-        let key = keys.iter().find(|key| key.id.as_str() == id)?;
-        Some(&key.secret)
+    pub fn push_secret(&self, id: &str) -> Option<Secret> {
+        let ring = self.ring.load();
+        let mut keys = ring.config.push_keys.iter();
+        let key = keys.find(|key| key.id.as_str() == id)?;
+        Some(key.secret.clone())
     }
 
-    /// The query that makes a URL for `stream` good for `purpose` until `expires_at`.
+    /// The query that makes a URL for `stream` good for `purpose` until `expires_at`, signed with a key that is valid
+    /// at `now`.
     ///
-    /// `key` picks a key by id; else the set's first signs. `None`: a plain URL does, nothing needs signing.
+    /// `key` picks a key by id; else the set's first valid primary key signs, and the first valid backup key while no
+    /// primary one is valid. `None`: a plain URL does, nothing needs signing.
     /// For a play key the txTime is `expires_at` minus the key's `valid_for`, so that the URL ends when asked.
     ///
     /// # Errors
@@ -175,20 +173,28 @@ impl Policy {
         stream: &StreamKey,
         expires_at: SystemTime,
         key: Option<&str>,
+        now: SystemTime,
     ) -> Result<Option<String>, SignError> {
-        let config = &self.config;
-        let (set, keys) = match purpose {
-            Purpose::Push => (KeySet::Push, &config.push_keys),
-            Purpose::Peer if config.peer_keys.is_empty() => (KeySet::Push, &config.push_keys),
-            Purpose::Peer => (KeySet::Peer, &config.peer_keys),
-            Purpose::View => (KeySet::Play, &config.play_keys),
+        let ring = self.ring.load();
+        let config = &ring.config;
+        let set = match purpose {
+            Purpose::Push => KeySet::Push,
+            Purpose::Peer if config.peer_keys.is_empty() => KeySet::Push,
+            Purpose::Peer => KeySet::Peer,
+            Purpose::View => KeySet::Play,
         };
+        let keys = config.keys(set);
         let chosen = match key {
             Some(id) => {
                 let found = keys.iter().find(|key| key.id.as_str() == id);
-                Some(found.ok_or_else(|| unknown_key(set, id, keys))?)
+                let found = found.ok_or_else(|| unknown_key(set, id, keys))?;
+                if found.window.phase(now) != Phase::Valid {
+                    let id = id.to_owned();
+                    return Err(SignError::NotValid { set, id });
+                }
+                Some(found)
             }
-            None => keys.first(),
+            None => ring.signing(set, now),
         };
         match (chosen, purpose) {
             (Some(key), _) => {
@@ -201,15 +207,22 @@ impl Policy {
                     signed_for,
                 )))
             }
-            (None, Purpose::View) => Ok(None),
             (None, Purpose::Push) if config.push == Access::Open => Ok(None),
             (None, Purpose::Peer) if config.peer == Access::Open => {
                 Ok(Some("feed=source".to_owned()))
             }
+            (None, _) if !keys.is_empty() => Err(SignError::NoneValid { set }),
+            (None, Purpose::View) => Ok(None),
             (None, Purpose::Push | Purpose::Peer) => Err(SignError::NoKey { set }),
         }
     }
 
+    fn judge(&self, request: &Request<'_>) -> Judgement {
+        self.ring.load().judge(request)
+    }
+}
+
+impl Ring {
     fn judge(&self, request: &Request<'_>) -> Judgement {
         let mut near_miss = None;
         let outcome = match request.action {
@@ -252,8 +265,9 @@ impl Policy {
         near_miss: &mut Option<NearMiss>,
     ) -> Result<Grant, Refusal> {
         match self.signer(presented, request.key) {
-            Some((KeySet::Push, key)) => {
+            Some((set @ KeySet::Push, key)) => {
                 self.in_time(presented, key, request.now, near_miss)?;
+                in_window(set, key, request.now)?;
                 Ok(Grant::Publish {
                     key: Some(key.id.clone()),
                 })
@@ -298,6 +312,7 @@ impl Policy {
             KeySet::Play => (Feed::Program, Class::Viewer),
         };
         self.in_time(presented, key, request.now, near_miss)?;
+        in_window(set, key, request.now)?;
         Ok(Grant::Play {
             feed,
             class,
@@ -330,19 +345,9 @@ impl Policy {
 
     /// The key a signature was made with. Looks at every key, so that the time taken does not tell which.
     fn signer(&self, presented: &Presented, stream: &StreamKey) -> Option<(KeySet, &Key)> {
-        let Config {
-            push_keys,
-            peer_keys,
-            play_keys,
-            ..
-        } = &self.config;
         let mut signer = None;
-        for (set, keys) in [
-            (KeySet::Push, push_keys),
-            (KeySet::Peer, peer_keys),
-            (KeySet::Play, play_keys),
-        ] {
-            for key in keys {
+        for set in KeySet::ALL {
+            for key in self.config.keys(set) {
                 let fits = presented.fits(&key.secret, stream.stream());
                 if fits && signer.is_none() {
                     signer = Some((set, key));
@@ -350,6 +355,25 @@ impl Policy {
             }
         }
         signer
+    }
+
+    /// A grant names its key but not the set, which follows from what was granted.
+    fn count(&self, grant: &Grant, now: SystemTime) {
+        let Some(id) = grant.key() else { return };
+        let set = match grant {
+            Grant::Publish { .. } => KeySet::Push,
+            Grant::Play {
+                feed: Feed::Program,
+                ..
+            } => KeySet::Play,
+            Grant::Play { .. } if self.config.peer_keys.is_empty() => KeySet::Push,
+            Grant::Play { .. } => KeySet::Peer,
+        };
+        let keys = self.config.keys(set);
+        let at = keys.iter().position(|key| key.id == *id);
+        if let Some(usage) = at.and_then(|at| self.usage[set as usize].get(at)) {
+            usage.hit(now);
+        }
     }
 
     fn in_time(
@@ -390,7 +414,11 @@ impl Policy {
 
 impl Authorizer for Policy {
     fn authorize<'a>(&'a self, request: &'a Request<'a>) -> Decision<'a> {
-        let judgement = self.judge(request);
+        let ring = self.ring.load();
+        let judgement = ring.judge(request);
+        if let Ok(grant) = &judgement.outcome {
+            ring.count(grant, request.now);
+        }
         match judgement.near_miss {
             Some(NearMiss::Forgiven) => self.forgiven.fetch_add(1, Ordering::Relaxed),
             Some(NearMiss::Refused) => self.refused.fetch_add(1, Ordering::Relaxed),
@@ -403,6 +431,18 @@ impl Authorizer for Policy {
 /// Said to a client whose signature was made with no key of ours, or for another name or txTime.
 const FITS_NONE: &str =
     "txSecret fits none of the keys for this stream name and this exact text of txTime";
+
+fn in_window(set: KeySet, key: &Key, now: SystemTime) -> Result<(), Refusal> {
+    let said = match key.window.phase(now) {
+        Phase::Valid => return Ok(()),
+        Phase::Upcoming => "is not valid yet",
+        Phase::Retired => "is not valid any more",
+    };
+    Err(Refusal::new(
+        Reason::KeyNotValid,
+        format!("the {set} key that the URL is signed with {said}"),
+    ))
+}
 
 fn wrong(message: impl Into<String>) -> Refusal {
     Refusal::new(Reason::SignatureWrong, message)

@@ -3,6 +3,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 
+mod keys;
+
 /// 2017-06-10 12:12:12 at +08: the moment of the vendor's printed sample, txTime 593B719C.
 const NOW: u64 = 0x593B_719C;
 const STREAM: &str = "8888_streamA";
@@ -65,9 +67,8 @@ fn at(seconds: u64) -> SystemTime {
 
 fn key(id: &str, secret: &str, valid_for: u64) -> Key {
     Key {
-        id: KeyId::new(id),
-        secret: Secret::new(secret),
         valid_for: Duration::from_secs(valid_for),
+        ..Key::new(KeyId::new(id), Secret::new(secret))
     }
 }
 
@@ -427,7 +428,7 @@ fn a_url_signed_here_opens_what_it_was_signed_for_and_ends_when_asked() {
         ("o", Purpose::Peer, Action::Play, "source"),
     ] {
         let policy = Policy::new(config(column));
-        let signed = policy.signed_query(purpose, &name, at(NOW + 3600), None);
+        let signed = policy.signed_query(purpose, &name, at(NOW + 3600), None, at(NOW));
         let query = signed.unwrap().unwrap_or_default();
         let last = decide(&policy, action, &query, at(NOW + 3600));
         assert_eq!(word(&last), opened, "{column} {purpose:?}");
@@ -446,7 +447,7 @@ fn signing_without_a_key_says_which_is_missing() {
     let name = StreamKey::new("live", STREAM).unwrap();
     let error = |column: &str, purpose, id| {
         Policy::new(config(column))
-            .signed_query(purpose, &name, at(NOW), id)
+            .signed_query(purpose, &name, at(NOW), id, at(NOW))
             .unwrap_err()
             .to_string()
     };
@@ -466,8 +467,13 @@ fn signing_without_a_key_says_which_is_missing() {
         error("push", Purpose::View, Some("x")),
         "no play key has the id \"x\"; there are: none"
     );
-    let picked =
-        Policy::new(config("push")).signed_query(Purpose::Push, &name, at(NOW), Some("backup"));
+    let picked = Policy::new(config("push")).signed_query(
+        Purpose::Push,
+        &name,
+        at(NOW),
+        Some("backup"),
+        at(NOW),
+    );
     assert_eq!(picked, Ok(Some(url(BACKUP, NOW))));
 }
 

@@ -2,11 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
 
 use super::reader::Reader;
 use super::{Config, Remark, TokenSource};
-use crate::auth::{self, Access, Key, Secret};
+use crate::auth::{self, Access, Key, KeySet, Phase, Secret};
 use crate::media::Class;
+
+/// Most keys over all sets. Every one is tried against every signature, and has its own series in the metrics.
+const MAX_KEYS: usize = 100;
 
 /// Shorter secrets can be found by trying; the vendor's own have 32 characters.
 const SHORT_SECRET: usize = 16;
@@ -50,6 +56,14 @@ fn windows(config: &Config, reader: &Reader) {
 
 fn keys(auth: &auth::Config, reader: &Reader) {
     let keys: Vec<_> = all_keys(auth).collect();
+    if keys.len() > MAX_KEYS {
+        let found = keys.len();
+        reader.mistake(
+            "auth",
+            format!("{found} keys; at most {MAX_KEYS} are allowed over all sets"),
+        );
+        return;
+    }
     for (at, (path, key)) in keys.iter().enumerate() {
         for (earlier_path, earlier) in &keys[..at] {
             if key.secret == earlier.secret {
@@ -117,7 +131,7 @@ fn doors(config: &Config, reader: &Reader) {
 }
 
 /// What deserves a second look in a configuration without mistakes.
-pub(super) fn warnings(config: &Config) -> Vec<Remark> {
+pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
     let mut found = Vec::new();
     let mut warn = |path: String, message: &str| {
         found.push(Remark {
@@ -144,7 +158,23 @@ pub(super) fn warnings(config: &Config) -> Vec<Remark> {
         );
     }
     let keys: Vec<_> = all_keys(auth).collect();
+    for set in KeySet::ALL {
+        let keys = auth.keys(set);
+        let valid = |key: &Key| key.window.phase(now) == Phase::Valid;
+        if !keys.is_empty() && !keys.iter().any(valid) {
+            warn(
+                format!("auth.{set}_keys"),
+                "none of them is valid now, so no URL that is signed with one is let in",
+            );
+        }
+    }
     for (path, key) in &keys {
+        if key.window.phase(now) == Phase::Retired {
+            warn(
+                format!("{path}.not_after"),
+                "is past; the key opens nothing any more",
+            );
+        }
         if is_short(&key.secret) {
             warn(
                 format!("{path}.secret"),
@@ -162,6 +192,29 @@ pub(super) fn warnings(config: &Config) -> Vec<Remark> {
                 ),
             );
         }
+    }
+    let lists = [
+        ("publish", &config.access.publish),
+        ("play", &config.access.play),
+        ("control", &config.access.control),
+    ];
+    for (action, list) in lists {
+        let covered = |net: &&IpNet| list.deny.iter().any(|deny| deny.contains(*net));
+        for net in list.allow.iter().filter(covered) {
+            warn(
+                format!("access.{action}.allow"),
+                &format!(
+                    "{net} is within a network that access.{action}.deny names; it stays denied"
+                ),
+            );
+        }
+    }
+    let limits = &config.limits;
+    if limits.memory > 0 && limits.memory < 2 * limits.gop_bytes {
+        warn(
+            "limits.memory".to_owned(),
+            "less than the two feeds of one stream may keep (twice limits.gop_bytes)",
+        );
     }
     if let Some(address) = config.control.listen.iter().find(|a| !a.ip().is_loopback()) {
         warn(

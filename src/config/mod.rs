@@ -14,6 +14,7 @@ mod types;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub use source::Env;
 pub use token::{Token, TokenError};
@@ -145,7 +146,7 @@ impl Config {
 
     /// What is allowed but deserves a second look, in the order of the keys' paths.
     pub fn warnings(&self) -> Vec<Remark> {
-        check::warnings(self)
+        check::warnings(self, SystemTime::now())
     }
 }
 

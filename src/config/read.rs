@@ -9,15 +9,15 @@ use std::time::Duration;
 use ::config::Value;
 
 use super::reader::{
-    Parsed, Reader, Table, addresses, bytes, choice, duration, flag, networks, no_or_addresses,
-    non_empty, number, string,
+    Parsed, Reader, Table, addresses, bytes, choice, duration, flag, moment, networks,
+    no_or_addresses, non_empty, number, string,
 };
 use super::{
     AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Config, Control, Env, Http,
     Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
     TokenSource, check,
 };
-use crate::auth::{self, Access, Key, KeyId, Secret};
+use crate::auth::{self, Access, AddressList, Key, KeyId, Role, Secret, Window};
 use crate::logging;
 use crate::media::{Feed, StreamKey};
 
@@ -29,10 +29,18 @@ const MAX_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const MIN_WAIT: Duration = Duration::from_millis(1);
 /// As many readers or connections as one host could ever hold.
 const MAX_COUNT: usize = 1_000_000;
+/// Ten gigabits: a publisher's network gives no more.
+const MAX_APP_KBPS: u32 = 10_000_000;
 /// The vendor's own bound for a mix's bitrate.
 const MAX_KBPS: u32 = 50_000;
 
+/// Less holds no stream of a usual bitrate.
+const MIN_MEMORY: usize = 16 << 20;
+/// More than any host has.
+const MAX_MEMORY: usize = 1 << 44;
+
 const ACCESS: &[(&str, Access)] = &[("signed", Access::Signed), ("open", Access::Open)];
+const ROLES: &[(&str, Role)] = &[("primary", Role::Primary), ("backup", Role::Backup)];
 const FEEDS: &[(&str, Feed)] = &[("program", Feed::Program), ("source", Feed::Source)];
 const JOINS: &[(&str, Join)] = &[
     ("squeeze", Join::Squeeze),
@@ -74,6 +82,9 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
         }),
         control: root.section("control", |t| control(t, default.control)),
         access: root.section("access", |t| AccessLists {
+            publish: t.section("publish", address_list),
+            play: t.section("play", address_list),
+            control: t.section("control", address_list),
             trusted_proxies: t.value("trusted_proxies", default.access.trusted_proxies, networks),
         }),
         auth: root.section("auth", auth),
@@ -139,6 +150,13 @@ fn control(t: &mut Table<'_>, default: Control) -> Control {
     Control { listen, token }
 }
 
+fn address_list(t: &mut Table<'_>) -> AddressList {
+    AddressList {
+        allow: t.value("allow", Vec::new(), networks),
+        deny: t.value("deny", Vec::new(), networks),
+    }
+}
+
 fn auth(t: &mut Table<'_>) -> auth::Config {
     auth::Config {
         push_keys: t.list("push_keys", |t| key(t, false)),
@@ -163,10 +181,25 @@ fn key(t: &mut Table<'_>, has_validity: bool) -> Option<Key> {
     } else {
         Duration::ZERO
     };
+    let role = t.value("role", Role::default(), choice(ROLES));
+    let window = Window {
+        not_before: t.optional("not_before", moment),
+        not_after: t.optional("not_after", moment),
+    };
+    if let (Some(begin), Some(end)) = (window.not_before, window.not_after)
+        && end <= begin
+    {
+        t.mistake(
+            "not_after",
+            "is not later than not_before; the key would never be valid",
+        );
+    }
     Some(Key {
         id: id?,
         secret: secret?,
         valid_for,
+        window,
+        role,
     })
 }
 
@@ -198,6 +231,12 @@ fn app(t: &mut Table<'_>) -> App {
         gop_warning: t.value("gop_warning", default.gop_warning, wait()),
         on_busy: t.value("on_busy", default.on_busy, choice(ON_BUSY)),
         takeover_if_idle: t.value("takeover_if_idle", default.takeover_if_idle, wait()),
+        max_kbps: Some(t.value(
+            "max_kbps",
+            default.max_kbps.unwrap_or(0),
+            number(0..=MAX_APP_KBPS),
+        ))
+        .filter(|kbps| *kbps > 0),
     }
 }
 
@@ -259,6 +298,18 @@ fn limits(t: &mut Table<'_>, default: Limits) -> Limits {
     let waiting = || number(0..=MAX_COUNT);
     Limits {
         connections: t.value("connections", default.connections, count()),
+        connections_per_address: t.value(
+            "connections_per_address",
+            default.connections_per_address,
+            waiting(),
+        ),
+        publishers: t.value("publishers", default.publishers, waiting()),
+        publishers_per_address: t.value(
+            "publishers_per_address",
+            default.publishers_per_address,
+            waiting(),
+        ),
+        memory: t.value("memory", default.memory, memory),
         waiting_per_name: t.value("waiting_per_name", default.waiting_per_name, waiting()),
         waiting_per_address: t.value(
             "waiting_per_address",
@@ -368,6 +419,15 @@ fn target_url(value: &Value) -> Parsed<TargetUrl> {
         return Err(format!("has no host, application or name; {form}"));
     }
     Ok(target)
+}
+
+/// A size that at least one stream fits into, or 0.
+fn memory(value: &Value) -> Parsed<usize> {
+    match bytes(0..=usize::MAX)(value)? {
+        0 => Ok(0),
+        _ => bytes(MIN_MEMORY..=MAX_MEMORY)(value)
+            .map_err(|message| format!("{message}; 0 is no limit")),
+    }
 }
 
 fn preset(value: &Value) -> Parsed<String> {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::config::{Value, ValueKind};
 use ipnet::IpNet;
@@ -347,6 +347,37 @@ pub(super) fn flag(value: &Value) -> Parsed<bool> {
         ValueKind::String(text) if is_from_env(value) && text == "true" => Ok(true),
         ValueKind::String(text) if is_from_env(value) && text == "false" => Ok(false),
         other => Err(format!("expected true or false, found {}", kind(other))),
+    }
+}
+
+/// A moment in RFC 3339, with `Z` or the distance from UTC: `2026-12-01T00:00:00+08:00`. TOML's own date and time
+/// reads the same.
+pub(super) fn moment(value: &Value) -> Parsed<SystemTime> {
+    let form = "write a time like \"2026-12-01T00:00:00Z\" or \"2026-12-01T00:00:00+08:00\"";
+    let text = string(value)?;
+    parse_moment(&text).ok_or_else(|| format!("{text:?} is not a time; {form}"))
+}
+
+fn parse_moment(text: &str) -> Option<SystemTime> {
+    let text = text.to_ascii_uppercase();
+    if let Ok(moment) = humantime::parse_rfc3339(&text) {
+        return Some(moment);
+    }
+    let at = text.len().checked_sub("+08:00".len())?;
+    let (local, distance) = text.split_at_checked(at)?;
+    let (hours, minutes) = distance.get(1..)?.split_once(':')?;
+    let number = |text: &str, limit| {
+        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+        let number: u64 = digits.then(|| text.parse().ok())??;
+        (number < limit).then_some(number)
+    };
+    let distance_from_utc =
+        Duration::from_secs(number(hours, 24)? * 3600 + number(minutes, 60)? * 60);
+    let local = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    match distance.as_bytes().first()? {
+        b'+' => local.checked_sub(distance_from_utc),
+        b'-' => local.checked_add(distance_from_utc),
+        _ => None,
     }
 }
 

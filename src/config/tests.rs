@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
+
+mod access;
 use crate::auth::Access;
 use crate::media::{Class, Feed};
 
@@ -108,6 +110,26 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("push = \"signed\"", "push = \"open\""),
         ("peer = \"signed\"", "peer = \"open\""),
         ("clock_skew = \"0s\"", "clock_skew = \"5s\""),
+        (
+            "publish = { allow = [], deny = [] }",
+            "publish = { allow = [\"10.0.0.0/8\"], deny = [] }",
+        ),
+        (
+            "play = { allow = [], deny = [] }",
+            "play = { allow = [], deny = [\"10.0.0.1\"] }",
+        ),
+        (
+            "control = { allow = [], deny = [] }",
+            "control = { allow = \"::1\", deny = [] }",
+        ),
+        ("max_kbps = 0", "max_kbps = 11"),
+        (
+            "connections_per_address = 5000",
+            "connections_per_address = 11",
+        ),
+        ("publishers = 1000", "publishers = 11"),
+        ("publishers_per_address = 0", "publishers_per_address = 11"),
+        ("memory = \"2GiB\"", "memory = \"1GiB\""),
         ("republish_grace = \"10s\"", "republish_grace = \"11s\""),
         ("publish_idle = \"15s\"", "publish_idle = \"11s\""),
         ("gop_warning = \"10s\"", "gop_warning = \"11s\""),
@@ -205,7 +227,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "apps.live.publish_idle: 0s is not within 1ms to 1day",
         "auth.clock_skew: expected a duration, found a whole number; write a duration like \"400ms\", \"10s\" or \"12h\"",
         "auth.peer_keys[0].secret: the same secret as auth.push_keys[0].secret; each key needs its own",
-        "auth.peer_keys[0].valid_for: unknown key; known here: id, secret",
+        "auth.peer_keys[0].valid_for: unknown key; known here: id, secret, role, not_before, not_after",
         "auth.play_keys: expected a list of tables, found a string",
         "auth.push: \"maybe\" is none of \"signed\", \"open\"",
         "auth.push_keys[1].id: the same id as auth.push_keys[0].id",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::auth::Secret;
+use crate::auth::{AddressList, Secret};
 use crate::logging;
 use crate::media::{Class, Feed};
 
@@ -51,10 +51,16 @@ pub struct Http {
     pub proxy_protocol: bool,
 }
 
-/// `[access]`
+/// `[access]`: who may connect from where.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccessLists {
-    /// Networks of load balancers whose PROXY headers are believed.
+    /// Who may publish.
+    pub publish: AddressList,
+    /// Who may play, over RTMP and HTTP.
+    pub play: AddressList,
+    /// Who may call the control API.
+    pub control: AddressList,
+    /// Load balancers whose PROXY headers are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -91,6 +97,18 @@ impl Apps {
         self.0.get(name).or_else(|| self.0.get(Self::ANY))
     }
 
+    /// The section of that name and no other.
+    pub fn named(&self, name: &str) -> Option<&App> {
+        self.0.get(name)
+    }
+
+    /// Changes sections in place.
+    pub fn update(&mut self, mut change: impl FnMut(&str, &mut App)) {
+        for (name, app) in &mut self.0 {
+            change(name, app);
+        }
+    }
+
     /// The configured names, `*` among them where it stands.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
@@ -110,6 +128,8 @@ pub struct App {
     pub on_busy: OnBusy,
     /// With [`OnBusy::TakeoverIfIdle`]: how long the publisher that has the name must have sent no media.
     pub takeover_if_idle: Duration,
+    /// Most that one publisher may send for long, in kilobits per second; `None`: no limit.
+    pub max_kbps: Option<u32>,
 }
 
 /// What happens when a name is published that somebody publishes already.
@@ -239,8 +259,16 @@ pub enum Join {
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// RTMP connections in total.
+    /// RTMP and HTTP-FLV connections in total.
     pub connections: usize,
+    /// Connections from one IPv4 address or one IPv6 /64; 0 is no limit.
+    pub connections_per_address: usize,
+    /// Publishers in total; 0 is no limit.
+    pub publishers: usize,
+    /// Publishers from one address; 0 is no limit.
+    pub publishers_per_address: usize,
+    /// Bytes held for clients in total; 0 is no limit.
+    pub memory: usize,
     /// Players waiting for one absent name.
     pub waiting_per_name: usize,
     /// Players waiting from one address.
@@ -348,6 +376,7 @@ impl Default for App {
             gop_warning: seconds(10),
             on_busy: OnBusy::TakeoverIfIdle,
             takeover_if_idle: seconds(1),
+            max_kbps: None,
         }
     }
 }
@@ -389,6 +418,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: 5_000,
+            publishers: 1_000,
+            publishers_per_address: 0,
+            memory: 2 << 30,
             waiting_per_name: 50,
             waiting_per_address: 20,
             waiting_total: 1_000,

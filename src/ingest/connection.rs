@@ -1,7 +1,9 @@
 //! One RTMP connection from accept to its end, or to the door of playback.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::{sleep_until, timeout_at};
@@ -9,8 +11,9 @@ use tracing::{debug, info};
 
 use super::Shared;
 use super::publishing::Publishing;
-use crate::auth::{Action, Grant, Refusal, Request};
+use crate::auth::{Action, Grant, Refusal, Request, Stay};
 use crate::media::StreamKey;
+use crate::memory::Charge;
 use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
 use crate::relay::door::Handover;
@@ -27,6 +30,9 @@ const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 /// How long a publisher that was asked to reconnect is still listened to when the server goes down: until its next key
 /// frame, says Enhanced RTMP; this is what a shutdown has time for.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
+
+/// Whoever holds this much before he publishes sends large messages, which nobody needs to do.
+const HEAVY: usize = 64 << 10;
 
 /// Serves one connection and says why it ended. The handshake must be done by `deadline`.
 pub(super) async fn run(
@@ -58,6 +64,7 @@ pub(super) async fn run(
         connected: None,
         publishing: Vec::new(),
         bell: Bell::new(),
+        held: shared.config.memory.open(),
         stage_deadline: Instant::now() + shared.config.stage_deadline,
         leaving: None,
     };
@@ -76,20 +83,22 @@ pub(super) async fn run(
             if !outbox.is_empty() {
                 return Reason::TooSlow;
             }
-            shared
-                .door
-                .play(Handover {
-                    socket,
-                    peer,
-                    session,
-                    reader,
-                    stream_id: request.stream_id,
-                    name: request.name,
-                    key: request.key,
-                    feed: request.feed,
-                    class: request.class,
-                })
-                .await
+            let played = shared.door.play(Handover {
+                socket,
+                peer,
+                session,
+                reader,
+                stream_id: request.stream_id,
+                name: request.name,
+                key: request.key,
+                feed: request.feed,
+                class: request.class,
+            });
+            // Dropping it takes the player out of wherever it is.
+            tokio::select! {
+                reason = played => reason,
+                () = request.stay.ended() => Reason::Banned,
+            }
         }
     }
 }
@@ -134,6 +143,8 @@ struct Connection<'a> {
     publishing: Vec<Publishing>,
     /// Rung when one of them is to go.
     bell: Bell,
+    /// What its unfinished messages take of the memory for all.
+    held: Charge,
     /// By when the client must publish or play, while it does neither.
     stage_deadline: Instant,
     /// The server goes down, and the client was asked to reconnect by then.
@@ -152,6 +163,7 @@ struct PlayRequest {
     key: StreamKey,
     feed: crate::media::Feed,
     class: crate::media::Class,
+    stay: Stay,
 }
 
 impl Connection<'_> {
@@ -159,6 +171,9 @@ impl Connection<'_> {
         loop {
             if let Some(next) = self.take_messages().await {
                 return next;
+            }
+            if !self.may_hold() {
+                return Next::Over(Reason::Overloaded);
             }
             if let Err(e) = self.answer(socket) {
                 debug!(error = %e, "connection broke");
@@ -189,6 +204,11 @@ impl Connection<'_> {
                         return over;
                     }
                 }
+                at = banned(&mut self.publishing) => {
+                    if let Some(over) = self.end(at, Reason::Banned) {
+                        return over;
+                    }
+                }
                 read = net::read_some(socket, self.reader.buffer()) => match read {
                     Ok(0) => return Next::Over(Reason::Disconnected),
                     Ok(_) => {}
@@ -214,6 +234,13 @@ impl Connection<'_> {
             return Some(Next::Over(Reason::Timeout));
         }
         self.end_each(|p, now| (p.idle_at() <= now).then_some(Reason::Idle))
+    }
+
+    /// Accounts for what the reader holds. `false`: a stranger holds much of what there is too little of.
+    fn may_hold(&mut self) -> bool {
+        let held = self.reader.held();
+        self.held.set(held);
+        !self.publishing.is_empty() || held < HEAVY || !self.shared.config.memory.is_full()
     }
 
     /// Sends what the session has to say and the acknowledgement that is due.
@@ -267,6 +294,10 @@ impl Connection<'_> {
                 let stream_id = message.stream_id;
                 let ours = |p: &Publishing| p.stream_id == stream_id;
                 let at = self.publishing.iter().position(ours)?;
+                let bytes = message.payload.len();
+                if !self.publishing[at].is_within_bitrate(bytes, now) {
+                    return self.end(at, Reason::TooFast);
+                }
                 if self.publishing[at].accept(message, &self.shared.metrics, now) {
                     return None;
                 }
@@ -304,7 +335,7 @@ impl Connection<'_> {
     }
 
     fn connect(&mut self, info: ConnectInfo) -> Option<Next> {
-        if self.shared.config.apps.find(&info.app).is_none() {
+        if self.shared.app(&info.app).is_none() {
             // The name is the client's; it is shown only as far as a valid one could be.
             let shown: String = info.app.chars().take(64).collect();
             info!(app = ?shown, "application not configured");
@@ -331,8 +362,8 @@ impl Connection<'_> {
             let refusal = Refusal::new(Reason::TooLarge, message);
             return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
         }
-        let key_id = match self.authorize(Action::Publish, &key, query).await {
-            Ok(grant) => grant.key().map(ToString::to_string),
+        let (key_id, stay) = match self.authorize(Action::Publish, &key, query).await {
+            Ok((grant, stay)) => (grant.key().map(ToString::to_string), stay),
             Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal),
         };
         let origin = Origin::Anchor {
@@ -345,9 +376,8 @@ impl Connection<'_> {
             Ok(publisher) => {
                 info!(stream = %key, "publisher connected");
                 self.session.accept_publish(stream_id, name);
-                let app = self.shared.config.apps.find(key.app());
-                let idle = app.cloned().unwrap_or_default().publish_idle;
-                let publishing = Publishing::new(stream_id, publisher, idle, now);
+                let app = self.shared.app(key.app()).unwrap_or_default();
+                let publishing = Publishing::new(stream_id, publisher, &app, stay, now);
                 self.publishing.push(publishing);
                 None
             }
@@ -382,18 +412,19 @@ impl Connection<'_> {
             Ok(key) => self
                 .authorize(Action::Play, &key, query)
                 .await
-                .map(|grant| (key, grant)),
+                .map(|(grant, stay)| (key, grant, stay)),
             Err(refusal) => Err(refusal),
         };
         Some(match decided {
-            Ok((key, Grant::Play { feed, class, .. })) => Next::Play(PlayRequest {
+            Ok((key, Grant::Play { feed, class, .. }, stay)) => Next::Play(PlayRequest {
                 stream_id,
                 name,
                 key,
                 feed,
                 class,
+                stay,
             }),
-            Ok((_, Grant::Publish { .. })) => Next::Over(Reason::Internal),
+            Ok((_, Grant::Publish { .. }, _)) => Next::Over(Reason::Internal),
             Err(refusal) => {
                 info!(reason = %refusal.reason, "play refused: {}", refusal.message);
                 let code = if refusal.reason == Reason::BadName {
@@ -417,7 +448,7 @@ impl Connection<'_> {
         action: Action,
         key: &StreamKey,
         query: &str,
-    ) -> Result<Grant, Refusal> {
+    ) -> Result<(Grant, Stay), Refusal> {
         let request = Request {
             action,
             key,
@@ -425,7 +456,12 @@ impl Connection<'_> {
             peer: self.peer,
             now: SystemTime::now(),
         };
-        let decision = self.shared.authorizer.authorize(&request).await;
+        let authorizer = &self.shared.authorizer;
+        let decision = authorizer.authorize(&request).await;
+        let decision = decision.and_then(|grant| {
+            let stay = authorizer.admit(&request, &grant)?;
+            Ok((grant, stay))
+        });
         let outcome = decision
             .as_ref()
             .map_or_else(|refusal| refusal.reason.code(), |_| "granted");
@@ -469,7 +505,9 @@ impl Connection<'_> {
         info!(stream = %ours.publisher().key(), %reason, "publisher ended");
         match reason {
             // Told to go, by us or by an operator: nobody need wait for their return.
-            Reason::Dropped | Reason::Shutdown => ours.finish(reason),
+            Reason::Dropped | Reason::Banned | Reason::TooFast | Reason::Shutdown => {
+                ours.finish(reason);
+            }
             _ => ours.vanish(reason),
         }
         self.over_unless_publishing(reason)
@@ -490,9 +528,25 @@ impl Connection<'_> {
 fn words(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::Dropped => Some("dropped by the operator"),
+        Reason::Banned => Some("banned by the operator"),
+        Reason::TooFast => Some("more than this application's max_kbps for too long"),
         Reason::TakenOver => Some("another publisher has taken this name over"),
         Reason::Idle => Some("no media came for too long"),
         Reason::Shutdown => Some("the server is going down"),
         _ => None,
     }
+}
+
+/// Which publisher a ban ends; never resolves while it concerns none.
+///
+/// # Cancel safety
+/// Safe: a ban that was made stays made.
+async fn banned(publishing: &mut [Publishing]) -> usize {
+    poll_fn(|context| {
+        let ended = publishing
+            .iter_mut()
+            .position(|p| p.poll_banned(context).is_ready());
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }

@@ -3,14 +3,15 @@
 //! Owns the listeners, one task per connection, and the publish loop. Connections that want to play leave
 //! through [`crate::relay::door::PlayDoor`]. Refuses to know who reads.
 
+mod bitrate;
 mod connection;
 mod publishing;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,9 @@ use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use crate::auth::Authorizer;
 use crate::media::PerApp;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::net::Entrance;
+use crate::net::{self, Admission, Bounds, Entrance, Pass};
 use crate::reason::Reason;
 use crate::relay::Relay;
 use crate::relay::door::PlayDoor;
@@ -32,8 +34,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What the door allows. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Connections at a time, whatever they do.
-    pub connections: usize,
+    /// Counts connections, here and wherever else they come in, and says how many there may be.
+    pub admission: Admission,
+    /// The account that unfinished messages count in.
+    pub memory: Memory,
     /// From accept through TLS and a proxy's header to the end of the handshake, and again from there (and from each end of a publish) to publish or play.
     pub stage_deadline: Duration,
     pub chunks: chunk::Limits,
@@ -44,7 +48,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            connections: 10_000,
+            admission: Admission::new(Bounds {
+                connections: 10_000,
+                per_address: 5_000,
+            }),
+            memory: Memory::default(),
             stage_deadline: Duration::from_secs(10),
             chunks: chunk::Limits::default(),
             apps: PerApp::all(AppConfig::default()),
@@ -57,12 +65,15 @@ impl Default for Config {
 pub struct AppConfig {
     /// A publisher that sends no media for this long is disconnected.
     pub publish_idle: Duration,
+    /// Most that a publisher may send for long, in kilobits per second; `None`: no limit.
+    pub max_kbps: Option<u32>,
 }
 
 impl Default for AppConfig {
     fn default() -> Self {
         Self {
             publish_idle: Duration::from_secs(15),
+            max_kbps: None,
         }
     }
 }
@@ -75,13 +86,14 @@ pub struct Ingest {
 
 struct Shared {
     config: Config,
+    /// As in the configuration, until that is read again.
+    apps: ArcSwap<PerApp<AppConfig>>,
     relay: Relay,
     authorizer: Arc<dyn Authorizer>,
     door: Arc<dyn PlayDoor>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
-    open: AtomicUsize,
 }
 
 impl Ingest {
@@ -97,6 +109,7 @@ impl Ingest {
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
+                apps: ArcSwap::from_pointee(config.apps.clone()),
                 config,
                 relay,
                 authorizer,
@@ -104,9 +117,13 @@ impl Ingest {
                 metrics,
                 tasks,
                 shutdown,
-                open: AtomicUsize::new(0),
             }),
         }
+    }
+
+    /// Other values for applications from now on, for those who publish after this.
+    pub fn set_apps(&self, apps: PerApp<AppConfig>) {
+        self.shared.apps.store(Arc::new(apps));
     }
 
     /// Accepts until shutdown. Once for each listener, with what its connections have to go through first.
@@ -130,17 +147,22 @@ impl Ingest {
         let shared = self.shared.clone();
         let metrics = &shared.metrics;
         metrics.connections_total.inc();
-        let Some(guard) = Open::enter(&shared) else {
-            metrics.disconnected(Reason::LimitReached);
-            debug!(%peer, limit = shared.config.connections, "connection refused: limit reached");
-            return;
+        let known = (!entrance.is_behind_proxies()).then_some(peer.ip());
+        let mut guard = match Open::enter(&shared, known) {
+            Ok(guard) => guard,
+            Err(full) => {
+                metrics.disconnected(Reason::LimitReached);
+                debug!(%peer, "connection refused: {full}");
+                return;
+            }
         };
         let span = info_span!("rtmp", peer = field::Empty);
         let tasks = shared.tasks.clone();
         tasks.spawn(
             async move {
-                let mut end = End::unknown(&guard.0.metrics);
-                end.reason = run(&guard.0, tcp, peer, &entrance).await;
+                let metrics = guard.0.metrics.clone();
+                let mut end = End::unknown(&metrics);
+                end.reason = run(&mut guard, tcp, peer, &entrance).await;
                 debug!(reason = %end.reason, "connection ended");
             }
             .instrument(span),
@@ -149,7 +171,8 @@ impl Ingest {
 }
 
 /// Lets a connection in, which makes known whose it is, and serves it.
-async fn run(shared: &Shared, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance) -> Reason {
+async fn run(open: &mut Open, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance) -> Reason {
+    let Open(shared, pass) = open;
     let deadline = Instant::now() + shared.config.stage_deadline;
     let admitted = tokio::select! {
         admitted = timeout_at(deadline.into(), entrance.admit(tcp, hop)) => admitted,
@@ -158,6 +181,12 @@ async fn run(shared: &Shared, tcp: TcpStream, hop: SocketAddr, entrance: &Entran
     match admitted {
         Ok(Ok((socket, peer))) => {
             Span::current().record("peer", field::display(peer));
+            if entrance.is_behind_proxies()
+                && let Err(full) = pass.come_from(peer.ip())
+            {
+                debug!("connection refused: {full}");
+                return Reason::LimitReached;
+            }
             connection::run(shared, socket, peer, deadline).await
         }
         Ok(Err(turned)) => {
@@ -172,22 +201,28 @@ async fn run(shared: &Shared, tcp: TcpStream, hop: SocketAddr, entrance: &Entran
 }
 
 /// Counts a connection while it lives.
-struct Open(Arc<Shared>);
+struct Open(Arc<Shared>, Pass);
 
 impl Open {
-    fn enter(shared: &Arc<Shared>) -> Option<Self> {
-        if shared.open.fetch_add(1, Ordering::Relaxed) >= shared.config.connections {
-            shared.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+    /// `address` is where it comes from, where that is known already.
+    fn enter(shared: &Arc<Shared>, address: Option<IpAddr>) -> Result<Self, net::Full> {
+        let mut pass = shared.config.admission.enter()?;
+        if let Some(address) = address {
+            pass.come_from(address)?;
         }
         shared.metrics.connections_open.inc();
-        Some(Self(shared.clone()))
+        Ok(Self(shared.clone(), pass))
+    }
+}
+
+impl Shared {
+    fn app(&self, name: &str) -> Option<AppConfig> {
+        self.apps.load().find(name).cloned()
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.metrics.connections_open.dec();
     }
 }

@@ -1,9 +1,13 @@
 //! One publish epoch: repairs the timestamps of what the client sends and hands it to the relay.
 
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::AppConfig;
+use super::bitrate::Allowance;
+use crate::auth::Stay;
 use crate::media::payload::MainTrack;
 use crate::media::repair::Repair;
 use crate::media::{Kind, MediaTime};
@@ -21,17 +25,29 @@ pub struct Publishing {
     last_media: Instant,
     /// The longest pause in the media.
     idle: Duration,
+    /// What it may still send; `None`: whatever it likes.
+    allowance: Option<Allowance>,
+    /// Its place among publishers.
+    stay: Stay,
 }
 
 impl Publishing {
-    pub fn new(stream_id: u32, publisher: Publisher, idle: Duration, now: Instant) -> Self {
+    pub fn new(
+        stream_id: u32,
+        publisher: Publisher,
+        app: &AppConfig,
+        stay: Stay,
+        now: Instant,
+    ) -> Self {
         Self {
             stream_id,
             publisher,
             repair: Repair::new(),
             main_track: MainTrack::default(),
             last_media: now,
-            idle,
+            idle: app.publish_idle,
+            allowance: app.max_kbps.map(|kbps| Allowance::new(kbps, now)),
+            stay,
         }
     }
 
@@ -61,6 +77,17 @@ impl Publishing {
             metrics.anomalies(anomaly.as_str());
         }
         self.publisher.publish(media, now) != Status::Done
+    }
+
+    /// Counts the bytes of one message. `false`: its application's bitrate was exceeded for too long.
+    pub fn is_within_bitrate(&mut self, bytes: usize, now: Instant) -> bool {
+        let allowance = self.allowance.as_mut();
+        allowance.is_none_or(|allowance| allowance.spend(bytes, now))
+    }
+
+    /// Ready when a ban ends this epoch.
+    pub fn poll_banned(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stay.poll_ended(context)
     }
 
     /// When this epoch ends for want of media, unless some comes.

@@ -59,6 +59,11 @@ impl Entrance {
         self
     }
 
+    /// Whether the address of a connection's TCP is a proxy's and not the client's.
+    pub fn is_behind_proxies(&self) -> bool {
+        self.proxies.is_some()
+    }
+
     /// The connection, ready for its protocol, and the address of the client: the one a trusted proxy announced, or
     /// else that of its TCP. An IPv4 client on a dual-stack listener has its IPv4 address.
     ///

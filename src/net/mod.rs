@@ -3,6 +3,8 @@
 //! Knows TCP, TLS and the PROXY protocol, and nothing of what travels over them. Used by `ingest`, `playback` and
 //! `push`.
 
+mod admission;
+mod block;
 mod entrance;
 pub mod proxy;
 mod queue;
@@ -17,6 +19,8 @@ use bytes::{Buf, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+pub use admission::{Admission, Bounds, Full, Pass};
+pub use block::Block;
 pub use entrance::{Entrance, Turned};
 pub use queue::{bound_queue, give_up_after, unacknowledged};
 pub use socket::{Direct, Socket};

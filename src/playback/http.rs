@@ -16,17 +16,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use super::{Playback, flv};
-use crate::auth::{Action, Authorizer, Grant, Refusal};
+use crate::auth::{Action, Authorizer, Grant, Refusal, Stay};
 use crate::media::{Class, Feed, PerApp, StreamKey};
 use crate::metrics::Metrics;
-use crate::net::{self, Entrance, Handed, Socket};
+use crate::net::{self, Admission, Bounds, Entrance, Handed, Pass, Socket};
 use crate::reason::Reason;
 
 pub(super) use answer::{Status, Tracks, refusal, stream_end, stream_head};
@@ -41,8 +41,8 @@ const HEAD_BYTES: usize = 2_048;
 /// What the door allows. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Connections at a time, until they are handed on.
-    pub connections: usize,
+    /// Counts connections, until they are handed on, and says how many there may be.
+    pub admission: Admission,
     /// From accept through TLS and a proxy's header to the end of the request's head.
     pub head_deadline: Duration,
     /// The applications that exist.
@@ -52,7 +52,10 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            connections: 10_000,
+            admission: Admission::new(Bounds {
+                connections: 10_000,
+                per_address: 5_000,
+            }),
             head_deadline: Duration::from_secs(10),
             apps: PerApp::all(()),
         }
@@ -73,7 +76,6 @@ struct Shared {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     elsewhere: mpsc::Sender<Handed>,
-    room: Arc<Semaphore>,
 }
 
 impl Http {
@@ -88,7 +90,6 @@ impl Http {
         shutdown: CancellationToken,
         elsewhere: mpsc::Sender<Handed>,
     ) -> Self {
-        let room = config.connections.min(Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
                 playback,
@@ -98,7 +99,6 @@ impl Http {
                 tasks,
                 shutdown,
                 elsewhere,
-                room: Arc::new(Semaphore::new(room)),
             }),
         }
     }
@@ -122,9 +122,18 @@ impl Http {
 
     fn admit(&self, tcp: TcpStream, peer: SocketAddr, entrance: Entrance) {
         let shared = self.shared.clone();
-        let Ok(place) = shared.room.clone().try_acquire_owned() else {
-            debug!(%peer, limit = shared.config.connections, "connection refused: limit reached");
-            return;
+        let place = shared.config.admission.enter().and_then(|mut pass| {
+            if !entrance.is_behind_proxies() {
+                pass.come_from(peer.ip())?;
+            }
+            Ok(pass)
+        });
+        let place = match place {
+            Ok(place) => place,
+            Err(full) => {
+                debug!(%peer, "connection refused: {full}");
+                return;
+            }
         };
         let span = info_span!("http", peer = field::Empty);
         let tasks = shared.tasks.clone();
@@ -154,17 +163,12 @@ struct Granted {
     key: StreamKey,
     feed: Feed,
     class: Class,
+    stay: Stay,
 }
 
 impl Shared {
     /// Serves one connection, or hands it on.
-    async fn run(
-        &self,
-        tcp: TcpStream,
-        hop: SocketAddr,
-        entrance: &Entrance,
-        place: OwnedSemaphorePermit,
-    ) {
+    async fn run(&self, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance, mut place: Pass) {
         let deadline = Instant::now() + self.config.head_deadline;
         let beginning = async {
             if let Err(e) = net::tune(&tcp) {
@@ -179,6 +183,12 @@ impl Shared {
                 }
             };
             Span::current().record("peer", field::display(peer));
+            if entrance.is_behind_proxies()
+                && let Err(full) = place.come_from(peer.ip())
+            {
+                debug!("connection refused: {full}");
+                return None;
+            }
             let mut front = BytesMut::with_capacity(HEAD_BYTES);
             let parsed = read_head(&socket, &mut front).await?;
             Some((socket, peer, front, parsed))
@@ -249,7 +259,12 @@ impl Shared {
         request: &Request,
         granted: Granted,
     ) -> Reason {
-        let Granted { key, feed, class } = granted;
+        let Granted {
+            key,
+            feed,
+            class,
+            stay,
+        } = granted;
         let visit = flv::Visit {
             socket,
             peer,
@@ -261,7 +276,11 @@ impl Shared {
         let room = &self.playback.shared;
         match request.method {
             Method::Head => flv::describe(room, visit).await,
-            _ => flv::play(room, visit).await,
+            // Dropping it takes the player out of wherever it is; over HTTP an end says no more than a close.
+            _ => tokio::select! {
+                reason = flv::play(room, visit) => reason,
+                () = stay.ended() => Reason::Banned,
+            },
         }
     }
 
@@ -280,13 +299,22 @@ impl Shared {
             now: SystemTime::now(),
         };
         let decision = self.authorizer.authorize(&asked).await;
+        let decision = decision.and_then(|grant| {
+            let stay = self.authorizer.admit(&asked, &grant)?;
+            Ok((grant, stay))
+        });
         let outcome = decision
             .as_ref()
             .map_or_else(|refusal| refusal.reason.code(), |_| "granted");
         self.metrics.auth("play", outcome);
         match decision? {
-            Grant::Play { feed, class, .. } => Ok(Granted { key, feed, class }),
-            Grant::Publish { .. } => Err(Refusal::new(Reason::Internal, "no grant to play")),
+            (Grant::Play { feed, class, .. }, stay) => Ok(Granted {
+                key,
+                feed,
+                class,
+                stay,
+            }),
+            (Grant::Publish { .. }, _) => Err(Refusal::new(Reason::Internal, "no grant to play")),
         }
     }
 }

@@ -42,6 +42,7 @@ pub use takeover::{OnBusy, Refused};
 use std::time::Duration;
 
 use crate::media::PerApp;
+use crate::memory::Memory;
 
 /// Bounds of the hall. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub struct Config {
     pub gop_bytes: usize,
     /// Media time that a ring keeps behind its newest key frame for readers that are a little late.
     pub history: Duration,
+    /// The account that payloads on feeds count in.
+    pub memory: Memory,
     /// How long readers of a vanished publisher wait for the next one.
     pub republish_grace: PerApp<Duration>,
     /// Who keeps a name that a second publisher asks for.
@@ -66,6 +69,7 @@ impl Default for Config {
             gop_time: Duration::from_secs(20),
             gop_bytes: 32 << 20,
             history: Duration::from_secs(4),
+            memory: Memory::default(),
             republish_grace: PerApp::all(Duration::from_secs(10)),
             on_busy: PerApp::all(OnBusy::default()),
             gop_warning: PerApp::all(Duration::from_secs(10)),

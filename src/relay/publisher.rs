@@ -59,7 +59,8 @@ impl Publisher {
 
     /// Hands a message to the feed. Never blocks on a subscriber. The message's time is on this
     /// publisher's own timeline, whose zero may be anything.
-    pub fn publish(&self, message: Message, now: Instant) -> Status {
+    pub fn publish(&self, mut message: Message, now: Instant) -> Status {
+        message.payload = self.stream.config.memory.hold(message.payload);
         match self.feed {
             Feed::Source => self.stream.publish_source(self.id, message, now),
             Feed::Program => self.stream.publish_overlay(self.id, message, now),

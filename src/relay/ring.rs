@@ -13,6 +13,9 @@ use crate::media::{Headers, Kind, MediaTime, Message};
 /// sends some 110. Each costs about 250 bytes besides its payload.
 const MAX_MESSAGES: usize = 16_384;
 
+/// While memory is tight, a ring keeps this fraction of the bytes it may keep: of 16 MiB, 1 MiB, which is 4 s of 2 Mbit/s.
+const TIGHT: usize = 16;
+
 /// How a reader begins (semantics, "Joining").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
@@ -118,12 +121,16 @@ impl Ring {
 
     fn trim(&mut self, config: &Config) {
         let head = self.head_time();
+        let gop_bytes = if config.memory.is_tight() {
+            config.gop_bytes / TIGHT
+        } else {
+            config.gop_bytes
+        };
         while let Some(oldest) = self.items.front() {
             let age = head.since(oldest.message().dts);
             let before_gop = self.newest_start.is_none_or(|start| self.front < start);
-            let over = self.bytes > config.gop_bytes
-                || age > config.gop_time
-                || self.items.len() > MAX_MESSAGES;
+            let over =
+                self.bytes > gop_bytes || age > config.gop_time || self.items.len() > MAX_MESSAGES;
             if self.items.len() <= 1 || !(over || (before_gop && age > config.history)) {
                 break;
             }

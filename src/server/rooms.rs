@@ -1,23 +1,27 @@
 //! Every room, made from its part of the configuration and joined to those it needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Error;
+use super::reload::Live;
 use super::signer::PolicySigner;
 use crate::api;
-use crate::auth::{Authorizer, Policy, Secret};
+use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
 use crate::config::{self, Config};
 use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::net::Handed;
+use crate::net::tls::Certificates;
+use crate::net::{Admission, Bounds, Handed};
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
 use crate::relay::{self, Budget, Join, OnBusy, Relay};
+use crate::store::Store;
 
 /// What the server keeps of the rooms.
 pub struct Rooms {
@@ -26,24 +30,45 @@ pub struct Rooms {
     /// The public HTTP side of playback.
     pub http: playback::Http,
     pub readiness: api::Readiness,
+    pub live: Arc<Live>,
     pushes: Pushes,
     #[cfg(feature = "mixer")]
     mixer: Arc<crate::mixer::Mixer>,
 }
 
-/// Builds the rooms, and what the API calls. Connections to the public HTTP listeners that do not ask for media go to
-/// `elsewhere`.
-pub fn build(
+/// What the rooms are given besides the configuration.
+pub struct Given {
+    pub store: Store,
+    pub token: Secret,
+    pub base_url: String,
+    /// Takes connections to the public HTTP listeners that do not ask for media.
+    pub elsewhere: mpsc::Sender<Handed>,
+    pub certificates: Option<Arc<Certificates>>,
+}
+
+/// Builds the rooms, and what the API calls. Bans that were kept hold when it is done.
+pub async fn build(
     config: &Config,
-    token: Secret,
-    base_url: String,
-    elsewhere: mpsc::Sender<Handed>,
+    given: Given,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) -> Result<(Rooms, api::State), Error> {
+    let Given {
+        store,
+        token,
+        base_url,
+        elsewhere,
+        certificates,
+    } = given;
     let metrics = Metrics::new();
     let policy = Arc::new(Policy::new(config.auth.clone()));
-    let relay = Relay::new(relay_config(config));
+    let memory = Memory::new(config.limits.memory);
+    let admission = Admission::new(bounds(config));
+    let gate = Arc::new(Gate::new(policy.clone(), rules(config), memory.clone()));
+    let bans = api::Bans::load(store, gate.clone())
+        .await
+        .map_err(Error::Store)?;
+    let relay = Relay::new(relay_config(config, &memory));
     let playback = Playback::new(
         relay.clone(),
         playback_config(config),
@@ -51,11 +76,11 @@ pub fn build(
         tasks.clone(),
         shutdown.clone(),
     );
-    let authorizer = policy.clone() as Arc<dyn Authorizer>;
+    let authorizer = gate.clone() as Arc<dyn Authorizer>;
     let http = playback::Http::new(
         playback.clone(),
         playback::HttpConfig {
-            connections: config.limits.connections,
+            admission: admission.clone(),
             head_deadline: config.limits.handshake,
             apps: per_app(config, |_| ()),
         },
@@ -66,7 +91,7 @@ pub fn build(
         elsewhere,
     );
     let ingest = Ingest::new(
-        ingest_config(config),
+        ingest_config(config, &admission, &memory),
         relay.clone(),
         authorizer,
         Arc::new(playback.clone()),
@@ -95,12 +120,25 @@ pub fn build(
     let mixes = None;
 
     let readiness = api::Readiness::new();
+    let live = Arc::new(Live {
+        policy: policy.clone(),
+        gate: gate.clone(),
+        ingest: ingest.clone(),
+        admission: admission.clone(),
+        memory: memory.clone(),
+        certificates,
+        config: Mutex::new(config.clone()),
+    });
     let state = api::State {
         relay: relay.clone(),
         playback,
         pushes: pushes.clone(),
         mixes,
         policy,
+        gate,
+        bans,
+        memory,
+        admission,
         metrics,
         readiness: readiness.clone(),
         token,
@@ -112,6 +150,7 @@ pub fn build(
         ingest,
         http,
         readiness,
+        live,
         pushes,
         #[cfg(feature = "mixer")]
         mixer,
@@ -138,8 +177,30 @@ fn rule(rule: &config::Rule) -> Result<push::Rule, push::Error> {
     push::Rule::new(&rule.app, &rule.pattern, rule.feed, &url, sign)
 }
 
-fn relay_config(config: &Config) -> relay::Config {
+/// Who may come at all, and how many.
+pub fn rules(config: &Config) -> Rules {
+    Rules {
+        publish: config.access.publish.clone(),
+        play: config.access.play.clone(),
+        control: config.access.control.clone(),
+        limits: GuestLimits {
+            publishers: config.limits.publishers,
+            publishers_per_address: config.limits.publishers_per_address,
+        },
+    }
+}
+
+/// How many connections there may be.
+pub fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        connections: config.limits.connections,
+        per_address: config.limits.connections_per_address,
+    }
+}
+
+fn relay_config(config: &Config, memory: &Memory) -> relay::Config {
     relay::Config {
+        memory: memory.clone(),
         gop_time: config.limits.gop_time,
         gop_bytes: config.limits.gop_bytes,
         history: config.classes.viewer.max_lag + std::time::Duration::from_secs(1),
@@ -153,13 +214,20 @@ fn relay_config(config: &Config) -> relay::Config {
     }
 }
 
-fn ingest_config(config: &Config) -> ingest::Config {
+/// What publishers of each application may do.
+pub fn ingest_apps(config: &Config) -> PerApp<ingest::AppConfig> {
+    per_app(config, |app| ingest::AppConfig {
+        publish_idle: app.publish_idle,
+        max_kbps: app.max_kbps,
+    })
+}
+
+fn ingest_config(config: &Config, admission: &Admission, memory: &Memory) -> ingest::Config {
     ingest::Config {
-        connections: config.limits.connections,
+        admission: admission.clone(),
+        memory: memory.clone(),
         stage_deadline: config.limits.handshake,
-        apps: per_app(config, |app| ingest::AppConfig {
-            publish_idle: app.publish_idle,
-        }),
+        apps: ingest_apps(config),
         ..ingest::Config::default()
     }
 }

@@ -16,7 +16,7 @@ impl Signer for PolicySigner {
             .push_secret(key_id)
             .ok_or_else(|| SignError(format!("no push key has the id {key_id:?}")))?;
         Ok(auth::signed_query(
-            secret,
+            &secret,
             stream,
             SystemTime::now() + expires_in,
         ))

@@ -129,6 +129,32 @@ async fn urls_answer_as_documented() {
 }
 
 #[tokio::test]
+async fn bans_answer_as_documented() {
+    let (_house, client) = open(None).await;
+    let body = json!({
+        "address": "203.0.113.7/24", "action": "publish", "expires_in": "1day", "note": "spam, ticket 4711"
+    });
+    let made = client.post("/api/v1/bans", &body).await;
+    assert_eq!(made.status, 201);
+    is_as_documented("ban", &made.json());
+    assert_eq!(made.json()["address"], "203.0.113.0/24");
+    let listed = client.call("GET", "/api/v1/bans", "").await.json();
+    is_as_documented("bans", &listed);
+    let path = format!("/api/v1/bans/{}", made.json()["id"]);
+    for method in ["GET", "DELETE"] {
+        let shown = client.call(method, &path, "").await.json();
+        is_as_documented("ban_delete", &shown);
+    }
+}
+
+#[tokio::test]
+async fn keys_answer_as_documented() {
+    let (_house, client) = open(None).await;
+    let keys = client.call("GET", "/api/v1/auth/keys", "").await.json();
+    is_as_documented("auth_keys", &keys);
+}
+
+#[tokio::test]
 async fn health_and_errors_answer_as_documented() {
     let (house, client) = open(None).await;
     house.readiness.set(true);

@@ -1,5 +1,6 @@
 //! The API over real HTTP, and every answer against the examples in docs/api.
 
+mod bans;
 mod client;
 mod examples;
 
@@ -16,11 +17,13 @@ use tower::ServiceExt;
 
 use self::client::{Answer, Client};
 use super::*;
-use crate::auth::{self, Key, KeyId};
+use crate::auth::{self, Key, KeyId, Rules};
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
+use crate::net::Bounds;
 use crate::push::{self, SignError, Signer};
 use crate::reason::Reason;
 use crate::relay::{Origin, Publisher, Query};
+use crate::store::Store;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const PUSH_KEY: &str = "f3313e36c611150119f5d04ff1225b3e";
@@ -84,17 +87,15 @@ impl Mixes for Scenes {
 
 struct House {
     relay: Relay,
+    gate: Arc<Gate>,
+    _folder: tempfile::TempDir,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     router: Router,
 }
 
-fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
-    let key = |id, secret| Key {
-        id: KeyId::new(id),
-        secret: Secret::new(secret),
-        valid_for: Duration::ZERO,
-    };
+async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
+    let key = |id, secret| Key::new(KeyId::new(id), Secret::new(secret));
     let relay = Relay::new(crate::relay::Config::default());
     let metrics = Metrics::new();
     let readiness = Readiness::new();
@@ -105,16 +106,29 @@ fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         tokio_util::task::TaskTracker::new(),
         CancellationToken::new(),
     );
+    let policy = Arc::new(Policy::new(auth::Config {
+        push_keys: vec![key("main", PUSH_KEY)],
+        play_keys: vec![key("viewers", PLAY_KEY)],
+        ..auth::Config::default()
+    }));
+    let memory = Memory::new(1 << 30);
+    let gate = Arc::new(Gate::new(policy.clone(), Rules::default(), memory.clone()));
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let bans = Bans::load(store, gate.clone()).await.unwrap();
     let state = State {
+        gate: gate.clone(),
+        bans,
+        memory,
+        admission: Admission::new(Bounds {
+            connections: 0,
+            per_address: 0,
+        }),
         relay: relay.clone(),
         playback,
         pushes: Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys)),
         mixes,
-        policy: Arc::new(Policy::new(auth::Config {
-            push_keys: vec![key("main", PUSH_KEY)],
-            play_keys: vec![key("viewers", PLAY_KEY)],
-            ..auth::Config::default()
-        })),
+        policy,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         token: Secret::new(TOKEN),
@@ -126,6 +140,8 @@ fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     };
     House {
         relay,
+        gate,
+        _folder: folder,
         readiness,
         metrics,
         router: control_router(state),
@@ -134,7 +150,7 @@ fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
 
 /// A house with a listener, and a client that knows the token.
 async fn open(mixes: Option<Arc<dyn Mixes>>) -> (House, Client) {
-    let house = house(mixes);
+    let house = house(mixes).await;
     let client = Client::new(listen(house.router.clone()).await, Some(TOKEN));
     (house, client)
 }

@@ -50,7 +50,7 @@ impl Error {
             Error::TooLong { .. } | Error::TooDeep { .. } | Error::TooMany { .. } => {
                 Reason::TooLarge
             }
-            _ => Reason::Protocol,
+            _ => Reason::Amf,
         }
     }
 }

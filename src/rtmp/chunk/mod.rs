@@ -241,6 +241,12 @@ impl Reader {
         Some(received as u32)
     }
 
+    /// Bytes of memory that this reader holds for its peer: what was received and not taken yet, and the room that is
+    /// reserved for unfinished messages.
+    pub fn held(&self) -> usize {
+        self.pending + self.buffer.capacity()
+    }
+
     /// Bytes received since the handshake.
     pub fn received(&self) -> u64 {
         self.consumed + self.buffer.len() as u64

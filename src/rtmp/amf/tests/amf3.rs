@@ -247,7 +247,7 @@ fn monsters_are_refused_within_the_limits() {
     let external = [vec![10, 7], text3("flex.messaging.io.ArrayCollection")].concat();
     let error = decode_one(&external).unwrap_err();
     assert!(matches!(error, Error::External { .. }), "{error}");
-    assert_eq!(error.reason(), Reason::Protocol);
+    assert_eq!(error.reason(), Reason::Amf);
 }
 
 proptest! {

@@ -1,0 +1,379 @@
+//! `/api/v1/bans`: who or what may not publish or play.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use super::Error;
+use super::body::{self, Body, Path};
+use crate::auth::{self, Ban, BanId, Ended, Gate, Pattern, Scope, Subject};
+use crate::store::{self, BanRow, Store};
+
+/// Most bans. Each costs some hundred bytes, and all of them are copied when one changes.
+const MAX_BANS: usize = 10_000;
+/// Longest note, in bytes.
+const MAX_NOTE_BYTES: usize = 500;
+/// Longest ban that ends by itself; what is to last longer has no end.
+const MAX_TERM: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// The bans that hold, and the store that remembers them. What is answered is on the disk first and in force then.
+pub struct Bans {
+    store: Store,
+    gate: Arc<Gate>,
+    /// Changes come one after the other, so that memory and disk see them in one order.
+    changing: Mutex<()>,
+}
+
+impl Bans {
+    /// Puts the bans that were kept in force at the gate.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn load(store: Store, gate: Arc<Gate>) -> Result<Self, store::Error> {
+        let rows = store.bans(millis(SystemTime::now())).await?;
+        let mut bans = auth::Bans::default();
+        for row in rows {
+            let id = row.id;
+            match ban(row) {
+                Some(ban) => bans.insert(ban),
+                None => warn!(id, "a ban that was kept makes no sense and does not hold"),
+            }
+        }
+        if !bans.is_empty() {
+            info!(bans = bans.len(), "bans hold");
+        }
+        gate.set_bans(bans);
+        Ok(Self {
+            store,
+            gate,
+            changing: Mutex::default(),
+        })
+    }
+
+    /// How many hold now.
+    pub(super) fn count(&self) -> usize {
+        let now = SystemTime::now();
+        let bans = self.gate.bans();
+        bans.iter().filter(|ban| ban.holds(now)).count()
+    }
+
+    async fn add(&self, row: BanRow) -> Result<(bool, Ban, Ended), Error> {
+        let _one_at_a_time = self.changing.lock().await;
+        let now = SystemTime::now();
+        self.forget_expired(now).await?;
+        let bans = self.gate.bans();
+        let kept = self.make_room(&bans, &row)?;
+        let row = self.store.put_ban(row).await?;
+        let ban = ban(row).ok_or_else(internal)?;
+        let ended = self.gate.ban(ban.clone());
+        Ok((!kept, ban, ended))
+    }
+
+    /// Whether the same ban is there already; else there must be room for it.
+    fn make_room(&self, bans: &auth::Bans, row: &BanRow) -> Result<bool, Error> {
+        let same = |ban: &Ban| {
+            ban.scope.as_str() == row.scope
+                && ban.subject.kind() == row.kind
+                && ban.subject.to_string() == row.subject
+        };
+        if bans.iter().any(same) {
+            return Ok(true);
+        }
+        if bans.len() >= MAX_BANS {
+            return Err(Error::new(
+                StatusCode::CONFLICT,
+                "limit_reached",
+                format!(
+                    "there are {MAX_BANS} bans; delete some, or ban a network or an application"
+                ),
+            ));
+        }
+        Ok(false)
+    }
+
+    async fn remove(&self, id: BanId) -> Result<Option<Ban>, Error> {
+        let _one_at_a_time = self.changing.lock().await;
+        let kept = self.store.delete_ban(id).await?;
+        let held = self
+            .gate
+            .pardon(id)
+            .filter(|ban| ban.holds(SystemTime::now()));
+        Ok(kept.and(held))
+    }
+
+    async fn forget_expired(&self, now: SystemTime) -> Result<(), Error> {
+        let bans = self.gate.bans();
+        let expired = bans.iter().filter(|ban| !ban.holds(now));
+        let expired: Vec<BanId> = expired.map(|ban| ban.id).collect();
+        if expired.is_empty() {
+            return Ok(());
+        }
+        self.store.bans(millis(now)).await?;
+        for id in expired {
+            self.gate.pardon(id);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    stream: Option<String>,
+    address: Option<String>,
+    key: Option<String>,
+    #[serde(default)]
+    action: Action,
+    #[serde(default, with = "humantime_serde")]
+    expires_in: Option<Duration>,
+    #[serde(default)]
+    note: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    Publish,
+    Play,
+    #[default]
+    Both,
+}
+
+#[derive(Serialize)]
+pub(super) struct Listed {
+    bans: Vec<Shown>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Shown {
+    id: BanId,
+    stream: Option<String>,
+    address: Option<String>,
+    key: Option<String>,
+    action: &'static str,
+    created_at: String,
+    expires_at: Option<String>,
+    note: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Made {
+    #[serde(flatten)]
+    ban: Shown,
+    /// Whom it ended at once.
+    ended: Gone,
+}
+
+#[derive(Serialize)]
+struct Gone {
+    publishers: usize,
+    players: usize,
+}
+
+/// `GET /api/v1/bans`
+pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Listed> {
+    let now = SystemTime::now();
+    let bans = state.gate.bans();
+    let holding = bans.iter().filter(|ban| ban.holds(now));
+    Json(Listed {
+        bans: holding.map(Shown::from).collect(),
+    })
+}
+
+/// `GET /api/v1/bans/{id}`
+pub(super) async fn get(
+    State(state): State<Arc<super::State>>,
+    path: Path<String>,
+) -> Result<Json<Shown>, Error> {
+    let id = id(path)?;
+    let bans = state.gate.bans();
+    let ban = bans.get(id).filter(|ban| ban.holds(SystemTime::now()));
+    ban.map(|ban| Json(ban.into())).ok_or_else(|| absent(id))
+}
+
+/// `POST /api/v1/bans`: holds from the answer on; whoever it concerns is disconnected.
+pub(super) async fn post(
+    State(state): State<Arc<super::State>>,
+    body: Body,
+) -> Result<(StatusCode, Json<Made>), Error> {
+    let request: Request = body::json(body)?;
+    let subject = subject(&state, &request)?;
+    if let Some(term) = request.expires_in
+        && !(Duration::from_secs(1)..=MAX_TERM).contains(&term)
+    {
+        return Err(Error::invalid(
+            "expires_in: is outside one second to ten years; left out, the ban has no end",
+        ));
+    }
+    if request.note.len() > MAX_NOTE_BYTES {
+        return Err(Error::invalid(format!(
+            "note: {} bytes exceed the limit of {MAX_NOTE_BYTES}",
+            request.note.len()
+        )));
+    }
+    let now = SystemTime::now();
+    let scope = match request.action {
+        Action::Publish => Scope::Publish,
+        Action::Play => Scope::Play,
+        Action::Both => Scope::Both,
+    };
+    let row = BanRow {
+        id: 0,
+        kind: subject.kind().to_owned(),
+        subject: subject.to_string(),
+        scope: scope.as_str().to_owned(),
+        created_at: millis(now),
+        expires_at: request.expires_in.map(|term| millis(now + term)),
+        note: request.note,
+    };
+    let (new, ban, ended) = state.bans.add(row).await?;
+    info!(
+        id = ban.id, kind = ban.subject.kind(), subject = %ban.subject, action = ban.scope.as_str(),
+        publishers = ended.publishers, players = ended.players, "banned"
+    );
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let made = Made {
+        ban: Shown::from(&ban),
+        ended: Gone {
+            publishers: ended.publishers,
+            players: ended.players,
+        },
+    };
+    Ok((status, Json(made)))
+}
+
+/// `DELETE /api/v1/bans/{id}`: answers with what held.
+pub(super) async fn delete(
+    State(state): State<Arc<super::State>>,
+    path: Path<String>,
+) -> Result<Json<Shown>, Error> {
+    let id = id(path)?;
+    let ban = state.bans.remove(id).await?.ok_or_else(|| absent(id))?;
+    info!(id, kind = ban.subject.kind(), subject = %ban.subject, "ban lifted");
+    Ok(Json(Shown::from(&ban)))
+}
+
+/// Exactly one of the three, of something there is.
+fn subject(state: &super::State, request: &Request) -> Result<Subject, Error> {
+    let given = [
+        ("stream", &request.stream),
+        ("address", &request.address),
+        ("key", &request.key),
+    ];
+    let mut given = given
+        .into_iter()
+        .filter_map(|(kind, text)| Some((kind, text.as_deref()?)));
+    let (Some((kind, text)), None) = (given.next(), given.next()) else {
+        return Err(Error::invalid(
+            "exactly one of stream, address and key says what is banned",
+        ));
+    };
+    let subject = Subject::parse(kind, text).map_err(|e| Error::invalid(e.to_string()))?;
+    match &subject {
+        Subject::Stream(pattern) => {
+            let app = match pattern {
+                Pattern::Stream(key) => key.app(),
+                Pattern::App(app) => app,
+            };
+            if state.apps.find(app).is_none() {
+                return Err(Error::invalid(format!(
+                    "stream: no application {app:?} is configured"
+                )));
+            }
+        }
+        Subject::Key(id) => {
+            let keys = state.policy.keys(SystemTime::now());
+            if !keys.iter().any(|key| key.id == *id) {
+                let mut known: Vec<_> = keys.iter().map(|key| key.id.as_str()).collect();
+                known.dedup();
+                return Err(Error::invalid(format!(
+                    "key: no key has the id {:?}; there are: {}",
+                    id.as_str(),
+                    known.join(", ")
+                )));
+            }
+        }
+        Subject::Address(_) => {}
+    }
+    Ok(subject)
+}
+
+fn id(path: Path<String>) -> Result<BanId, Error> {
+    let text = body::path(path)?;
+    let invalid = || Error::invalid(format!("id: {text:?} is not a whole number"));
+    text.parse().map_err(|_| invalid())
+}
+
+fn absent(id: BanId) -> Error {
+    Error::not_found(format!("no ban has the id {id}"))
+}
+
+fn internal() -> Error {
+    Error::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "the ban that was kept makes no sense",
+    )
+}
+
+/// UNIX milliseconds.
+fn millis(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn moment(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// What a row means; `None` when it means nothing.
+fn ban(row: BanRow) -> Option<Ban> {
+    Some(Ban {
+        id: row.id,
+        subject: Subject::parse(&row.kind, &row.subject).ok()?,
+        scope: *Scope::ALL
+            .iter()
+            .find(|scope| scope.as_str() == row.scope)?,
+        created_at: moment(row.created_at),
+        expires_at: row.expires_at.map(moment),
+        note: row.note,
+    })
+}
+
+impl From<&Ban> for Shown {
+    fn from(ban: &Ban) -> Self {
+        let named = |kind| (ban.subject.kind() == kind).then(|| ban.subject.to_string());
+        let time = |at| humantime::format_rfc3339_millis(at).to_string();
+        Self {
+            id: ban.id,
+            stream: named("stream"),
+            address: named("address"),
+            key: named("key"),
+            action: ban.scope.as_str(),
+            created_at: time(ban.created_at),
+            expires_at: ban.expires_at.map(time),
+            note: ban.note.clone(),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        warn!(%error, "a change could not be kept");
+        Error::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "storage",
+            "the change could not be written to state.dir, and does not hold; the log says why",
+        )
+    }
+}

@@ -1,0 +1,56 @@
+//! `/api/v1/auth/keys`: which keys there are and what use is made of them. Never a secret.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use crate::auth::KeyStatus;
+
+#[derive(Serialize)]
+pub(super) struct Keys {
+    keys: Vec<Key>,
+}
+
+#[derive(Serialize)]
+struct Key {
+    set: &'static str,
+    id: String,
+    role: &'static str,
+    state: &'static str,
+    signs: bool,
+    not_before: Option<String>,
+    not_after: Option<String>,
+    valid_for_ms: u64,
+    hits: u64,
+    last_used: Option<String>,
+}
+
+/// `GET /api/v1/auth/keys`
+pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Keys> {
+    let keys = state.policy.keys(SystemTime::now());
+    Json(Keys {
+        keys: keys.into_iter().map(Key::from).collect(),
+    })
+}
+
+impl From<KeyStatus> for Key {
+    fn from(key: KeyStatus) -> Self {
+        let time = |at| humantime::format_rfc3339_millis(at).to_string();
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            set: key.set.as_str(),
+            id: key.id.as_str().to_owned(),
+            role: key.role.as_str(),
+            state: key.phase.as_str(),
+            signs: key.signs,
+            not_before: key.window.not_before.map(time),
+            not_after: key.window.not_after.map(time),
+            valid_for_ms: ms(key.valid_for),
+            hits: key.hits,
+            last_used: key.last_used.map(time),
+        }
+    }
+}

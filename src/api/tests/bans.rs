@@ -1,0 +1,191 @@
+//! Bans and keys through the API: what is kept, what is refused, and who hears of it.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use super::*;
+use crate::auth::{Action, Authorizer, Grant, Refusal, Request, Stay, signed_query};
+
+impl House {
+    async fn come(
+        &self,
+        action: Action,
+        name: &str,
+        query: &str,
+    ) -> Result<(Grant, Stay), Refusal> {
+        let request = Request {
+            action,
+            key: &StreamKey::new("live", name).unwrap(),
+            query,
+            peer: SocketAddr::from(([203, 0, 113, 7], 1)),
+            now: SystemTime::now(),
+        };
+        let grant = self.gate.authorize(&request).await?;
+        let stay = self.gate.admit(&request, &grant)?;
+        Ok((grant, stay))
+    }
+
+    async fn publish(&self, name: &str) -> Result<(Grant, Stay), Refusal> {
+        let until = SystemTime::now() + Duration::from_secs(60);
+        let query = signed_query(&Secret::new(PUSH_KEY), name, until);
+        self.come(Action::Publish, name, &query).await
+    }
+}
+
+#[tokio::test]
+async fn a_ban_holds_from_its_answer_on_and_until_it_is_deleted() {
+    let (house, client) = open(None).await;
+    let (_, anchor) = house.publish("a").await.unwrap();
+    let body = json!({"stream": "live/a", "action": "publish", "expires_in": "1h", "note": "spam"});
+    let made = client.post("/api/v1/bans", &body).await;
+    assert_eq!(made.status, 201);
+    let made = made.json();
+    assert_eq!(made["ended"], json!({"publishers": 1, "players": 0}));
+    let told = tokio::time::timeout(Duration::from_secs(30), anchor.ended()).await;
+    told.expect("it is told to go");
+    assert!(house.publish("a").await.is_err());
+    assert!(house.publish("b").await.is_ok());
+
+    // The same again is the same ban; what it ended it ends once.
+    let again = client.post("/api/v1/bans", &body).await;
+    assert_eq!(again.status, 200);
+    let again = again.json();
+    assert_eq!(
+        (&again["id"], &again["created_at"]),
+        (&made["id"], &made["created_at"])
+    );
+    assert_eq!(again["ended"]["publishers"], 0);
+    let listed = client.call("GET", "/api/v1/bans", "").await.json();
+    assert_eq!(listed["bans"].as_array().unwrap().len(), 1);
+
+    let path = format!("/api/v1/bans/{}", made["id"]);
+    let deleted = client.call("DELETE", &path, "").await;
+    assert_eq!(
+        (deleted.status, &deleted.json()["note"]),
+        (200, &json!("spam"))
+    );
+    assert!(house.publish("a").await.is_ok());
+    for method in ["GET", "DELETE"] {
+        is_error(&client.call(method, &path, "").await, 404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_verified_url_tells_of_bans_of_its_stream_and_key() {
+    let (_house, client) = open(None).await;
+    let sign = json!({"action": "push", "app": "live", "stream": "a", "expires_in": "1h"});
+    let signed = client.post("/api/v1/urls/sign", &sign).await.json();
+    for (ban, reason) in [
+        (json!({"key": "main"}), "forbidden"),
+        (json!({"stream": "live/*"}), "forbidden"),
+    ] {
+        let made = client.post("/api/v1/bans", &ban).await.json();
+        let asked = json!({"url": signed["url"]});
+        let verdict = client.post("/api/v1/urls/verify", &asked).await.json();
+        assert_eq!(verdict["publish"]["reason"], reason, "{verdict}");
+        client
+            .call("DELETE", &format!("/api/v1/bans/{}", made["id"]), "")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_ban_that_makes_no_sense_is_refused_with_the_path_of_what_is_wrong() {
+    let (_house, client) = open(None).await;
+    for (body, words) in [
+        (json!({}), "exactly one of stream, address and key"),
+        (
+            json!({"stream": "live/a", "key": "main"}),
+            "exactly one of stream, address and key",
+        ),
+        (
+            json!({"stream": "live"}),
+            "stream: expected app/name, or app/*",
+        ),
+        (
+            json!({"stream": "film/a"}),
+            "stream: no application \"film\" is configured",
+        ),
+        (
+            json!({"address": "203.0.113.7/33"}),
+            "address: expected an address or a network",
+        ),
+        (
+            json!({"key": "other"}),
+            "key: no key has the id \"other\"; there are: main, viewers",
+        ),
+        (json!({"key": 7}), "key: invalid type"),
+        (
+            json!({"stream": "live/a", "action": "watch"}),
+            "action: unknown variant",
+        ),
+        (
+            json!({"stream": "live/a", "expires_in": "soon"}),
+            "expires_in: ",
+        ),
+        (
+            json!({"stream": "live/a", "expires_in": "0s"}),
+            "expires_in: is outside one second",
+        ),
+        (
+            json!({"stream": "live/a", "expires_in": "11years"}),
+            "expires_in: is outside one second",
+        ),
+        (
+            json!({"stream": "live/a", "note": "x".repeat(501)}),
+            "note: 501 bytes exceed the limit of 500",
+        ),
+        (
+            json!({"stream": "live/a", "until": "1h"}),
+            "until: unknown field",
+        ),
+    ] {
+        let answer = client.post("/api/v1/bans", &body).await;
+        is_error(&answer, 400, "invalid");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with(words), "{body}: {message}");
+    }
+    let answer = client.call("DELETE", "/api/v1/bans/first", "").await;
+    is_error(&answer, 400, "invalid");
+    assert_eq!(
+        client.call("GET", "/api/v1/bans", "").await.json(),
+        json!({"bans": []})
+    );
+}
+
+#[tokio::test]
+async fn the_use_that_is_made_of_a_key_is_counted_and_its_secret_never_shown() {
+    let (house, client) = open(None).await;
+    for _ in 0..3 {
+        let _ = house.publish("a").await.unwrap();
+    }
+    let page = client.call("GET", "/metrics", "").await.body;
+    let line = "linkmic_auth_key_hits_total{key=\"main\",set=\"push\"} 3";
+    assert!(page.contains(line), "{page}");
+    let keys = client.call("GET", "/api/v1/auth/keys", "").await;
+    assert!(!keys.body.contains(PUSH_KEY) && !keys.body.contains(PLAY_KEY));
+    let keys = keys.json()["keys"].clone();
+    assert_eq!(
+        (&keys[0]["id"], &keys[0]["hits"]),
+        (&json!("main"), &json!(3))
+    );
+    assert!(keys[0]["last_used"].is_string());
+    assert_eq!(
+        (&keys[1]["id"], &keys[1]["hits"], &keys[1]["last_used"]),
+        (&json!("viewers"), &json!(0), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_may_not_call_is_refused_whatever_its_token() {
+    let (house, client) = open(None).await;
+    let mut rules = Rules::default();
+    rules.control.deny = vec!["127.0.0.0/8".parse().unwrap()];
+    house.gate.set_rules(rules);
+    for path in ["/api/v1/bans", "/metrics"] {
+        is_error(&client.call("GET", path, "").await, 403, "address_denied");
+    }
+    assert_eq!(client.call("GET", "/healthz", "").await.status, 200);
+    house.gate.set_rules(Rules::default());
+    assert_eq!(client.call("GET", "/api/v1/bans", "").await.status, 200);
+}

@@ -1,0 +1,123 @@
+//! Keys with windows, address lists and limits.
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::auth::{Role, Window};
+
+#[test]
+fn a_key_has_a_role_and_a_time_in_which_it_is_valid() {
+    let key = |more: &str| {
+        let text = format!("[auth]\npush_keys = [{{ id = \"a\", secret = \"{SECRET}\", {more} }}]");
+        parse(&text).map(|config| config.auth.push_keys[0].clone())
+    };
+    let plain = parse(&format!(
+        "[auth]\npush_keys = [{{ id = \"a\", secret = \"{SECRET}\" }}]"
+    ))
+    .unwrap();
+    assert_eq!(plain.auth.push_keys[0].role, Role::Primary);
+    assert_eq!(plain.auth.push_keys[0].window, Window::default());
+    assert_eq!(key("role = \"backup\"").unwrap().role, Role::Backup);
+    // 2026-12-01T00:00:00 in UTC, said in five ways.
+    let midnight = UNIX_EPOCH + Duration::from_secs(1_796_083_200);
+    for text in [
+        "\"2026-12-01T00:00:00Z\"",
+        "\"2026-12-01T08:00:00+08:00\"",
+        "\"2026-11-30T19:30:00-04:30\"",
+        "2026-12-01T00:00:00Z",
+        "2026-12-01t08:00:00+08:00",
+    ] {
+        let found = key(&format!("not_before = {text}")).unwrap();
+        assert_eq!(found.window.not_before, Some(midnight), "{text}");
+        let found = key(&format!("not_after = {text}")).unwrap();
+        assert_eq!(found.window.not_after, Some(midnight), "{text}");
+    }
+    for (more, words) in [
+        (
+            "role = \"main\"",
+            "role: \"main\" is none of \"primary\", \"backup\"",
+        ),
+        (
+            "not_before = \"soon\"",
+            "not_before: \"soon\" is not a time; write a time like",
+        ),
+        ("not_before = \"2026-12-01T00:00:00\"", "not_before: "),
+        ("not_before = \"2026-12-01T00:00:00+25:00\"", "not_before: "),
+        ("not_before = \"2026-12-01T00:00:00*08:00\"", "not_before: "),
+        ("not_before = \"é26-12-01T00:00:00+0é:00\"", "not_before: "),
+        (
+            "not_after = 7",
+            "not_after: expected a string, found a whole number",
+        ),
+        (
+            "not_before = \"2026-12-01T00:00:00Z\", not_after = \"2026-12-01T00:00:00Z\"",
+            "not_after: is not later than not_before",
+        ),
+    ] {
+        let error = key(more).unwrap_err().to_string();
+        let expected = format!("auth.push_keys[0].{words}");
+        assert!(error.starts_with(&expected), "{more}: {error}");
+    }
+}
+
+#[test]
+fn access_lists_and_limits_name_what_is_wrong_in_them() {
+    let text = r#"
+        [access]
+        publish = { allow = ["10.0.0.0/8", "here"], deny = [7] }
+        play = { allowed = [] }
+        watch = {}
+        [apps.live]
+        max_kbps = -1
+        [limits]
+        connections_per_address = 1000001
+        publishers = "all"
+        memory = "1MiB"
+    "#;
+    let expected = [
+        "access.play.allowed: unknown key; known here: allow, deny",
+        "access.publish.allow: \"here\" is neither a network, like \"10.0.0.0/8\" or \"fd00::/8\", nor an address",
+        "access.publish.deny: expected a string, found a whole number",
+        "access.watch: unknown key; known here: publish, play, control, trusted_proxies",
+        "apps.live.max_kbps: -1 is not within 0 to 10000000",
+        "limits.connections_per_address: 1000001 is not within 0 to 1000000",
+        "limits.memory: 1048576 bytes is not within 16777216 bytes to 17592186044416 bytes; 0 is no limit",
+        "limits.publishers: expected a whole number, found a string",
+    ];
+    assert_eq!(mistakes(text, &none()), expected);
+    let keys = (0..101).map(|n| format!("{{ id = \"k{n}\", secret = \"{SECRET}{n}\" }}"));
+    let text = format!(
+        "[auth]\npush_keys = [{}]",
+        keys.collect::<Vec<_>>().join(", ")
+    );
+    assert_eq!(
+        mistakes(&text, &none()),
+        ["auth: 101 keys; at most 100 are allowed over all sets"]
+    );
+}
+
+#[test]
+fn keys_and_networks_that_can_never_be_of_use_are_warned_of() {
+    let text = format!(
+        r#"
+        [auth]
+        push_keys = [{{ id = "a", secret = "{SECRET}", not_after = "2020-01-01T00:00:00Z" }}]
+        peer_keys = [{{ id = "b", secret = "{SECRET}peer", not_before = "2099-01-01T00:00:00Z" }}]
+        [access]
+        publish = {{ allow = ["10.1.0.0/16"], deny = ["10.0.0.0/8"] }}
+        [limits]
+        memory = "16MiB"
+    "#
+    );
+    let found = parse(&text).unwrap().warnings();
+    let found: Vec<_> = found.iter().map(Remark::to_string).collect();
+    let expected = [
+        "access.publish.allow: 10.1.0.0/16 is within a network that access.publish.deny names; it stays denied",
+        "auth.peer_keys: none of them is valid now, so no URL that is signed with one is let in",
+        "auth.peer_keys[0].secret: begins with auth.push_keys[0].secret; signatures of one can be taken for the other's",
+        "auth.push_keys: none of them is valid now, so no URL that is signed with one is let in",
+        "auth.push_keys[0].not_after: is past; the key opens nothing any more",
+        "limits.memory: less than the two feeds of one stream may keep (twice limits.gop_bytes)",
+    ];
+    assert_eq!(found, expected);
+}
