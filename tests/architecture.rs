@@ -33,7 +33,7 @@ const ROWS: &[(Neighbours, &[&str])] = &[
     (Neighbours::Together, &["media"]),
     (
         Neighbours::Together,
-        &["metrics", "logging", "shutdown", "reason", "net"],
+        &["metrics", "logging", "shutdown", "reason", "net", "memory"],
     ),
 ];
 
@@ -55,6 +55,11 @@ const ONLY_PLACES: &[OnlyPlace] = &[
         library: "GStreamer",
         room: "mixer",
         owns: |name| name == "gst" || name.starts_with("gst_") || name.starts_with("gstreamer"),
+    },
+    OnlyPlace {
+        library: "rusqlite",
+        room: "store",
+        owns: |name| name == "rusqlite",
     },
     OnlyPlace {
         library: "anyhow",

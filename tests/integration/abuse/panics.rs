@@ -7,7 +7,7 @@ use linkmic::auth::{Action, Authorizer, Decision, Grant, Request};
 use linkmic::ingest::{self, Ingest};
 use linkmic::media::{Class, Feed};
 use linkmic::metrics::Metrics;
-use linkmic::net::Entrance;
+use linkmic::net::{Admission, Bounds, Entrance};
 use linkmic::playback::{self, Playback};
 use linkmic::probe::process::poll;
 use linkmic::reason::Reason;
@@ -58,7 +58,10 @@ async fn open(connections: usize) -> (SocketAddr, Arc<Metrics>) {
     );
     let ingest = Ingest::new(
         ingest::Config {
-            connections,
+            admission: Admission::new(Bounds {
+                connections,
+                per_address: 0,
+            }),
             ..ingest::Config::default()
         },
         relay,

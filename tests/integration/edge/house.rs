@@ -68,7 +68,9 @@ impl Urls {
     /// A query that is, or was, good for `purpose`.
     pub fn query(&self, purpose: Purpose, name: &str, until: Hour) -> String {
         let key = StreamKey::new("live", name).expect("a valid name");
-        let query = self.policy.signed_query(purpose, &key, until.time(), None);
+        let query = self
+            .policy
+            .signed_query(purpose, &key, until.time(), None, SystemTime::now());
         query
             .expect("there is a key")
             .expect("it needs a signature")
@@ -101,7 +103,7 @@ impl Hour {
 /// The server. Its tasks end with the test's runtime.
 pub struct House {
     pub urls: Urls,
-    control: http::Client,
+    pub control: http::Client,
     pub server: Server,
     _state: TempDir,
 }

@@ -11,6 +11,7 @@ pub mod network;
 pub mod programs;
 pub mod throttle;
 
+mod access;
 mod addresses;
 mod breadth;
 mod clocks;
