@@ -74,6 +74,8 @@ pub struct Reader {
     acknowledged: u64,
     /// When it had been given all there was for the last time; `None` while it has never.
     caught_up: Option<Instant>,
+    /// When its peer was last seen to have acknowledged all that it had been given.
+    drained: Option<Instant>,
     /// Pictures left out.
     skipped: u64,
     blocked: bool,
@@ -133,6 +135,7 @@ impl Reader {
             backlog: Backlog::default(),
             acknowledged: 0,
             caught_up: None,
+            drained: None,
             skipped: 0,
             blocked: false,
             gated: false,
@@ -341,6 +344,9 @@ impl Reader {
             self.pace.progress(now);
         }
         self.acknowledged = acknowledged;
+        if unacknowledged == 0 {
+            self.drained = Some(now);
+        }
         (
             unacknowledged,
             self.backlog.acknowledged(unacknowledged, line),
@@ -562,9 +568,11 @@ impl Reader {
     }
 
     /// How far behind the reader is with a message of `dts`: the media time from it to the head, and what the bytes are
-    /// worth that its peer has yet to acknowledge. The first is no more than the time since it had been given all there
-    /// was: what a publisher sends in a burst, after a pause of its own, makes no reader late. The second is the media
-    /// time that the bytes span, or less where the reader skipped: then what the stream takes for so many.
+    /// worth that its peer has yet to acknowledge: the media time that they span, or less where the reader skipped, then
+    /// what the stream takes for so many.
+    ///
+    /// Neither is more than the time since there was nothing of its kind: what a publisher sends in a burst, after a
+    /// pause of its own, makes no reader late.
     fn behind(
         &self,
         dts: MediaTime,
@@ -573,9 +581,11 @@ impl Reader {
         heard: Option<MediaTime>,
         around: &Surroundings<'_>,
     ) -> Duration {
-        let since = |at| around.now.saturating_duration_since(at);
-        let late = self.caught_up.map_or(Duration::MAX, since);
+        let since = |at: Option<Instant>| {
+            at.map_or(Duration::MAX, |at| around.now.saturating_duration_since(at))
+        };
         let span = heard.map_or(Duration::ZERO, |heard| dts.since(heard));
-        head.since(dts).min(late) + span.min(around.sizing.time_of(unacknowledged))
+        let on_the_way = span.min(around.sizing.time_of(unacknowledged));
+        head.since(dts).min(since(self.caught_up)) + on_the_way.min(since(self.drained))
     }
 }

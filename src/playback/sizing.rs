@@ -20,8 +20,9 @@ use crate::relay::Budget;
 const MIN_SEND_BUFFER: usize = 4 << 10;
 /// A full packet and a little: less would send many small ones.
 const MIN_UNSENT: u32 = 2 << 10;
-/// Below this share one audio message would close the gate behind it.
-const MIN_SHARE: usize = 1 << 10;
+/// Two full packets: a receiver acknowledges every second one at once, and less than that after 40 ms. It is 200 ms of
+/// 120 kbit/s; below that, mere sound, the kernel may hold more time than its part.
+const MIN_SHARE: usize = 3 << 10;
 /// Assumed until the ring has enough of a stream to tell: 2 Mbit/s, a usual one.
 const USUAL_RATE: u64 = 250_000;
 /// A class whose budget is shorter is there for low latency, and tight.

@@ -93,8 +93,8 @@ async fn players_that_stop_reading_cost_no_memory_and_nobody_else_and_resume_at_
     let at = resumed(&viewer.1);
     assert!(at + BUDGET + GOP >= end, "resumes at {at} of {end}");
 
-    // For the peer the last key frame is too old (24 frames, 960 ms, and it may be 400 ms behind): it continues
-    // at the next one, which comes when its time has come.
+    // So does the peer, by the clock: all this was published many times faster than its own time says. What 400 ms
+    // are worth is judged in real time, in `edge::stalls`.
     let reading = tokio::spawn(async move {
         let rest = peer.0.media_until(|m| number(m) == Some(end + 9)).await;
         peer.1.extend(rest);
@@ -106,7 +106,8 @@ async fn players_that_stop_reading_cost_no_memory_and_nobody_else_and_resume_at_
         publish(&mut publisher, &mut healthy, n..n + 1).await;
     }
     let got = reading.await.expect("it reads");
-    assert_eq!(resumed(&got), end);
+    let at = resumed(&got);
+    assert!(at + BUDGET + GOP >= end, "resumes at {at} of {end}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

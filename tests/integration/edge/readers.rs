@@ -11,6 +11,8 @@ use super::clip::{clip, number_of, numbered};
 use super::house::House;
 use super::live::{FRAME, GOP};
 
+/// Bytes of a picture: 350 kbit/s.
+const PICTURE: usize = 1_750;
 const SOUND: [u8; 3] = [0xaf, 1, 0x5a];
 
 /// A publisher of numbered pictures, each with a sound 10 ms later.
@@ -33,7 +35,7 @@ impl Source {
     /// Publishes up to and including picture `upto`.
     async fn publish(&mut self, upto: u32) {
         for n in self.next..=upto {
-            let frame = numbered(n, n % GOP == 0, 200);
+            let frame = numbered(n, n % GOP == 0, PICTURE);
             self.client.send(kind::VIDEO, n * FRAME, frame).await;
             self.client
                 .send(kind::AUDIO, n * FRAME + 10, SOUND.to_vec())
@@ -107,7 +109,10 @@ async fn the_api_tells_every_reader_with_its_lag_and_drops_the_one_it_is_asked_t
     for reader in &readers {
         assert_eq!(reader["lag_ms"], 0, "{reader}");
         assert_eq!(reader["skipped"], 0, "{reader}");
-        assert!(reader["bytes"].as_u64() > Some(6 * 200), "{reader}");
+        assert!(
+            reader["bytes"].as_u64() > Some(6 * PICTURE as u64),
+            "{reader}"
+        );
         let address = reader["address"].as_str().expect("an address");
         assert!(address.starts_with("127.0.0.1:"), "{reader}");
     }
