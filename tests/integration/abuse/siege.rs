@@ -67,7 +67,7 @@ async fn a_minute_of_every_abuse_at_once_leaves_memory_tasks_and_players_alone()
     let siege = siege.end_after(Duration::ZERO).await;
     let stormy = healthy.latencies(begin);
     println!("siege: {siege}");
-    // Asserted where nothing else runs: see docs/performance.md.
+    // Not asserted: attackers and players share threads here, and all share the processors with the server.
     for (when, all) in [("alone", &calm), ("under siege", &stormy)] {
         let [p50, p99] = [50, 99].map(|p| all.percentile(p).unwrap_or_default());
         println!(
