@@ -230,7 +230,11 @@ impl Server {
         let longer = moved.payload.len() - read.payload.len();
         assert!(matches!(longer, 0 | 3), "{longer} bytes more of {read:?}");
         if let Some(placed) = self.timeline.map(&read, Instant::now()) {
-            // Decode times of a track never go back.
+            if read.is_header() {
+                // It may stand up to half a second beside the media around it, and begins nothing.
+                return;
+            }
+            // Decode times of a track's media never go back.
             let newest = self
                 .newest
                 .insert((kind as u8, read.track), placed.dts)
