@@ -23,6 +23,9 @@ use crate::relay::{Behind, Budget, Cause, Framing, Item, Pace, Read, Subscriber,
 pub const BATCH: usize = 64;
 /// Bytes per write of a reader that works through its own queue: all of a frame, a share of a long burst.
 const WRITE_BYTES: usize = 64 << 10;
+/// How long acknowledgements are looked for many times a second: several round trips, or delays of 40 ms to 200 ms by
+/// which receivers save packets. Afterwards the path stands still, and the next batch is soon enough.
+const ACKNOWLEDGED_SOON: Duration = Duration::from_millis(500);
 /// How long a reader that must go may take to hear why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -34,8 +37,8 @@ pub enum Turn {
     /// The socket takes no more; wait until it does.
     Blocked,
     /// The socket would take more, and must not have it before its peer has acknowledged some of what it has.
-    /// `moving`: the peer has acknowledged something since the last turn.
-    Gated { moving: bool },
+    /// `soon`: acknowledgements are on their way, or have not been waited for long.
+    Gated { soon: bool },
     /// The reader is done with.
     Over(Reason),
 }
@@ -79,7 +82,8 @@ pub struct Reader {
     /// Pictures left out.
     skipped: u64,
     blocked: bool,
-    gated: bool,
+    /// Since when it waits for acknowledgements.
+    gated: Option<Instant>,
     /// It must go: only what has begun and its last words are still written, until then.
     leaving: Option<Instant>,
     /// Close after what is queued.
@@ -138,7 +142,7 @@ impl Reader {
             drained: None,
             skipped: 0,
             blocked: false,
-            gated: false,
+            gated: None,
             leaving: None,
             finishing: false,
             outcome: Some(joiner.outcome),
@@ -169,7 +173,7 @@ impl Reader {
 
     /// Does it wait for acknowledgements, which nobody announces?
     pub fn is_gated(&self) -> bool {
-        self.gated
+        self.gated.is_some()
     }
 
     /// May the loop's own batches, the next of which begins at `cursor`, be written to this reader as they are? Readers
@@ -177,7 +181,7 @@ impl Reader {
     pub fn may_follow(&self, cursor: u64) -> bool {
         self.class == Class::Viewer
             && !self.blocked
-            && !self.gated
+            && self.gated.is_none()
             && !self.finishing
             && self.leaving.is_none()
             && self.out.is_empty()
@@ -202,7 +206,7 @@ impl Reader {
     /// New messages have come from cursor `from` on: a reader that has nothing older to get is not late for them, however
     /// much media time they bring at once.
     pub fn meet(&mut self, from: u64, now: Instant) {
-        if self.out.is_empty() && !self.gated && self.subscriber.cursor() >= from {
+        if self.out.is_empty() && self.gated.is_none() && self.subscriber.cursor() >= from {
             self.caught_up = Some(now);
         }
     }
@@ -382,7 +386,7 @@ impl Reader {
     pub fn pump(&mut self, around: &Surroundings<'_>, scratch: &mut Scratch) -> Turn {
         let before = self.acknowledged;
         let (mut unacknowledged, mut heard) = self.look(around.line, around.now);
-        self.gated = false;
+        let gated = self.gated.take();
         self.rejudge(unacknowledged, heard, around);
         loop {
             let queued = self.out.bytes();
@@ -406,9 +410,14 @@ impl Reader {
                 if self.is_stuck(around) {
                     return Turn::Over(Reason::TooSlow);
                 }
-                self.gated = true;
+                // The time begins anew whenever some of it has come.
                 let moving = self.acknowledged > before;
-                return Turn::Gated { moving };
+                let since = gated.filter(|_| !moving).unwrap_or(around.now);
+                self.gated = Some(since);
+                let waited = around.now.saturating_duration_since(since);
+                return Turn::Gated {
+                    soon: waited < ACKNOWLEDGED_SOON,
+                };
             }
             match self.refill(unacknowledged, heard, around, scratch) {
                 Verdict::Evict => return Turn::Over(Reason::TooSlow),

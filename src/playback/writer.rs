@@ -477,11 +477,11 @@ impl Writer {
                 reader.set_blocked(true);
                 waiting.push((reader.id, reader.socket.clone()));
             }
-            Turn::Gated { moving: true } => {
+            Turn::Gated { soon: true } => {
                 self.retry.get_or_insert(now + RETRY);
             }
             // The next batch, or the next check, looks again.
-            Turn::Gated { moving: false } => {}
+            Turn::Gated { soon: false } => {}
             Turn::Idle if reader.may_follow(self.begin) => {
                 let reader = self.take_straggler(place);
                 self.follow(reader);
