@@ -20,7 +20,7 @@ const SECONDS: &str = "5";
 /// # Panics
 /// When it is not installed: `./run test` does that.
 fn ffmpeg() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/python");
     let binaries = folder.join("imageio_ffmpeg/binaries");
     let found = std::fs::read_dir(&binaries).ok().and_then(|entries| {
         let mut paths = entries.flatten().map(|entry| entry.path());
@@ -32,7 +32,7 @@ fn ffmpeg() -> PathBuf {
     found.unwrap_or_else(|| {
         panic!(
             "no ffmpeg in {}; ./run test installs it, or: python3 -m pip install --no-deps \
-             --require-hashes --target target/test-tools -r tests/requirements.txt",
+             --require-hashes --target target/test-tools/python -r tests/requirements.txt",
             binaries.display()
         )
     })
