@@ -7,7 +7,7 @@ mod bitrate;
 mod connection;
 mod publishing;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, field, info, info_span};
 
 use crate::auth::Authorizer;
 use crate::media::PerApp;
@@ -28,9 +28,6 @@ use crate::relay::Relay;
 use crate::relay::door::PlayDoor;
 use crate::rtmp::chunk;
 
-/// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
 /// What the door allows. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,7 +35,8 @@ pub struct Config {
     pub admission: Admission,
     /// The account that unfinished messages count in.
     pub memory: Memory,
-    /// From accept through TLS and a proxy's header to the end of the handshake, and again from there (and from each end of a publish) to publish or play.
+    /// From accept through TLS and a proxy's header to the end of the handshake, and again from there (and from each
+    /// end of a publish) to publish or play.
     pub stage_deadline: Duration,
     pub chunks: chunk::Limits,
     /// The applications that exist.
@@ -48,10 +46,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            admission: Admission::new(Bounds {
-                connections: 10_000,
-                per_address: 5_000,
-            }),
+            admission: Admission::new(Bounds::default()),
             memory: Memory::default(),
             stage_deadline: Duration::from_secs(10),
             chunks: chunk::Limits::default(),
@@ -129,16 +124,9 @@ impl Ingest {
     /// Accepts until shutdown. Once for each listener, with what its connections have to go through first.
     pub async fn serve(self, listener: TcpListener, entrance: Entrance) {
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            tokio::select! {
+                (tcp, peer) = net::accept(&listener) => self.admit(tcp, peer, entrance.clone()),
                 () = self.shared.shutdown.cancelled() => return,
-            };
-            match accepted {
-                Ok((tcp, peer)) => self.admit(tcp, peer, entrance.clone()),
-                Err(e) => {
-                    warn!(error = %e, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
             }
         }
     }
@@ -147,9 +135,8 @@ impl Ingest {
         let shared = self.shared.clone();
         let metrics = &shared.metrics;
         metrics.connections_total.inc();
-        let known = (!entrance.is_behind_proxies()).then_some(peer.ip());
-        let mut guard = match Open::enter(&shared, known) {
-            Ok(guard) => guard,
+        let mut guard = match entrance.place(&shared.config.admission, peer) {
+            Ok(place) => Open::new(shared.clone(), place),
             Err(full) => {
                 metrics.disconnected(Reason::LimitReached);
                 debug!(%peer, "connection refused: {full}");
@@ -172,21 +159,15 @@ impl Ingest {
 
 /// Lets a connection in, which makes known whose it is, and serves it.
 async fn run(open: &mut Open, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance) -> Reason {
-    let Open(shared, pass) = open;
+    let Open(shared, place) = open;
     let deadline = Instant::now() + shared.config.stage_deadline;
     let admitted = tokio::select! {
-        admitted = timeout_at(deadline.into(), entrance.admit(tcp, hop)) => admitted,
+        admitted = timeout_at(deadline.into(), entrance.admit(tcp, hop, place)) => admitted,
         () = shared.shutdown.cancelled() => return Reason::Shutdown,
     };
     match admitted {
         Ok(Ok((socket, peer))) => {
             Span::current().record("peer", field::display(peer));
-            if entrance.is_behind_proxies()
-                && let Err(full) = pass.come_from(peer.ip())
-            {
-                debug!("connection refused: {full}");
-                return Reason::LimitReached;
-            }
             connection::run(shared, socket, peer, deadline).await
         }
         Ok(Err(turned)) => {
@@ -204,14 +185,9 @@ async fn run(open: &mut Open, tcp: TcpStream, hop: SocketAddr, entrance: &Entran
 struct Open(Arc<Shared>, Pass);
 
 impl Open {
-    /// `address` is where it comes from, where that is known already.
-    fn enter(shared: &Arc<Shared>, address: Option<IpAddr>) -> Result<Self, net::Full> {
-        let mut pass = shared.config.admission.enter()?;
-        if let Some(address) = address {
-            pass.come_from(address)?;
-        }
+    fn new(shared: Arc<Shared>, place: Pass) -> Self {
         shared.metrics.connections_open.inc();
-        Ok(Self(shared.clone(), pass))
+        Self(shared, place)
     }
 }
 

@@ -16,6 +16,16 @@ pub struct Bounds {
     pub per_address: usize,
 }
 
+impl Default for Bounds {
+    /// Those of config/linkmic.toml.
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            per_address: 5_000,
+        }
+    }
+}
+
 /// Which bound was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {

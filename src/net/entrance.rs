@@ -6,12 +6,32 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{Socket, proxy};
+use super::{Admission, Full, Pass, Socket, proxy};
 use crate::reason::Reason;
+
+/// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// The next connection of a listener, and the address of its TCP.
+///
+/// # Cancel safety
+/// Safe: a connection is taken only in the last, synchronous step.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
 
 /// How connections of one listener come in. The default takes them as they are. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +47,8 @@ pub enum Turned {
     Proxy(#[from] proxy::Error),
     #[error("TLS: {0}")]
     Tls(io::Error),
+    #[error(transparent)]
+    Full(#[from] Full),
 }
 
 impl Turned {
@@ -40,6 +62,7 @@ impl Turned {
                 _ => Reason::SocketError,
             },
             Turned::Proxy(_) => Reason::Protocol,
+            Turned::Full(_) => Reason::LimitReached,
         }
     }
 }
@@ -59,24 +82,35 @@ impl Entrance {
         self
     }
 
-    /// Whether the address of a connection's TCP is a proxy's and not the client's.
-    pub fn is_behind_proxies(&self) -> bool {
-        self.proxies.is_some()
+    /// A place for a connection that was just accepted. It counts for the address `peer` of its TCP, unless that is a
+    /// proxy's: then [`Self::admit`] says whose it is.
+    ///
+    /// # Errors
+    /// Which bound is reached.
+    pub fn place(&self, admission: &Admission, peer: SocketAddr) -> Result<Pass, Full> {
+        let mut place = admission.enter()?;
+        if self.proxies.is_none() {
+            place.come_from(peer.ip())?;
+        }
+        Ok(place)
     }
 
     /// The connection, ready for its protocol, and the address of the client: the one a trusted proxy announced, or
-    /// else that of its TCP. An IPv4 client on a dual-stack listener has its IPv4 address.
+    /// else that of its TCP. An IPv4 client on a dual-stack listener has its IPv4 address. Behind proxies, `place` counts
+    /// for it from then on.
     ///
     /// # Errors
-    /// When the connection is not what this listener expects, or breaks.
+    /// When the connection is not what this listener expects, comes from where too many come from, or breaks.
     pub async fn admit(
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
+        place: &mut Pass,
     ) -> Result<(Socket, SocketAddr), Turned> {
         let mut peer = canonical(peer);
         if let Some(proxies) = &self.proxies {
             peer = proxies.read_header(&tcp, peer).await?;
+            place.come_from(peer.ip())?;
         }
         let socket = match &self.tls {
             Some(config) => Socket::encrypted(tcp, config.clone())

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 pub use admission::{Admission, Bounds, Full, Pass};
 pub use block::Block;
-pub use entrance::{Entrance, Turned};
+pub use entrance::{Entrance, Turned, accept};
 pub use queue::{bound_queue, give_up_after, unacknowledged};
 pub use socket::{Direct, Socket};
 pub use stream::{Handed, Stream};
@@ -128,7 +128,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    async fn pair() -> (TcpStream, Socket) {
+    /// A client and what the server has of it.
+    pub(super) async fn pair() -> (TcpStream, Socket) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (ours, theirs) = tokio::join!(
             TcpStream::connect(listener.local_addr().unwrap()),

@@ -41,7 +41,8 @@ pub fn bound_queue(socket: &Socket, send_buffer: usize, unsent: u32) -> io::Resu
     socket.set_tcp_notsent_lowat(unsent)
 }
 
-/// Gives a connection up when data stays unacknowledged for `limit`, instead of after [`USER_TIMEOUT`](super::USER_TIMEOUT).
+/// Gives a connection up when data stays unacknowledged for `limit`, instead of after
+/// [`USER_TIMEOUT`](super::USER_TIMEOUT).
 ///
 /// # Errors
 /// When the socket refuses the option.
@@ -49,7 +50,8 @@ pub fn give_up_after(socket: &Socket, limit: Duration) -> io::Result<()> {
     SockRef::from(socket.tcp()).set_tcp_user_timeout(Some(limit))
 }
 
-/// Bytes that were written and not acknowledged by the peer's TCP, sent or not. One system call of 0.2 µs, beside some 3 µs for a write.
+/// Bytes that were written and not acknowledged by the peer's TCP, sent or not. One system call of 0.2 µs, beside some
+/// 3 µs for a write.
 ///
 /// Acknowledged is not read: what lies in the receive buffer of an application that has stopped is out of reach.
 ///
@@ -72,18 +74,9 @@ fn outstanding(socket: &TcpStream) -> io::Result<i32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::pair;
     use super::*;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
-
-    async fn pair() -> (TcpStream, Socket) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let (ours, theirs) = tokio::join!(
-            TcpStream::connect(listener.local_addr().unwrap()),
-            listener.accept()
-        );
-        (ours.unwrap(), Socket::plain(theirs.unwrap().0))
-    }
 
     #[tokio::test]
     async fn bounds_reach_the_socket() {

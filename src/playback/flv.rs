@@ -10,13 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::chatter::Chatter;
 use super::http::{Status, Tracks, refusal, stream_end, stream_head};
 use super::reader::Joiner;
-use super::{ANSWER_DEADLINE, Arrival, Shared};
+use super::waiting::Waited;
+use super::{Arrival, Shared};
 use crate::media::{Class, Feed, Headers, Kind, Slot, StreamKey};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
@@ -129,12 +130,7 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
     if !matches!(reason, Reason::StreamEnded | Reason::Shutdown) {
         return reason;
     }
-    line.finish(stream_end(visit.chunked)).await;
-    // The loop may have to wait for the socket to take the end; then the close must not overtake it.
-    let _ = timeout_at(Instant::now() + ANSWER_DEADLINE, let_go).await;
-    if let Some(socket) = Arc::into_inner(socket) {
-        net::close(socket, b"").await;
-    }
+    super::part(line, stream_end(visit.chunked), let_go, socket).await;
     reason
 }
 
@@ -158,13 +154,6 @@ async fn watch(shared: &Shared, socket: &Socket, over: &mut oneshot::Receiver<Re
     }
 }
 
-enum Waited {
-    /// The player left or broke off.
-    Gone(Reason),
-    /// The player must be told why.
-    Refused(String, Reason),
-}
-
 /// Holds a player that came before its publisher, within bounds.
 async fn wait_for_stream(
     shared: &Shared,
@@ -174,20 +163,11 @@ async fn wait_for_stream(
     if subscriber.is_fed() {
         return Ok(());
     }
-    let _place = shared
-        .waiting
-        .enter(&visit.key, visit.peer.ip())
-        .map_err(|full| Waited::Refused(full.to_string(), Reason::LimitReached))?;
-    let patience = shared.waiting.patience();
+    let _place = shared.waiting.enter(&visit.key, visit.peer.ip())?;
     tokio::select! {
         () = subscriber.fed() => Ok(()),
-        () = tokio::time::sleep(patience) => {
-            let why = format!("nobody publishes this stream; waited {} s", patience.as_secs());
-            Err(Waited::Refused(why, Reason::NotFound))
-        }
-        () = shared.shutdown.cancelled() => {
-            Err(Waited::Refused("the server is going down".into(), Reason::Shutdown))
-        }
+        () = tokio::time::sleep(shared.waiting.patience()) => Err(shared.waiting.in_vain()),
+        () = shared.shutdown.cancelled() => Err(Waited::going_down()),
         reason = gone(&visit.socket) => Err(Waited::Gone(reason)),
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+use tracing::{Instrument, Span, debug, field, info, info_span};
 
 use super::{Playback, flv};
 use crate::auth::{Action, Authorizer, Grant, Refusal, Stay};
@@ -31,9 +31,6 @@ use crate::reason::Reason;
 
 pub(super) use answer::{Status, Tracks, refusal, stream_end, stream_head};
 use head::{Method, Parsed, Request};
-
-/// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Nearly every head fits.
 const HEAD_BYTES: usize = 2_048;
@@ -52,10 +49,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            admission: Admission::new(Bounds {
-                connections: 10_000,
-                per_address: 5_000,
-            }),
+            admission: Admission::new(Bounds::default()),
             head_deadline: Duration::from_secs(10),
             apps: PerApp::all(()),
         }
@@ -106,29 +100,16 @@ impl Http {
     /// Accepts until shutdown. Once for each listener, with what its connections have to go through first.
     pub async fn serve(self, listener: TcpListener, entrance: Entrance) {
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            tokio::select! {
+                (tcp, peer) = net::accept(&listener) => self.admit(tcp, peer, entrance.clone()),
                 () = self.shared.shutdown.cancelled() => return,
-            };
-            match accepted {
-                Ok((tcp, peer)) => self.admit(tcp, peer, entrance.clone()),
-                Err(e) => {
-                    warn!(error = %e, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
             }
         }
     }
 
     fn admit(&self, tcp: TcpStream, peer: SocketAddr, entrance: Entrance) {
         let shared = self.shared.clone();
-        let place = shared.config.admission.enter().and_then(|mut pass| {
-            if !entrance.is_behind_proxies() {
-                pass.come_from(peer.ip())?;
-            }
-            Ok(pass)
-        });
-        let place = match place {
+        let place = match entrance.place(&shared.config.admission, peer) {
             Ok(place) => place,
             Err(full) => {
                 debug!(%peer, "connection refused: {full}");
@@ -175,7 +156,7 @@ impl Shared {
                 debug!(peer = %hop, error = %e, "socket options refused");
                 return None;
             }
-            let (socket, peer) = match entrance.admit(tcp, hop).await {
+            let (socket, peer) = match entrance.admit(tcp, hop, &mut place).await {
                 Ok(admitted) => admitted,
                 Err(turned) => {
                     info!(peer = %hop, "connection turned away: {turned}");
@@ -183,12 +164,6 @@ impl Shared {
                 }
             };
             Span::current().record("peer", field::display(peer));
-            if entrance.is_behind_proxies()
-                && let Err(full) = place.come_from(peer.ip())
-            {
-                debug!("connection refused: {full}");
-                return None;
-            }
             let mut front = BytesMut::with_capacity(HEAD_BYTES);
             let parsed = read_head(&socket, &mut front).await?;
             Some((socket, peer, front, parsed))

@@ -24,11 +24,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use fanout::Line;
+
 use crate::media::{Class, StreamKey};
 use crate::metrics::Metrics;
+use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::door::{Handover, PlayDoor};
 use crate::relay::{Budget, Join, Relay};
@@ -142,3 +148,13 @@ impl PlayDoor for Playback {
 
 /// Writing an answer to a peer that does not read it ends after this.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Parts with a player: its last words go through its loop, then the connection is closed.
+async fn part(line: Line, words: Bytes, let_go: oneshot::Receiver<()>, socket: Arc<Socket>) {
+    line.finish(words).await;
+    // The loop may have to wait for the socket to take them; then the close must not overtake it.
+    let _ = timeout(ANSWER_DEADLINE, let_go).await;
+    if let Some(socket) = Arc::into_inner(socket) {
+        net::close(socket, b"").await;
+    }
+}

@@ -196,9 +196,9 @@ impl Reader {
     }
 
     /// The reader has followed its loop, which has written everything before `cursor` to it until now.
-    pub fn followed_to(&mut self, cursor: u64, line: &Ledger) {
+    pub fn followed_to(&mut self, cursor: u64, line: &Ledger, now: Instant) {
         self.subscriber.advance_to(cursor);
-        self.caught_up = Some(Instant::now());
+        self.caught_up = Some(now);
         let unacknowledged = net::unacknowledged(&self.socket).unwrap_or(usize::MAX);
         self.backlog.leave(unacknowledged, line);
     }

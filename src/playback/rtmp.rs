@@ -10,6 +10,7 @@ use tracing::{debug, info};
 use super::chatter::{self, Chatter};
 use super::fanout::Line;
 use super::reader::Joiner;
+use super::waiting::Waited;
 use super::wish::Wish;
 use super::{ANSWER_DEADLINE, Arrival, Shared};
 use crate::net::{self, Socket};
@@ -112,12 +113,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         Reason::Dropped => session.close("dropped by the operator"),
         _ => return reason,
     }
-    line.finish(session.output()).await;
-    // The loop may have to wait for the socket to take the end; then the close must not overtake it.
-    let _ = timeout_at(Instant::now() + ANSWER_DEADLINE, let_go).await;
-    if let Some(socket) = Arc::into_inner(socket) {
-        net::close(socket, b"").await;
-    }
+    super::part(line, session.output(), let_go, socket).await;
     reason
 }
 
@@ -204,13 +200,6 @@ fn wish(event: Event) -> Option<Wish> {
     }
 }
 
-enum Waited {
-    /// The player left or broke off.
-    Gone(Reason),
-    /// The player must be told why.
-    Refused(String, Reason),
-}
-
 /// Holds a player that came before its publisher, within bounds.
 async fn wait_for_stream(
     shared: &Shared,
@@ -220,10 +209,7 @@ async fn wait_for_stream(
     if subscriber.is_fed() {
         return Ok(());
     }
-    let _place = shared
-        .waiting
-        .enter(&handover.key, handover.peer.ip())
-        .map_err(|full| Waited::Refused(full.to_string(), Reason::LimitReached))?;
+    let _place = shared.waiting.enter(&handover.key, handover.peer.ip())?;
     let deadline = Instant::now() + shared.waiting.patience();
     loop {
         loop {
@@ -245,16 +231,8 @@ async fn wait_for_stream(
         }
         tokio::select! {
             () = subscriber.fed() => return Ok(()),
-            () = tokio::time::sleep_until(deadline) => {
-                let why = format!(
-                    "nobody publishes this stream; waited {} s",
-                    shared.waiting.patience().as_secs()
-                );
-                return Err(Waited::Refused(why, Reason::NotFound));
-            }
-            () = shared.shutdown.cancelled() => {
-                return Err(Waited::Refused("the server is going down".into(), Reason::Shutdown));
-            }
+            () = tokio::time::sleep_until(deadline) => return Err(shared.waiting.in_vain()),
+            () = shared.shutdown.cancelled() => return Err(Waited::going_down()),
             read = net::read_some(&handover.socket, handover.reader.buffer()) => match read {
                 Ok(0) => return Err(Waited::Gone(Reason::Disconnected)),
                 Ok(_) => {}

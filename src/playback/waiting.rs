@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::media::StreamKey;
+use crate::net::Block;
+use crate::reason::Reason;
 
 /// Bounds of the waiting room.
 #[derive(Debug, Clone)]
@@ -41,6 +43,28 @@ pub enum Full {
     Total(usize),
 }
 
+/// How a wait ended without the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The player left or broke off.
+    Gone(Reason),
+    /// The player must be told why.
+    Refused(String, Reason),
+}
+
+impl Waited {
+    /// The server goes down.
+    pub fn going_down() -> Self {
+        Self::Refused("the server is going down".to_owned(), Reason::Shutdown)
+    }
+}
+
+impl From<Full> for Waited {
+    fn from(full: Full) -> Self {
+        Self::Refused(full.to_string(), Reason::LimitReached)
+    }
+}
+
 /// The counts.
 #[derive(Debug)]
 pub struct Room {
@@ -51,7 +75,7 @@ pub struct Room {
 #[derive(Debug, Default)]
 struct Counts {
     names: HashMap<StreamKey, usize>,
-    addresses: HashMap<IpAddr, usize>,
+    addresses: HashMap<Block, usize>,
     total: usize,
 }
 
@@ -60,7 +84,7 @@ struct Counts {
 pub struct Place {
     counts: Arc<Mutex<Counts>>,
     name: StreamKey,
-    address: IpAddr,
+    address: Block,
 }
 
 impl Room {
@@ -75,12 +99,19 @@ impl Room {
         self.limits.patience
     }
 
+    /// What a player hears for whom nobody came.
+    pub fn in_vain(&self) -> Waited {
+        let waited = self.limits.patience.as_secs();
+        let why = format!("nobody publishes this stream; waited {waited} s");
+        Waited::Refused(why, Reason::NotFound)
+    }
+
     /// Takes a place.
     ///
     /// # Errors
     /// Which bound is reached.
     pub fn enter(&self, name: &StreamKey, address: IpAddr) -> Result<Place, Full> {
-        let address = household(address);
+        let address = Block::from(address);
         let mut counts = self.counts.lock().unwrap_or_else(|e| e.into_inner());
         let of = |n: Option<&usize>| n.copied().unwrap_or(0);
         if of(counts.names.get(name)) >= self.limits.per_name {
@@ -109,15 +140,6 @@ impl Drop for Place {
         release(&mut counts.names, &self.name);
         release(&mut counts.addresses, &self.address);
         counts.total -= 1;
-    }
-}
-
-/// What one customer of a network has: an IPv4 address, or an IPv6 prefix of 64 bits, within which it may choose
-/// another address for each connection.
-fn household(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

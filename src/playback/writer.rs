@@ -196,7 +196,7 @@ impl Writer {
                 self.straggle(Box::new(reader))
             }
             Command::Control { id, bytes } => {
-                let Some(place) = self.straggler(id) else {
+                let Some(place) = self.straggler(id, now) else {
                     return;
                 };
                 if self.stragglers[place].queued() > MAX_QUEUED {
@@ -208,21 +208,21 @@ impl Writer {
                 place
             }
             Command::Finish { id, bytes } => {
-                let Some(place) = self.straggler(id) else {
+                let Some(place) = self.straggler(id, now) else {
                     return;
                 };
                 self.stragglers[place].finish(bytes);
                 place
             }
             Command::Wish { id, wish } => {
-                let Some(place) = self.straggler(id) else {
+                let Some(place) = self.straggler(id, now) else {
                     return;
                 };
                 self.stragglers[place].wish(wish);
                 place
             }
             Command::Kick { id, answer } => {
-                let place = self.straggler(id);
+                let place = self.straggler(id, now);
                 // Whoever asked may have gone.
                 let _ = answer.send(place.is_some());
                 if let Some(place) = place {
@@ -285,10 +285,10 @@ impl Writer {
             _ => Duration::ZERO,
         };
         if whole && span <= self.class.budget.max_lag {
-            self.lead(&batch);
+            self.lead(&batch, now);
         } else {
             while let Some(last) = self.followers.len().checked_sub(1) {
-                self.fall_out(last, from);
+                self.fall_out(last, from, now);
             }
         }
         // Backwards, because a straggler that goes is replaced by the last one.
@@ -305,7 +305,7 @@ impl Writer {
     }
 
     /// The same bytes to every follower.
-    fn lead(&mut self, batch: &[Arc<Item>]) {
+    fn lead(&mut self, batch: &[Arc<Item>], now: Instant) {
         if self.followers.is_empty() || batch.is_empty() {
             return;
         }
@@ -338,7 +338,7 @@ impl Writer {
                 }
             }
             for (place, sent) in short {
-                self.part(place, sent, batch);
+                self.part(place, sent, batch, now);
             }
             end = begin;
         }
@@ -354,7 +354,7 @@ impl Writer {
     }
 
     /// A follower did not take the whole batch.
-    fn part(&mut self, place: usize, sent: io::Result<usize>, batch: &[Arc<Item>]) {
+    fn part(&mut self, place: usize, sent: io::Result<usize>, batch: &[Arc<Item>], now: Instant) {
         let written = match sent {
             Ok(written) => written,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
@@ -364,7 +364,7 @@ impl Writer {
                 return;
             }
         };
-        let place = self.fall_out(place, self.begin);
+        let place = self.fall_out(place, self.begin, now);
         // Its turn among the stragglers comes with this batch: only a write through the runtime makes that know that
         // there is something to wait for, and only behind the batch may it follow again.
         self.stragglers[place].keep_rest(batch, written, &self.metrics);
@@ -408,7 +408,7 @@ impl Writer {
                 self.metrics.lag(class(reader), lag);
             }
             if unacknowledged >= self.sizing.share {
-                self.fall_out(place, self.begin);
+                self.fall_out(place, self.begin, now);
             }
         }
         for place in (0..self.stragglers.len()).rev() {
@@ -519,17 +519,17 @@ impl Writer {
     }
 
     /// Where the player stands among the stragglers, after it has become one if need be.
-    fn straggler(&mut self, id: u64) -> Option<usize> {
+    fn straggler(&mut self, id: u64, now: Instant) -> Option<usize> {
         match *self.places.get(&id)? {
-            Place::Follower(place) => Some(self.fall_out(place, self.begin)),
+            Place::Follower(place) => Some(self.fall_out(place, self.begin, now)),
             Place::Straggler(place) => Some(place),
         }
     }
 
     /// Makes a straggler, with its cursor at `cursor`, of a follower.
-    fn fall_out(&mut self, place: usize, cursor: u64) -> usize {
+    fn fall_out(&mut self, place: usize, cursor: u64, now: Instant) -> usize {
         let mut reader = self.take_follower(place);
-        reader.followed_to(cursor, &self.line);
+        reader.followed_to(cursor, &self.line, now);
         self.straggle(reader)
     }
 
