@@ -6,6 +6,7 @@
 
 mod backlog;
 mod chatter;
+mod delivery;
 mod departure;
 mod fanout;
 mod flv;
@@ -13,6 +14,7 @@ mod http;
 mod info;
 mod outbound;
 mod reader;
+mod roster;
 mod rtmp;
 mod sizing;
 mod waiting;

@@ -8,7 +8,6 @@
 //! loop's cursor becomes a follower. No straggler reads past the loop's cursor, so that it can meet the loop there.
 //! Only a straggler whose socket would block waits for it to be writable.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use super::backlog::Ledger;
 use super::departure::Departure;
 use super::info::ReaderInfo;
 use super::reader::{BATCH, Joiner, Reader, Scratch, Surroundings, Turn};
+use super::roster::{Place, Roster};
 use super::sizing::Sizing;
 use super::wish::Wish;
 use crate::metrics::Metrics;
@@ -77,19 +77,6 @@ pub enum Command {
     },
 }
 
-/// What a batch touches of a follower: its socket. The rest stands by.
-struct Follower {
-    socket: Arc<Socket>,
-    reader: Box<Reader>,
-}
-
-/// In which list a player stands, and where.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Follower(usize),
-    Straggler(usize),
-}
-
 /// Sockets to wait for, with their players' ids.
 type Waiting = Vec<(u64, Arc<Socket>)>;
 
@@ -100,11 +87,7 @@ pub struct Writer {
     class: ClassConfig,
     commands: mpsc::Receiver<Command>,
     metrics: Arc<Metrics>,
-    followers: Vec<Follower>,
-    // Boxed, because a change of list then moves a pointer and not 300 bytes.
-    #[expect(clippy::vec_box)]
-    stragglers: Vec<Box<Reader>>,
-    places: HashMap<u64, Place>,
+    roster: Roster,
     scratch: Scratch,
     /// What was read and waits for its departure.
     batch: Vec<Arc<Item>>,
@@ -142,9 +125,7 @@ impl Writer {
             class,
             commands,
             metrics,
-            followers: Vec::new(),
-            stragglers: Vec::new(),
-            places: HashMap::new(),
+            roster: Roster::default(),
             scratch: Scratch::default(),
             batch: Vec::with_capacity(BATCH),
             wire: Vec::new(),
@@ -177,7 +158,7 @@ impl Writer {
             for (id, socket) in waiting {
                 blocked.push(writable(id, socket));
             }
-            if self.places.is_empty() && self.commands.is_empty() && retire() {
+            if self.roster.is_empty() && self.commands.is_empty() && retire() {
                 return;
             }
         }
@@ -188,37 +169,37 @@ impl Writer {
         let place = match command {
             Command::Join(joiner) => {
                 let reader = Reader::new(*joiner, &self.class.budget, now);
-                if let Err(e) = self.prepare(&reader.socket) {
+                if let Err(e) = self.prepare(reader.socket()) {
                     tracing::debug!(error = %e, "socket options refused");
                     self.dismiss(reader, Reason::SocketError);
                     return;
                 }
-                self.straggle(Box::new(reader))
+                self.roster.straggle(Box::new(reader))
             }
             Command::Control { id, bytes } => {
                 let Some(place) = self.straggler(id, now) else {
                     return;
                 };
-                if self.stragglers[place].queued() > MAX_QUEUED {
-                    let reader = self.take_straggler(place);
+                if self.roster.straggler(place).queued() > MAX_QUEUED {
+                    let reader = self.roster.take_straggler(place);
                     self.dismiss(*reader, Reason::TooSlow);
                     return;
                 }
-                self.stragglers[place].control(bytes);
+                self.roster.straggler(place).control(bytes);
                 place
             }
             Command::Finish { id, bytes } => {
                 let Some(place) = self.straggler(id, now) else {
                     return;
                 };
-                self.stragglers[place].finish(bytes);
+                self.roster.straggler(place).finish(bytes);
                 place
             }
             Command::Wish { id, wish } => {
                 let Some(place) = self.straggler(id, now) else {
                     return;
                 };
-                self.stragglers[place].wish(wish);
+                self.roster.straggler(place).wish(wish);
                 place
             }
             Command::Kick { id, answer } => {
@@ -235,10 +216,12 @@ impl Writer {
                 return;
             }
             Command::Leave { id } => {
-                let reader = match self.places.get(&id) {
-                    Some(&Place::Follower(place)) => self.take_follower(place),
-                    Some(&Place::Straggler(place)) if !self.stragglers[place].is_finishing() => {
-                        self.take_straggler(place)
+                let reader = match self.roster.find(id) {
+                    Some(Place::Follower(place)) => self.roster.take_follower(place),
+                    Some(Place::Straggler(place))
+                        if !self.roster.straggler(place).is_finishing() =>
+                    {
+                        self.roster.take_straggler(place)
                     }
                     _ => return,
                 };
@@ -246,7 +229,7 @@ impl Writer {
                 return;
             }
         };
-        if !self.stragglers[place].is_blocked() {
+        if !self.roster.straggler(place).is_blocked() {
             self.pump(place, now, waiting);
         }
     }
@@ -287,13 +270,13 @@ impl Writer {
         if whole && span <= self.class.budget.max_lag {
             self.lead(&batch, now);
         } else {
-            while let Some(last) = self.followers.len().checked_sub(1) {
+            while let Some(last) = self.roster.followers().len().checked_sub(1) {
                 self.fall_out(last, from, now);
             }
         }
         // Backwards, because a straggler that goes is replaced by the last one.
-        for place in (0..self.stragglers.len()).rev() {
-            let reader = &mut self.stragglers[place];
+        for place in (0..self.roster.stragglers()).rev() {
+            let reader = self.roster.straggler(place);
             if !reader.is_blocked() {
                 reader.meet(from, now);
                 self.pump(place, now, waiting);
@@ -306,7 +289,7 @@ impl Writer {
 
     /// The same bytes to every follower.
     fn lead(&mut self, batch: &[Arc<Item>], now: Instant) {
-        if self.followers.is_empty() || batch.is_empty() {
+        if self.roster.followers().is_empty() || batch.is_empty() {
             return;
         }
         let mut wire = std::mem::take(&mut self.wire);
@@ -316,13 +299,13 @@ impl Writer {
         }
         let mut served = 0;
         // Backwards: whoever falls out is replaced by one that was served, and comes back behind.
-        let mut end = self.followers.len();
+        let mut end = self.roster.followers().len();
         while end > 0 {
             let begin = end.saturating_sub(SWEEP);
             let mut short = Vec::new();
             {
                 let mut lines = [const { None }; SWEEP];
-                let sweep = &self.followers[begin..end];
+                let sweep = &self.roster.followers()[begin..end];
                 for (line, follower) in lines.iter_mut().zip(sweep) {
                     *line = follower.socket.direct();
                 }
@@ -359,7 +342,7 @@ impl Writer {
             Ok(written) => written,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
-                let reader = self.take_follower(place);
+                let reader = self.roster.take_follower(place);
                 self.dismiss(*reader, Reason::SocketError);
                 return;
             }
@@ -367,13 +350,15 @@ impl Writer {
         let place = self.fall_out(place, self.begin, now);
         // Its turn among the stragglers comes with this batch: only a write through the runtime makes that know that
         // there is something to wait for, and only behind the batch may it follow again.
-        self.stragglers[place].keep_rest(batch, written, &self.metrics);
+        self.roster
+            .straggler(place)
+            .keep_rest(batch, written, &self.metrics);
     }
 
     fn unblock(&mut self, id: u64, waiting: &mut Waiting) {
         // A blocked reader is a straggler until this wake-up, unless it has left.
-        if let Some(&Place::Straggler(place)) = self.places.get(&id) {
-            self.stragglers[place].set_blocked(false);
+        if let Some(Place::Straggler(place)) = self.roster.find(id) {
+            self.roster.straggler(place).set_blocked(false);
             self.pump(place, Instant::now(), waiting);
         }
     }
@@ -382,8 +367,8 @@ impl Writer {
     fn retry(&mut self, waiting: &mut Waiting) {
         self.retry = None;
         let now = Instant::now();
-        for place in (0..self.stragglers.len()).rev() {
-            if self.stragglers[place].is_gated() {
+        for place in (0..self.roster.stragglers()).rev() {
+            if self.roster.straggler(place).is_gated() {
                 self.pump(place, now, waiting);
             }
         }
@@ -396,10 +381,10 @@ impl Writer {
         self.resize();
         let head = self.tail.head_time();
         let class = |reader: &Reader| reader.class().as_str();
-        for place in (0..self.followers.len()).rev() {
-            let reader = &mut self.followers[place].reader;
+        for place in (0..self.roster.followers().len()).rev() {
+            let reader = self.roster.follower(place);
             if reader.is_abandoned() {
-                let reader = self.take_follower(place);
+                let reader = self.roster.take_follower(place);
                 self.dismiss(*reader, Reason::Disconnected);
                 continue;
             }
@@ -411,10 +396,10 @@ impl Writer {
                 self.fall_out(place, self.begin, now);
             }
         }
-        for place in (0..self.stragglers.len()).rev() {
-            let reader = &mut self.stragglers[place];
+        for place in (0..self.roster.stragglers()).rev() {
+            let reader = self.roster.straggler(place);
             if reader.is_abandoned() || reader.has_lingered(now) {
-                let reader = self.take_straggler(place);
+                let reader = self.roster.take_straggler(place);
                 self.dismiss(*reader, Reason::Disconnected);
                 continue;
             }
@@ -432,9 +417,7 @@ impl Writer {
             return;
         }
         self.sizing = sizing;
-        let followers = self.followers.iter().map(|follower| &follower.socket);
-        let stragglers = self.stragglers.iter().map(|reader| &reader.socket);
-        for socket in followers.chain(stragglers) {
+        for socket in self.roster.sockets() {
             // A socket that refuses is broken, and shows it with the next write.
             let _ = net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent);
         }
@@ -449,14 +432,13 @@ impl Writer {
 
     fn report(&mut self, now: Instant) -> Vec<ReaderInfo> {
         let head = self.tail.head_time();
-        let followers = self.followers.iter_mut().map(|f| &mut f.reader);
-        let readers = followers.chain(&mut self.stragglers);
+        let readers = self.roster.readers();
         readers.map(|r| r.info(head, &self.line, now)).collect()
     }
 
     /// A straggler's turn: it writes what it can, and follows if that was all.
     fn pump(&mut self, place: usize, now: Instant, waiting: &mut Waiting) {
-        let reader = &mut self.stragglers[place];
+        let reader = self.roster.straggler(place);
         let around = Surroundings {
             upto: self.begin,
             budget: &self.class.budget,
@@ -468,14 +450,14 @@ impl Writer {
         match reader.pump(&around, &mut self.scratch) {
             Turn::Over(Reason::TooSlow) => self.end(place, Reason::TooSlow, now),
             Turn::Over(reason) => {
-                let reader = self.take_straggler(place);
+                let reader = self.roster.take_straggler(place);
                 self.dismiss(*reader, reason);
             }
             // Its wake-up is armed; this turn only noticed that the wait has not been too long.
             _ if reader.is_blocked() => {}
             Turn::Blocked => {
                 reader.set_blocked(true);
-                waiting.push((reader.id, reader.socket.clone()));
+                waiting.push((reader.id, reader.socket().clone()));
             }
             Turn::Gated { soon: true } => {
                 self.retry.get_or_insert(now + RETRY);
@@ -483,8 +465,9 @@ impl Writer {
             // The next batch, or the next check, looks again.
             Turn::Gated { soon: false } => {}
             Turn::Idle if reader.may_follow(self.begin) => {
-                let reader = self.take_straggler(place);
-                self.follow(reader);
+                let mut reader = self.roster.take_straggler(place);
+                reader.follow(&self.line);
+                self.roster.follow(reader);
             }
             Turn::Idle => {}
         }
@@ -492,35 +475,18 @@ impl Writer {
 
     /// A straggler must go, and may hear why if it takes the words soon.
     fn end(&mut self, place: usize, reason: Reason, now: Instant) {
-        let reader = &mut self.stragglers[place];
+        let reader = self.roster.straggler(place);
         if reader.is_finishing() || reader.is_leaving() || reader.is_abandoned() {
-            let reader = self.take_straggler(place);
+            let reader = self.roster.take_straggler(place);
             self.dismiss(*reader, reason);
         } else {
             reader.dismiss(reason, now);
         }
     }
 
-    fn follow(&mut self, mut reader: Box<Reader>) {
-        reader.follow(&self.line);
-        let place = Place::Follower(self.followers.len());
-        self.places.insert(reader.id, place);
-        self.followers.push(Follower {
-            socket: reader.socket.clone(),
-            reader,
-        });
-    }
-
-    fn straggle(&mut self, reader: Box<Reader>) -> usize {
-        let place = self.stragglers.len();
-        self.places.insert(reader.id, Place::Straggler(place));
-        self.stragglers.push(reader);
-        place
-    }
-
     /// Where the player stands among the stragglers, after it has become one if need be.
     fn straggler(&mut self, id: u64, now: Instant) -> Option<usize> {
-        match *self.places.get(&id)? {
+        match self.roster.find(id)? {
             Place::Follower(place) => Some(self.fall_out(place, self.begin, now)),
             Place::Straggler(place) => Some(place),
         }
@@ -528,27 +494,9 @@ impl Writer {
 
     /// Makes a straggler, with its cursor at `cursor`, of a follower.
     fn fall_out(&mut self, place: usize, cursor: u64, now: Instant) -> usize {
-        let mut reader = self.take_follower(place);
+        let mut reader = self.roster.take_follower(place);
         reader.followed_to(cursor, &self.line, now);
-        self.straggle(reader)
-    }
-
-    fn take_follower(&mut self, place: usize) -> Box<Reader> {
-        let Follower { reader, .. } = self.followers.swap_remove(place);
-        self.places.remove(&reader.id);
-        if let Some(moved) = self.followers.get(place) {
-            self.places.insert(moved.reader.id, Place::Follower(place));
-        }
-        reader
-    }
-
-    fn take_straggler(&mut self, place: usize) -> Box<Reader> {
-        let reader = self.stragglers.swap_remove(place);
-        self.places.remove(&reader.id);
-        if let Some(moved) = self.stragglers.get(place) {
-            self.places.insert(moved.id, Place::Straggler(place));
-        }
-        reader
+        self.roster.straggle(reader)
     }
 
     fn dismiss(&self, mut reader: Reader, reason: Reason) {
