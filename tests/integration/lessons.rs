@@ -40,5 +40,5 @@ fn lessons_name_tests_that_exist() {
         }
         rows += 1;
     }
-    assert!(rows >= 12, "{rows} rows");
+    assert!(rows >= 15, "{rows} rows");
 }

@@ -1,5 +1,6 @@
 //! The server's binary as a process, whose memory can be read.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use linkmic::config::{Config, Env};
 use linkmic::probe::http;
-use linkmic::probe::process::{Process, poll};
+use linkmic::probe::process::{self, Process, poll};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,8 +28,10 @@ pub struct Binary {
     config: Config,
     /// The public HTTP listener.
     pub http: SocketAddr,
+    /// Where it serves RTMPS, if it does.
+    pub rtmps: Option<SocketAddr>,
     process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Binary {
@@ -56,17 +59,12 @@ impl Binary {
 
     async fn run(under: &[&str], host: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let text = configuration(
-            folder.path(),
-            "",
-            &format!("{more}\n[log]\nformat = \"json\"\nlevel = \"warn,linkmic::server=info\""),
-        );
-        let text = text.replace("127.0.0.1:0", &format!("{host}:0"));
+        let text = text(&folder, "", more).replace("127.0.0.1:0", &format!("{host}:0"));
         let config = Config::parse(&text, "test", &Env::default()).expect("a configuration");
-        let file = folder.path().join("linkmic.toml");
+        let file = folder.path().join(FILE);
         std::fs::write(&file, text).expect("the configuration file");
         let process = spawn(under, &file);
-        let [rtmp, http, control] = poll("the server to listen", SOON, || async {
+        let (rtmp, http, control, rtmps) = poll("the server to listen", SOON, || async {
             process.said().lines().find_map(listening)
         })
         .await
@@ -76,9 +74,34 @@ impl Binary {
             control: http::Client::new(control, Some(TOKEN)),
             config,
             http,
+            rtmps,
             process,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Writes another configuration, with `auth` in `[auth]` and `more` sections, sends SIGHUP and waits for the line
+    /// of the log that says what came of it.
+    ///
+    /// # Panics
+    /// When it says nothing.
+    pub async fn reload(&self, auth: &str, more: &str) -> String {
+        let file = self.folder.path().join(FILE);
+        std::fs::write(file, text(&self.folder, auth, more)).expect("the configuration file");
+        // The time in it makes each line different.
+        let known: HashSet<String> = self.said().lines().map(str::to_owned).collect();
+        let id = self.process.id().expect("it runs");
+        let kill = format!("kill -HUP {id}");
+        let sent = process::output("sh", &["-c", &kill], SOON).await;
+        sent.expect("a signal");
+        let line = poll("a word about the configuration", SOON, || async {
+            let said = self.said();
+            let new = said.lines().filter(|line| !known.contains(*line));
+            let mut about = new.filter(|line| line.contains("reloaded"));
+            about.next().map(str::to_owned)
+        });
+        line.await
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.said()))
     }
 
     /// It listens on all addresses; this is the one to reach it by.
@@ -212,13 +235,26 @@ fn spawn(under: &[&str], file: &Path) -> Process {
     Process::spawn(words[0], &words[1..]).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The RTMP, HTTP and control addresses in the server's first word.
-fn listening(line: &str) -> Option<[SocketAddr; 3]> {
+/// The configuration file's name in the server's folder.
+const FILE: &str = "linkmic.toml";
+
+fn text(folder: &TempDir, auth: &str, more: &str) -> String {
+    let log = "[log]\nformat = \"json\"\nlevel = \"warn,linkmic::server=info\"";
+    configuration(folder.path(), auth, &format!("{more}\n{log}"))
+}
+
+/// The RTMP, HTTP and control addresses in the server's first word, and that of RTMPS if there is one.
+fn listening(line: &str) -> Option<(SocketAddr, SocketAddr, SocketAddr, Option<SocketAddr>)> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == "listening").then_some(())?;
     let first = |key: &str| {
         let list = line[key].as_str()?.strip_prefix('[')?.strip_suffix(']')?;
         list.split(',').next()?.trim().parse().ok()
     };
-    Some([first("rtmp")?, first("http")?, first("control")?])
+    Some((
+        first("rtmp")?,
+        first("http")?,
+        first("control")?,
+        first("rtmps"),
+    ))
 }

@@ -10,6 +10,7 @@ pub mod live;
 pub mod network;
 pub mod programs;
 pub mod throttle;
+pub mod tunnel;
 
 mod access;
 mod addresses;
@@ -26,6 +27,7 @@ mod page;
 mod proxy;
 mod readers;
 mod refusals;
+mod reload;
 mod round_trip;
 mod stalls;
 mod streams;

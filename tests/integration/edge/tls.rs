@@ -1,19 +1,11 @@
 //! RTMPS and HTTPS: real clients inside TLS, certificates that change while it runs, and who does not speak it.
 
 use std::fs;
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use linkmic::probe::flv::Tag;
-use linkmic::probe::process::{self, Process};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tempfile::TempDir;
+use linkmic::probe::process::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::SOON;
 use super::clip::{clip, frames, run_of};
@@ -21,30 +13,22 @@ use super::download::Download;
 use super::house::House;
 use super::http_flv::{LITTLE_LAG, narrow, record, skips_to_key_frames};
 use super::programs::{Player, Publisher, decode, recorded};
+use super::tunnel::{Pair, inside_tls, shown};
 
-/// A server with RTMPS and HTTPS, and a certificate for `localhost` that it made itself.
+/// A server with RTMPS and HTTPS.
 struct Secure {
     house: House,
-    files: TempDir,
+    pair: Pair,
 }
 
 impl Secure {
     async fn open(more: &str) -> Self {
-        let files = tempfile::tempdir().expect("a folder");
+        let pair = Pair::new();
         let secure = |text: String| {
-            text.replace("[http]\n", "[http]\ntls_listen = \"127.0.0.1:0\"\n")
-                + &format!(
-                    "[rtmps]\nlisten = \"127.0.0.1:0\"\ncertificate = \"{0}/cert.pem\"\nkey = \"{0}/key.pem\"\n",
-                    files.path().display()
-                )
+            text.replace("[http]\n", "[http]\ntls_listen = \"127.0.0.1:0\"\n") + &pair.section()
         };
-        write_certificate(&files);
         let house = House::open_edited("", more, secure).await;
-        Self { house, files }
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.files.path().join("cert.pem")
+        Self { house, pair }
     }
 
     /// An RTMP URL of the house, through TLS.
@@ -59,44 +43,10 @@ impl Secure {
         format!("https://localhost:{port}/live/{name}.flv")
     }
 
-    /// What openssl is shown, as PEM without line ends.
+    /// What openssl is shown.
     async fn shown(&self, option: &str) -> Option<String> {
-        let at = self
-            .house
-            .server
-            .rtmps_addr()
-            .expect("it listens")
-            .to_string();
-        let arguments = [
-            "s_client",
-            option,
-            "-connect",
-            &at,
-            "-servername",
-            "localhost",
-        ];
-        let shown = process::output("openssl", &arguments, SOON).await.ok()?;
-        let shown = String::from_utf8_lossy(&shown).into_owned();
-        let (_, rest) = shown.split_once("-----BEGIN CERTIFICATE-----")?;
-        let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-        Some(body.split_whitespace().collect())
+        shown(self.house.server.rtmps_addr().expect("it listens"), option).await
     }
-
-    fn on_disk(&self) -> String {
-        let pem = fs::read_to_string(self.certificate()).expect("a certificate");
-        let body = pem.lines().filter(|line| !line.starts_with("-----"));
-        body.flat_map(str::split_whitespace).collect()
-    }
-}
-
-fn write_certificate(files: &TempDir) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    fs::write(files.path().join("cert.pem"), made.cert.pem()).expect("written");
-    fs::write(
-        files.path().join("key.pem"),
-        made.signing_key.serialize_pem(),
-    )
-    .expect("written");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +62,7 @@ async fn ffmpeg_gstreamer_and_curl_get_every_byte_through_tls() {
         file("gstreamer").display()
     );
     let gstreamer: Vec<&str> = gstreamer.split_whitespace().collect();
-    let trusting = format!("--cacert {} {https}", secure.certificate().display());
+    let trusting = format!("--cacert {} {https}", secure.pair.certificate().display());
     let mut players = [
         ("ffmpeg", Player::Ffmpeg.start(&url, &file("ffmpeg"))),
         (
@@ -153,7 +103,7 @@ async fn ffmpeg_gstreamer_and_curl_get_every_byte_through_tls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_changed_under_running_connections() {
     let secure = Secure::open("").await;
-    let first = secure.on_disk();
+    let first = secure.pair.on_disk();
     assert_eq!(secure.shown("-tls1_3").await.as_ref(), Some(&first));
     assert_eq!(secure.shown("-tls1_2").await.as_ref(), Some(&first));
     assert_eq!(secure.shown("-tls1_1").await, None, "too old to be safe");
@@ -173,12 +123,12 @@ async fn a_certificate_is_changed_under_running_connections() {
         .expect("there are")
         .clone();
     for _ in 0..10 {
-        write_certificate(&secure.files);
+        secure.pair.renew();
         certificates.reload().expect("a good pair");
-        assert_eq!(secure.shown("-tls1_3").await, Some(secure.on_disk()));
+        assert_eq!(secure.shown("-tls1_3").await, Some(secure.pair.on_disk()));
     }
-    let last = secure.on_disk();
-    fs::write(secure.certificate(), "nothing").expect("written");
+    let last = secure.pair.on_disk();
+    fs::write(secure.pair.certificate(), "nothing").expect("written");
     certificates.reload().expect_err("a bad file");
     assert_eq!(secure.shown("-tls1_3").await, Some(last));
     publisher.success(SOON).await.expect("nothing noticed");
@@ -187,30 +137,11 @@ async fn a_certificate_is_changed_under_running_connections() {
     assert!(run_of(&frames(&tags, Tag::VIDEO), &sent).is_some(), "a gap");
 }
 
-async fn inside_tls(
-    secure: &Secure,
-    tcp: TcpStream,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    let trusted = CertificateDer::from_pem_file(secure.certificate()).expect("a certificate");
-    roots.add(trusted).expect("trusted");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_inside_tls_skips_to_key_frames_too() {
     let secure = Secure::open(LITTLE_LAG).await;
     let https = secure.house.server.https_addr().expect("it listens");
-    let tls = inside_tls(&secure, narrow(https).await)
+    let tls = inside_tls(&secure.pair.trusting(), narrow(https).await)
         .await
         .expect("it opens");
     skips_to_key_frames(&secure.house, tls).await;
@@ -221,7 +152,9 @@ async fn health_is_served_inside_tls() {
     let secure = Secure::open("").await;
     let https = secure.house.server.https_addr().expect("it listens");
     let tcp = TcpStream::connect(https).await.expect("it listens");
-    let mut tls = inside_tls(&secure, tcp).await.expect("it opens");
+    let mut tls = inside_tls(&secure.pair.trusting(), tcp)
+        .await
+        .expect("it opens");
     tls.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .expect("sent");
