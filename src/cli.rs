@@ -21,6 +21,7 @@ use crate::demo;
 use crate::load;
 use crate::logging;
 use crate::media::{NameError, StreamKey};
+use crate::net::tls::{CertificateError, Certificates};
 use crate::reason::Reason;
 use crate::server::{self, Server};
 
@@ -244,7 +245,12 @@ fn check(args: &ConfigArgs, env: &Env, out: &mut dyn Write) -> Result<Outcome, E
         Some(path) => path.display().to_string(),
         None => "defaults and environment".to_owned(),
     };
-    match args.load(env) {
+    let checked = args.load(env).and_then(|config| {
+        // What a start would stumble over next: files that the configuration only names.
+        let mistake = certificate_mistake(&config);
+        mistake.map_or(Ok(config), |m| Err(config::Error::Invalid(vec![m])))
+    });
+    match checked {
         Ok(config) => {
             let warnings = config.warnings();
             for warning in &warnings {
@@ -266,6 +272,20 @@ fn check(args: &ConfigArgs, env: &Env, out: &mut dyn Write) -> Result<Outcome, E
         }
         Err(error @ config::Error::Read { .. }) => Err(error.into()),
     }
+}
+
+/// What is wrong with the certificate's files, if there are any to be read.
+fn certificate_mistake(config: &Config) -> Option<config::Remark> {
+    let files = config.rtmps.certificate.as_ref()?;
+    let error = Certificates::load(files.certificate.clone(), files.key.clone()).err()?;
+    let key = match error {
+        CertificateError::Certificate { .. } | CertificateError::Empty(_) => "certificate",
+        CertificateError::Key { .. } | CertificateError::Pair { .. } => "key",
+    };
+    Some(config::Remark {
+        path: format!("rtmps.{key}"),
+        message: error.to_string(),
+    })
 }
 
 impl ConfigArgs {

@@ -293,3 +293,95 @@ async fn a_bench_of_nothing_says_what_is_wrong_without_the_signature() {
     let shown = format!("{:?}", Cli::try_parse_from(line).unwrap());
     assert!(!shown.contains("abc") && !shown.contains("def"), "{shown}");
 }
+
+#[tokio::test]
+async fn check_opens_the_certificate_and_its_key_and_says_what_is_wrong_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let make = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(at(&format!("{name}.pem")), made.cert.pem()).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(at(&format!("{name}.key")), key).unwrap();
+    };
+    make("one");
+    make("other");
+    std::fs::write(at("text"), "neither").unwrap();
+    // Not readable even by root, who may read any file.
+    std::fs::create_dir(at("folder")).unwrap();
+    for (certificate, key, mistake) in [
+        ("one.pem", "one.key", None),
+        (
+            "none.pem",
+            "one.key",
+            Some("rtmps.certificate: cannot read the certificate"),
+        ),
+        (
+            "folder",
+            "one.key",
+            Some("rtmps.certificate: cannot read the certificate"),
+        ),
+        (
+            "text",
+            "one.key",
+            Some("rtmps.certificate: there is no certificate in"),
+        ),
+        (
+            "one.key",
+            "one.key",
+            Some("rtmps.certificate: there is no certificate in"),
+        ),
+        (
+            "one.pem",
+            "none.key",
+            Some("rtmps.key: cannot read the private key"),
+        ),
+        (
+            "one.pem",
+            "folder",
+            Some("rtmps.key: cannot read the private key"),
+        ),
+        (
+            "one.pem",
+            "text",
+            Some("rtmps.key: cannot read the private key"),
+        ),
+        (
+            "one.pem",
+            "one.pem",
+            Some("rtmps.key: cannot read the private key"),
+        ),
+        ("one.pem", "other.key", Some("rtmps.key: the private key")),
+    ] {
+        let name = format!("{certificate} with {key}");
+        let text = format!(
+            "{KEYS}\n[rtmps]\nlisten = \"127.0.0.1:1936\"\ncertificate = \"{}\"\nkey = \"{}\"",
+            at(certificate),
+            at(key)
+        );
+        let ran = run(&text, &["check", "--config", "FILE"]).await;
+        let Some(mistake) = mistake else {
+            assert_eq!(ran.out, "FILE: ok, no warnings\n", "{name}");
+            assert_eq!(ran.result.unwrap(), Outcome::Done, "{name}");
+            continue;
+        };
+        assert_eq!(ran.result.unwrap(), Outcome::Negative, "{name}");
+        assert!(
+            ran.out.starts_with(&format!("mistake: {mistake}")),
+            "{name}: {}",
+            ran.out
+        );
+        assert!(
+            ran.out.ends_with("FILE: 1 mistake\n"),
+            "{name}: {}",
+            ran.out
+        );
+        let told = if mistake.starts_with("rtmps.key") {
+            key
+        } else {
+            certificate
+        };
+        assert!(ran.out.contains(&at(told)), "{name}: {}", ran.out);
+        assert!(!ran.out.contains("BEGIN"), "{name}: {}", ran.out);
+    }
+}
