@@ -135,6 +135,9 @@ fn failed(error: rml_rtmp::handshake::HandshakeError) -> Error {
 }
 
 #[cfg(test)]
+mod digests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
