@@ -26,12 +26,17 @@ use tokio::net::TcpStream;
 /// that the slow-reader policy cannot take back: 16 KiB is 0.37 s at 350 kbit/s.
 const MAX_PENDING: usize = 16 << 10;
 
+/// What a record is longer than its plaintext: header, kind and tag in TLS 1.3. TLS 1.2 has 7 bytes more.
+const RECORD_OVERHEAD: usize = 22;
+
 /// One connection's keys and buffers.
 #[derive(Debug)]
 pub(super) struct Session {
     connection: ServerConnection,
     /// Plaintext bytes that went out, or are on their way, and were not reported as written.
     unreported: usize,
+    /// Ciphertext of the last record that the kernel has not taken, in bytes.
+    pending: usize,
     said_goodbye: bool,
 }
 
@@ -42,6 +47,7 @@ impl Session {
         Ok(Self {
             connection,
             unreported: 0,
+            pending: 0,
             said_goodbye: false,
         })
     }
@@ -110,7 +116,9 @@ impl Session {
                 &rest
             };
             // Nothing is pending, so there is room for a record.
-            taken += self.connection.writer().write_vectored(offered)?;
+            let plaintext = self.connection.writer().write_vectored(offered)?;
+            self.pending = plaintext + RECORD_OVERHEAD;
+            taken += plaintext;
             match self.flush(tcp) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -129,11 +137,19 @@ impl Session {
     /// `WouldBlock` when some is left.
     pub(super) fn flush(&mut self, tcp: &TcpStream) -> io::Result<()> {
         while self.connection.wants_write() {
-            if self.connection.write_tls(&mut Kernel(tcp))? == 0 {
+            let n = self.connection.write_tls(&mut Kernel(tcp))?;
+            if n == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            self.pending = self.pending.saturating_sub(n);
         }
+        self.pending = 0;
         Ok(())
+    }
+
+    /// Bytes that were taken from the caller and stand encrypted here, because the kernel took no more.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
     }
 
     /// The last record: nothing more comes.

@@ -269,3 +269,41 @@ async fn a_reload_shows_the_new_certificate_to_new_connections_and_a_bad_file_ch
         "the old one is still shown"
     );
 }
+
+#[tokio::test]
+async fn what_is_encrypted_and_not_out_counts_as_not_acknowledged() {
+    let (client, server) = pair().await;
+    let mut written = 0;
+    loop {
+        match server.try_write(&[7; 50_000]) {
+            Ok(n) => written += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    // What the peer's kernel has taken, which its application has not: acknowledged sooner or later.
+    let (tcp, _) = client.get_ref();
+    let mut seen = vec![0; 16 << 20];
+    let arrived = async |seen: &mut [u8]| tcp.peek(seen).await.unwrap();
+    let mut before = 0;
+    let (arrived, unacknowledged) = loop {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let now = (
+            arrived(&mut seen).await,
+            crate::net::unacknowledged(&server).unwrap(),
+        );
+        if now.0 == before {
+            break now;
+        }
+        before = now.0;
+    };
+    // Each full record is 22 bytes longer than what is in it, tickets of the handshake are there too.
+    let records = written / MAX_PENDING + 1;
+    let told = arrived + unacknowledged;
+    println!("{written} bytes written: {arrived} arrived, {unacknowledged} unacknowledged");
+    assert!(told >= written, "{told} of {written}");
+    assert!(
+        told <= written + 32 * records + 1_024,
+        "{told} of {written}"
+    );
+}

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::house::House;
 use super::live::{FRAME, GOP, GOP_TIME, Got, Live, Seen, Watcher};
 use super::throttle::{Flow, Throttle};
+use super::tunnel::{Pair, Tunnel};
 use super::{SOON, network};
 use crate::abuse::binary::Binary;
 use linkmic::probe::process::poll;
@@ -153,17 +154,36 @@ fn assert_recovered(what: &str, recovery: &Recovery, budget: Duration, noise: Du
     );
 }
 
+/// How the stalled reader comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Rtmp,
+    /// Through TLS: what stalls is ciphertext.
+    Rtmps,
+}
+
 /// One reader on a path that stands still three times.
-async fn stalled_reader_recovers(class: Class, bitrate: usize) {
-    let house = House::open().await;
-    let path = Throttle::before(house.urls.rtmp(), class.bandwidth(bitrate)).await;
+async fn stalled_reader_recovers(class: Class, bitrate: usize, door: Door) {
+    let pair = Pair::new();
+    let house = House::open_with("", &pair.section()).await;
+    let rtmp = house.urls.rtmp();
+    let server = match door {
+        Door::Rtmp => rtmp,
+        Door::Rtmps => house.server.rtmps_addr().expect("it listens"),
+    };
+    let path = Throttle::before(server, class.bandwidth(bitrate)).await;
+    let tunnel = Tunnel::to(path.address(), pair.trusting()).await;
     let live = Live::start(&house.urls.push("a"), bitrate).await;
     let url = match class {
         Class::LowLatency => house.urls.peer("a"),
         Class::Viewer => house.urls.plain("a"),
     };
     let healthy = Watcher::start(&url, &live.sent).await;
-    let stalled = Watcher::start(&path.through(&url, house.urls.rtmp()), &live.sent).await;
+    let far = match door {
+        Door::Rtmp => path.through(&url, rtmp),
+        Door::Rtmps => tunnel.through(&url, rtmp),
+    };
+    let stalled = Watcher::start(&far, &live.sent).await;
     poll("two GOPs", SOON, || async {
         stalled
             .look(|got| got.pictures.len() > 2 * GOP as usize)
@@ -181,7 +201,7 @@ async fn stalled_reader_recovers(class: Class, bitrate: usize) {
         let opened = Instant::now();
         sleep(OPEN).await;
         let recovery = stalled.look(|got| recovery(got, stopped, opened, Instant::now(), budget));
-        let what = format!("{class:?} at {bitrate} bit/s, {stall:?}");
+        let what = format!("{class:?} over {door:?} at {bitrate} bit/s, {stall:?}");
         println!(
             "{what}: the API said {} ms, {} bytes unacknowledged, {}",
             told["lag_ms"], told["unacknowledged_bytes"], told["state"]
@@ -219,22 +239,31 @@ async fn readers_behind<const N: usize>(house: &House, name: &str, stall: Durati
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_low_latency_reader_is_back_in_budget_within_a_gop_at_2_mbit() {
-    stalled_reader_recovers(Class::LowLatency, MBIT_2).await;
+    stalled_reader_recovers(Class::LowLatency, MBIT_2, Door::Rtmp).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_low_latency_reader_is_back_in_budget_within_a_gop_at_350_kbit() {
-    stalled_reader_recovers(Class::LowLatency, KBIT_350).await;
+    stalled_reader_recovers(Class::LowLatency, KBIT_350, Door::Rtmp).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_viewer_is_back_in_budget_within_a_gop_at_2_mbit() {
-    stalled_reader_recovers(Class::Viewer, MBIT_2).await;
+    stalled_reader_recovers(Class::Viewer, MBIT_2, Door::Rtmp).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_viewer_is_back_in_budget_within_a_gop_at_350_kbit() {
-    stalled_reader_recovers(Class::Viewer, KBIT_350).await;
+    stalled_reader_recovers(Class::Viewer, KBIT_350, Door::Rtmp).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_readers_inside_tls_are_back_in_budget_within_a_gop() {
+    tokio::join!(
+        stalled_reader_recovers(Class::LowLatency, MBIT_2, Door::Rtmps),
+        stalled_reader_recovers(Class::LowLatency, KBIT_350, Door::Rtmps),
+        stalled_reader_recovers(Class::Viewer, KBIT_350, Door::Rtmps),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

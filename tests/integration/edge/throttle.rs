@@ -56,6 +56,11 @@ impl Throttle {
         }
     }
 
+    /// Where it is to be entered.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `url` by way of this path.
     pub fn through(&self, url: &str, server: SocketAddr) -> String {
         url.replace(&server.to_string(), &self.address.to_string())
