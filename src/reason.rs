@@ -25,6 +25,10 @@ pub enum Reason {
     TooLarge,
     /// Handshake or commands did not come in time.
     Timeout,
+    /// The listener is for proxies in `access.trusted_proxies`, and this was none of them, whatever it said.
+    ProxyUntrusted,
+    /// A trusted proxy's connection began without a PROXY header that makes sense.
+    ProxyHeader,
     /// The publisher sent no media for longer than allowed.
     Idle,
     /// The application or stream name has characters or a length that are not allowed.
@@ -75,7 +79,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that register all their labels up front.
-    pub const ALL: [Reason; 31] = [
+    pub const ALL: [Reason; 33] = [
         Reason::Deleted,
         Reason::Closed,
         Reason::Disconnected,
@@ -84,6 +88,8 @@ impl Reason {
         Reason::Amf,
         Reason::TooLarge,
         Reason::Timeout,
+        Reason::ProxyUntrusted,
+        Reason::ProxyHeader,
         Reason::Idle,
         Reason::BadName,
         Reason::UnknownApp,
@@ -120,6 +126,8 @@ impl Reason {
             Reason::Amf => "amf",
             Reason::TooLarge => "too_large",
             Reason::Timeout => "timeout",
+            Reason::ProxyUntrusted => "proxy_untrusted",
+            Reason::ProxyHeader => "proxy_header",
             Reason::Idle => "idle",
             Reason::BadName => "bad_name",
             Reason::UnknownApp => "unknown_app",
@@ -153,7 +161,7 @@ impl Reason {
             Reason::Closed => (2, 0),
             Reason::Disconnected | Reason::StreamEnded => (3, 0),
             Reason::SocketError => (4, 0),
-            Reason::Protocol => (6, 0),
+            Reason::Protocol | Reason::ProxyHeader => (6, 0),
             Reason::Amf => (33, 0),
             Reason::TooLarge => (39, 0),
             Reason::Timeout => (20, 0),
@@ -164,7 +172,7 @@ impl Reason {
             Reason::TxTimeMissing | Reason::TxTimeMalformed => (18, 500),
             Reason::SignatureExpired => (18, 501),
             Reason::SignatureWrong | Reason::KeyNotValid => (18, 503),
-            Reason::AddressDenied => (18, 300),
+            Reason::AddressDenied | Reason::ProxyUntrusted => (18, 300),
             Reason::Forbidden => (18, 305),
             Reason::NameBusy | Reason::LimitReached => (18, 600),
             Reason::Overloaded | Reason::TooFast => (18, 601),

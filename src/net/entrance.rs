@@ -55,13 +55,15 @@ impl Turned {
     /// The word for metrics.
     pub fn reason(&self) -> Reason {
         match self {
-            Turned::Proxy(proxy::Error::TooLong { .. }) => Reason::TooLarge,
             Turned::Proxy(proxy::Error::Io(e)) | Turned::Tls(e) => match e.kind() {
                 io::ErrorKind::UnexpectedEof => Reason::Disconnected,
                 io::ErrorKind::InvalidData => Reason::Protocol,
                 _ => Reason::SocketError,
             },
-            Turned::Proxy(_) => Reason::Protocol,
+            Turned::Proxy(proxy::Error::Untrusted(_)) => Reason::ProxyUntrusted,
+            Turned::Proxy(
+                proxy::Error::Missing | proxy::Error::Malformed(_) | proxy::Error::TooLong { .. },
+            ) => Reason::ProxyHeader,
             Turned::Full(_) => Reason::LimitReached,
         }
     }

@@ -129,6 +129,7 @@ async fn nobody_comes_in_without_a_header_or_with_one_from_elsewhere() {
             false,
         ),
         ("an untrusted header", &house_of_others, TEXT, false),
+        ("nothing, from elsewhere", &house_of_others, b"", false),
     ] {
         for (door, words) in [
             (house.urls.rtmp(), handshake),
@@ -144,6 +145,29 @@ async fn nobody_comes_in_without_a_header_or_with_one_from_elsewhere() {
             let _ = closed.expect("it closes");
             let spoke = words.len() > header.len();
             assert_eq!(!heard.is_empty(), is_answered && spoke, "{name}: {heard:?}");
+        }
+    }
+    // Whoever is trusted and says too little is told from who is not trusted, whatever it says; silence is silence.
+    for (house, expected) in [
+        (
+            &house_of_loopback,
+            // RTMP without a header, and behind half of one.
+            [("proxy_header", 2), ("proxy_untrusted", 0), ("protocol", 0)],
+        ),
+        (
+            &house_of_others,
+            [("proxy_header", 0), ("proxy_untrusted", 2), ("protocol", 0)],
+        ),
+    ] {
+        for (reason, count) in expected {
+            let line = format!("linkmic_ingest_disconnects_total{{reason=\"{reason}\"}} {count}");
+            let counted = poll(&line, SOON, || async {
+                let metrics = house.ask("/metrics").await.body;
+                metrics.lines().any(|l| l == line).then_some(())
+            });
+            if let Err(e) = counted.await {
+                panic!("{e}\n{}", house.ask("/metrics").await.body);
+            }
         }
     }
 }
