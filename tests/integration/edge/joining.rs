@@ -220,3 +220,57 @@ async fn a_player_may_come_before_its_publisher() {
         [(0, 0), (1, 40), (2, 80), (3, 120)]
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_too_long_for_a_late_joiner_is_taken_back() {
+    // As large as pictures of 2 Mbit/s, so that the burst does not fit into what sockets hold.
+    const PICTURE: usize = 10_000;
+    let house = House::open().await;
+    let mut publisher = Client::publish(&house.urls.push("late"))
+        .await
+        .expect("granted");
+    for header in clip().await.headers() {
+        publisher.send_tag(header, 0).await;
+    }
+    let mut early = Client::play(&house.urls.peer("late"))
+        .await
+        .expect("granted");
+    let picture = |n: u32| numbered(n, n % GOP == 0, PICTURE);
+    for n in 0..GOP {
+        publisher.send(kind::VIDEO, n * FRAME, picture(n)).await;
+        early.media_until(|m| is(m, kind::VIDEO, n)).await;
+    }
+    // Its burst is these 75 pictures, 750 KB of its own, of which it reads nothing for now.
+    let mut joiner = Client::play_narrow(&house.urls.peer("late"), 4 << 10)
+        .await
+        .expect("granted");
+    // Ten budgets of its class pass, in media time and by the clock that rules it.
+    let last = GOP + 10 * 400 / FRAME;
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(u64::from(FRAME)));
+    for n in GOP..=last {
+        tick.tick().await;
+        publisher.send(kind::VIDEO, n * FRAME, picture(n)).await;
+        early.media_until(|m| is(m, kind::VIDEO, n)).await;
+    }
+    let next_key = 3 * GOP;
+    let more = async {
+        for n in last + 1..=next_key {
+            tick.tick().await;
+            publisher.send(kind::VIDEO, n * FRAME, picture(n)).await;
+            early.media_until(|m| is(m, kind::VIDEO, n)).await;
+        }
+    };
+    let read = joiner.media_until(|m| is(m, kind::VIDEO, next_key));
+    let ((), got) = tokio::join!(more, read);
+    let numbers: Vec<_> = frames(&got, kind::VIDEO).iter().map(|f| f.0).collect();
+    let old = numbers.iter().filter(|&&n| n < GOP).count();
+    println!("{old} of {GOP} old pictures, then {:?}", &numbers[old..]);
+    // What the two sockets held of the burst, in order; not one picture that they did not.
+    assert!(numbers[..old].iter().copied().eq(0..old as u32));
+    assert!(old < GOP as usize / 2, "{old} pictures of before");
+    assert!(
+        numbers.get(old).is_some_and(|n| n % GOP == 0),
+        "continues at {:?}",
+        numbers.get(old)
+    );
+}

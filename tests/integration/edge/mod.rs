@@ -22,6 +22,7 @@ mod http_flv;
 mod joining;
 mod lifetimes;
 mod matrix;
+mod merging;
 mod obs;
 mod page;
 mod proxy;
