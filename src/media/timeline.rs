@@ -40,6 +40,13 @@ pub struct Placed {
     pub pts: MediaTime,
 }
 
+impl Placed {
+    /// Does the message land at the times that it has?
+    pub fn keeps(&self, message: &Message) -> bool {
+        (self.dts, self.pts) == (message.dts, message.pts())
+    }
+}
+
 impl Default for Timeline {
     fn default() -> Self {
         Self::new()

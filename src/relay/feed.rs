@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Config;
+use super::item::Item;
 use super::ring::Ring;
 use crate::media::{Headers, Kind, MediaTime, Message, Slot, Timeline};
 use crate::reason::Reason;
@@ -17,6 +18,8 @@ pub(super) struct FeedState {
     /// The latest end of this feed; subscribers compare `count` with what they have seen.
     pub end: End,
     pub subscribers: [usize; 2],
+    /// Everybody attached: those readers, and loops that serve them.
+    attached: usize,
     pub messages: u64,
     pub bytes: u64,
 }
@@ -41,28 +44,69 @@ impl FeedState {
                 reason: Reason::StreamEnded,
             },
             subscribers: [0; 2],
+            attached: 0,
             messages: 0,
             bytes: 0,
         }
     }
 
+    /// Somebody reads or watches from now on.
+    pub fn attach(&mut self) {
+        self.attached += 1;
+        self.ring.set_read(true);
+    }
+
+    /// Somebody does not any more.
+    pub fn detach(&mut self) {
+        self.attached -= 1;
+        self.ring.set_read(self.attached > 0);
+    }
+
+    /// Is anybody there to be woken?
+    pub fn is_attended(&self) -> bool {
+        self.attached > 0
+    }
+
     /// Puts a message on this feed's own timeline and into its ring. An unchanged time shares the message.
     pub fn push(
         &mut self,
-        message: &Arc<Message>,
+        message: Arc<Message>,
         now: Instant,
         config: &Config,
-    ) -> Option<Arc<Message>> {
-        let placed = self.timeline.map(message, now)?;
-        let message = if placed.dts == message.dts && placed.pts == message.pts() {
-            message.clone()
-        } else {
-            Arc::new(message.timed(placed.dts, placed.pts))
+    ) -> Option<Arc<Item>> {
+        let placed = self.timeline.map(&message, now)?;
+        let message = match placed.keeps(&message) {
+            true => message,
+            false => Arc::new(message.timed(placed.dts, placed.pts)),
         };
+        self.count(&message);
+        Some(self.ring.push(message, config))
+    }
+
+    /// As [`Self::push`], of an item of another feed, which is shared where its time is unchanged. Returns the decode
+    /// time here.
+    pub fn forward(
+        &mut self,
+        item: &Arc<Item>,
+        now: Instant,
+        config: &Config,
+    ) -> Option<MediaTime> {
+        let message = item.shared();
+        let placed = self.timeline.map(message, now)?;
+        self.count(message);
+        match placed.keeps(message) {
+            true => self.ring.share(item, config),
+            false => {
+                let moved = Arc::new(message.timed(placed.dts, placed.pts));
+                self.ring.push(moved, config);
+            }
+        }
+        Some(placed.dts)
+    }
+
+    fn count(&mut self, message: &Message) {
         self.messages += 1;
         self.bytes += message.payload.len() as u64;
-        self.ring.push(message.clone(), config);
-        Some(message)
     }
 
     /// A splice: another feeder takes over with its headers, at the decode time `first` of its own timeline.
@@ -93,7 +137,7 @@ impl FeedState {
         self.ring.begin_segment(kept.clone());
         for header in headers.iter() {
             if kept.is_none() || header.kind != Kind::Data {
-                self.push(&Arc::new(header.at(first)), now, config);
+                self.push(Arc::new(header.at(first)), now, config);
             }
         }
     }

@@ -49,6 +49,11 @@ impl Item {
         &self.message
     }
 
+    /// The message itself, for another place that keeps it.
+    pub(super) fn shared(&self) -> &Arc<Message> {
+        &self.message
+    }
+
     /// The header set to send before this message to a reader that begins here; `None` where nobody may begin.
     pub fn headers(&self) -> Option<&Arc<Headers>> {
         self.headers.as_ref()

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Config;
 use super::item::Item;
@@ -15,6 +16,10 @@ const MAX_MESSAGES: usize = 16_384;
 
 /// While memory is tight, a ring keeps this fraction of the bytes it may keep: of 16 MiB, 1 MiB, which is 4 s of 2 Mbit/s.
 const TIGHT: usize = 16;
+
+/// Media time behind its newest key frame that a ring without readers keeps: nobody can be late there, and this much
+/// tells the first reader what bitrate to expect ([`Ring::byte_rate`]).
+const UNREAD_HISTORY: Duration = Duration::from_millis(1_100);
 
 /// How a reader begins (semantics, "Joining").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub(super) struct Ring {
     headers: Arc<Headers>,
     has_video: bool,
     bytes: usize,
+    /// Whether anybody reads here or watches.
+    is_read: bool,
 }
 
 impl Ring {
@@ -60,7 +67,13 @@ impl Ring {
             headers: Arc::default(),
             has_video: false,
             bytes: 0,
+            is_read: false,
         }
+    }
+
+    /// Says whether anybody reads here from now on. A ring that nobody reads keeps its newest GOP and little more.
+    pub fn set_read(&mut self, is_read: bool) {
+        self.is_read = is_read;
     }
 
     /// Sequence number that the next message will get.
@@ -83,10 +96,32 @@ impl Ring {
         self.bytes
     }
 
-    pub fn push(&mut self, message: Arc<Message>, config: &Config) {
+    pub fn push(&mut self, message: Arc<Message>, config: &Config) -> Arc<Item> {
+        let start = self.note(&message);
+        let headers = start.then(|| self.headers.clone());
+        let item = Arc::new(Item::new(message, headers));
+        self.append(item.clone(), config);
+        item
+    }
+
+    /// As [`Self::push`], of an item of another ring: what it is framed for is framed once for both, unless readers
+    /// may begin at it, who get the headers of their own ring.
+    pub fn share(&mut self, item: &Arc<Item>, config: &Config) {
+        let start = self.note(item.shared());
+        let item = if start || item.headers().is_some() {
+            let headers = start.then(|| self.headers.clone());
+            Arc::new(Item::new(item.shared().clone(), headers))
+        } else {
+            item.clone()
+        };
+        self.append(item, config);
+    }
+
+    /// Takes note of the next message. Returns whether a reader may begin at it.
+    fn note(&mut self, message: &Arc<Message>) -> bool {
         let mut start = message.is_video_key();
         if message.is_header() {
-            self.headers = Arc::new(self.headers.with(&message));
+            self.headers = Arc::new(self.headers.with(message));
         } else if message.kind == Kind::Video {
             self.has_video = true;
         } else if message.kind == Kind::Audio && !self.has_video {
@@ -96,9 +131,12 @@ impl Ring {
         if start {
             self.newest_start = Some(self.head());
         }
-        self.bytes += message.payload.len();
-        let headers = start.then(|| self.headers.clone());
-        self.items.push_back(Arc::new(Item::new(message, headers)));
+        start
+    }
+
+    fn append(&mut self, item: Arc<Item>, config: &Config) {
+        self.bytes += item.message().payload.len();
+        self.items.push_back(item);
         self.trim(config);
     }
 
@@ -126,12 +164,16 @@ impl Ring {
         } else {
             config.gop_bytes
         };
+        let history = match self.is_read {
+            true => config.history,
+            false => UNREAD_HISTORY.min(config.history),
+        };
         while let Some(oldest) = self.items.front() {
             let age = head.since(oldest.message().dts);
             let before_gop = self.newest_start.is_none_or(|start| self.front < start);
             let over =
                 self.bytes > gop_bytes || age > config.gop_time || self.items.len() > MAX_MESSAGES;
-            if self.items.len() <= 1 || !(over || (before_gop && age > config.history)) {
+            if self.items.len() <= 1 || !(over || (before_gop && age > history)) {
                 break;
             }
             self.bytes -= oldest.message().payload.len();
@@ -252,6 +294,7 @@ mod tests {
     /// Two GOPs of 1 s at 25 frames a second with audio 10 ms after each frame.
     fn two_gops() -> Ring {
         let mut ring = Ring::new();
+        ring.set_read(true);
         push(&mut ring, Kind::Video, 0, &[0x17, 0, 0, 0, 0, 1]);
         for n in 0..50 {
             let payload = if n % 25 == 0 { KEY } else { INTER };
@@ -282,6 +325,43 @@ mod tests {
         push(&mut young, Kind::Video, 0, KEY);
         push(&mut young, Kind::Video, 999, INTER);
         assert_eq!(young.byte_rate(), None);
+    }
+
+    #[test]
+    fn a_ring_that_nobody_reads_keeps_its_newest_gop_and_what_tells_its_rate() {
+        let mut ring = Ring::new();
+        let oldest = |ring: &Ring| ring.item(ring.front).unwrap().message().dts.0;
+        let at = |ring: &mut Ring, frames: std::ops::Range<i64>| {
+            for n in frames {
+                let payload = if n % 50 == 0 { KEY } else { INTER };
+                push(ring, Kind::Video, n * 40, payload);
+            }
+            oldest(ring)
+        };
+        // 10 s in GOPs of 2 s: the newest begins at 8,000 ms.
+        assert_eq!(at(&mut ring, 0..250), 8_000);
+        // Another has just begun at 10,000 ms: 1.1 s are kept, from the next frame on.
+        assert_eq!(at(&mut ring, 250..251), 8_920);
+        assert!(ring.byte_rate().is_some());
+        ring.set_read(true);
+        // 16,000 ms and the 4 s before it.
+        assert_eq!(at(&mut ring, 251..401), 12_000);
+        ring.set_read(false);
+        assert_eq!(at(&mut ring, 401..402), 14_960);
+    }
+
+    #[test]
+    fn rings_share_items_but_those_at_which_readers_begin() {
+        let (mut one, mut other) = (Ring::new(), Ring::new());
+        push(&mut other, Kind::Data, 0, &[2, 0, 10, b'o']);
+        for (n, payload) in [KEY, INTER, INTER].into_iter().enumerate() {
+            let message = Message::new(Kind::Video, MediaTime(40 * n as i64), payload.into());
+            let item = one.push(Arc::new(message), &Config::default());
+            other.share(&item, &Config::default());
+        }
+        let shared = |n: u64| Arc::ptr_eq(one.item(n).unwrap(), other.item(n + 1).unwrap());
+        assert_eq!([shared(0), shared(1), shared(2)], [false, true, true]);
+        assert!(other.item(1).unwrap().headers().is_some());
     }
 
     #[test]

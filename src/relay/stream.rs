@@ -13,6 +13,7 @@ use super::epoch::Epoch;
 use super::feed::FeedState;
 use super::held::Held;
 use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
+use super::item::Item;
 use super::publisher::Status;
 use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
 use crate::media::{Class, Feed, Headers, Kind, MediaTime, Message, StreamKey};
@@ -126,20 +127,22 @@ impl Stream {
             // Readers that stay through a change of publishers would see it smeared over their last picture.
             return Status::Live;
         }
-        let Some(message) = inner.source.push(&Arc::new(message), now, &self.config) else {
+        let Some(item) = inner.source.push(Arc::new(message), now, &self.config) else {
             return Status::Live;
         };
-        self.source_news.notify_waiters();
+        if inner.source.is_attended() {
+            self.source_news.notify_waiters();
+        }
         let has_video = publisher.video.is_some();
         match &mut inner.overlay {
-            None => self.forward(inner, &message, now),
+            None => self.forward(inner, &item, now),
             Some(overlay) => match &mut overlay.state {
-                OverlayState::Preparing => self.forward(inner, &message, now),
+                OverlayState::Preparing => self.forward(inner, &item, now),
                 OverlayState::OnAir => {}
                 OverlayState::Ending {
                     held: Some(held), ..
                 } => {
-                    held.push(message);
+                    held.push(item.shared().clone());
                     if now.saturating_duration_since(held.since) > HOLD_LIMIT {
                         self.splice_back(inner, now);
                     }
@@ -149,6 +152,7 @@ impl Stream {
                     overdue,
                     held,
                 } => {
+                    let message = item.shared();
                     let begins = message.is_video_key()
                         || (!has_video && message.kind == Kind::Audio && !message.is_header());
                     if begins {
@@ -160,7 +164,7 @@ impl Stream {
                         };
                         let home = inner.home.map(|home| message.dts + home);
                         let headers = inner.source.ring.headers().clone();
-                        *held = Some(Held::begin(message, home, wall, headers, now));
+                        *held = Some(Held::begin(message.clone(), home, wall, headers, now));
                         if overlay.gone {
                             self.splice_back(inner, now);
                         }
@@ -218,19 +222,22 @@ impl Stream {
             OverlayState::Ending { held: None, .. } => Status::Ending,
             OverlayState::Preparing | OverlayState::OnAir => Status::Live,
         };
-        inner.program.push(&Arc::new(message), now, &self.config);
+        inner.program.push(Arc::new(message), now, &self.config);
         self.program_news.notify_waiters();
         status
     }
 
     /// The program feed carries the source.
-    fn forward(&self, inner: &mut Inner, message: &Arc<Message>, now: Instant) {
-        if let Some(sent) = inner.program.push(message, now, &self.config)
+    fn forward(&self, inner: &mut Inner, item: &Arc<Item>, now: Instant) {
+        let message = item.message();
+        if let Some(dts) = inner.program.forward(item, now, &self.config)
             && !message.is_header()
         {
-            inner.home.get_or_insert(sent.dts - message.dts);
+            inner.home.get_or_insert(dts - message.dts);
         }
-        self.program_news.notify_waiters();
+        if inner.program.is_attended() {
+            self.program_news.notify_waiters();
+        }
     }
 
     /// The source takes the program feed back with the messages held since its key frame.
@@ -251,7 +258,7 @@ impl Stream {
                 &self.config,
             );
             for message in &held.messages {
-                inner.program.push(message, now, &self.config);
+                inner.program.push(message.clone(), now, &self.config);
             }
             tracing::info!(stream = %self.key, held_ms = now.saturating_duration_since(held.since).as_millis() as u64, "source back on the program feed");
         }

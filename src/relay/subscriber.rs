@@ -45,6 +45,7 @@ impl Subscriber {
             if let Some(class) = class {
                 state.subscribers[class as usize] += 1;
             }
+            state.attach();
             (state.ring.head(), state.end.count)
         };
         Self {
@@ -239,8 +240,13 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        if let Some(class) = self.class {
-            self.stream.lock().feed_mut(self.feed).subscribers[class as usize] -= 1;
+        {
+            let mut inner = self.stream.lock();
+            let state = inner.feed_mut(self.feed);
+            if let Some(class) = self.class {
+                state.subscribers[class as usize] -= 1;
+            }
+            state.detach();
         }
         self.relay.leave(&self.stream);
     }
