@@ -1,32 +1,35 @@
 //! One RTMP connection from accept to its end, or to the door of playback.
 
+mod requests;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout_at};
-use tracing::{debug, info};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, debug, info};
 
 use super::Shared;
+use super::calls::Calls;
 use super::publishing::Publishing;
-use crate::auth::{Action, Grant, Refusal, Request, Stay};
+use crate::auth::Stay;
 use crate::media::StreamKey;
 use crate::memory::Charge;
 use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
+use crate::relay::Bell;
 use crate::relay::door::Handover;
-use crate::relay::{Bell, Origin, Query};
 use crate::rtmp::session::server::{ConnectInfo, Event, Session};
 use crate::rtmp::{chunk, handshake};
 
-/// Status codes of refusals.
-const CONNECT_REJECTED: &str = "NetConnection.Connect.Rejected";
-const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
+/// The status code of a publisher who is refused or told to go.
 const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
-const PLAY_FAILED: &str = "NetStream.Play.Failed";
-const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 /// How long a publisher that was asked to reconnect is still listened to when the server goes down: until its next key
 /// frame, says Enhanced RTMP; this is what a shutdown has time for.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
@@ -36,8 +39,8 @@ const HEAVY: usize = 64 << 10;
 
 /// Serves one connection and says why it ended. The handshake must be done by `deadline`.
 pub(super) async fn run(
-    shared: &Shared,
-    socket: Socket,
+    shared: &Arc<Shared>,
+    mut socket: Socket,
     peer: SocketAddr,
     deadline: Instant,
 ) -> Reason {
@@ -56,7 +59,7 @@ pub(super) async fn run(
         Err(_) => return Reason::Timeout,
     }
     let mut connection = Connection {
-        shared,
+        shared: shared.clone(),
         peer,
         reader,
         session: Session::new(),
@@ -64,17 +67,32 @@ pub(super) async fn run(
         connected: None,
         publishing: Vec::new(),
         bell: Bell::new(),
+        calls: Calls::new(),
+        is_apart: false,
         held: shared.config.memory.open(),
         stage_deadline: Instant::now() + shared.config.stage_deadline,
         leaving: None,
     };
-    match connection.serve(&socket).await {
+    let mut next = connection.serve(&mut socket).await;
+    if let Next::Publishes = next {
+        (connection, socket, next) = match serve_apart(connection, socket).await {
+            Ok(back) => back,
+            Err(reason) => return reason,
+        };
+    }
+    match next {
         Next::Over(reason) => {
             let last_words = connection.part(reason);
             net::close(socket, &last_words).await;
             reason
         }
+        // No answer of those who are apart already.
+        Next::Publishes => Reason::Internal,
         Next::Play(request) => {
+            let socket = match socket.settle() {
+                Ok(socket) => socket,
+                Err(_) => return Reason::SocketError,
+            };
             let outbox = std::mem::take(&mut connection.outbox);
             let Connection {
                 reader, session, ..
@@ -100,6 +118,34 @@ pub(super) async fn run(
                 () = request.stay.ended() => Reason::Banned,
             }
         }
+    }
+}
+
+/// Goes on serving on a thread that only reads publishers, until the connection ends or wants to play. The error is that
+/// of a connection which ended with that.
+async fn serve_apart(
+    mut connection: Connection,
+    socket: Socket,
+) -> Result<(Connection, Socket, Next), Reason> {
+    let place = connection.shared.lanes.enter();
+    connection.is_apart = true;
+    connection.calls = Calls::new();
+    let serve = async move {
+        let mut socket = socket.settle().map_err(|_| Reason::SocketError)?;
+        let next = connection.serve(&mut socket).await;
+        Ok((connection, socket, next))
+    };
+    let Some(place) = place else {
+        return serve.await;
+    };
+    let task = place.runtime().spawn(serve.in_current_span());
+    match AbortOnDropHandle::new(task).await {
+        Ok(back) => back,
+        // What it held is free; here it is counted.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(Reason::Shutdown),
+        },
     }
 }
 
@@ -132,8 +178,8 @@ async fn shake_hands(socket: &Socket, reader: &mut chunk::Reader) -> Result<(), 
     }
 }
 
-struct Connection<'a> {
-    shared: &'a Shared,
+struct Connection {
+    shared: Arc<Shared>,
     peer: SocketAddr,
     reader: chunk::Reader,
     session: Session,
@@ -143,6 +189,10 @@ struct Connection<'a> {
     publishing: Vec<Publishing>,
     /// Rung when one of them is to go.
     bell: Bell,
+    /// Says when to look for anything else than bytes.
+    calls: Arc<Calls>,
+    /// Whether it is served among publishers.
+    is_apart: bool,
     /// What its unfinished messages take of the memory for all.
     held: Charge,
     /// By when the client must publish or play, while it does neither.
@@ -155,6 +205,8 @@ struct Connection<'a> {
 enum Next {
     Over(Reason),
     Play(PlayRequest),
+    /// It publishes now: to be served among those who do.
+    Publishes,
 }
 
 struct PlayRequest {
@@ -166,8 +218,24 @@ struct PlayRequest {
     stay: Stay,
 }
 
-impl Connection<'_> {
-    async fn serve(&mut self, socket: &Socket) -> Next {
+/// What there is to do.
+enum Turn {
+    Read(io::Result<usize>),
+    Write,
+    Shutdown,
+    Bell,
+    Banned(usize),
+    /// To look at the clock.
+    Timer,
+}
+
+impl Connection {
+    async fn serve(&mut self, socket: &mut Socket) -> Next {
+        let (shared, bell, calls) = (self.shared.clone(), self.bell.clone(), self.calls.clone());
+        let caller = Waker::from(calls.clone());
+        let mut shutdown = pin!(shared.shutdown.cancelled());
+        let mut rung = pin!(bell.rung());
+        let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             if let Some(next) = self.take_messages().await {
                 return next;
@@ -179,19 +247,56 @@ impl Connection<'_> {
                 debug!(error = %e, "connection broke");
                 return Next::Over(Reason::SocketError);
             }
-            let idle = self.publishing.iter().map(Publishing::idle_at).min();
-            let deadline = self.leaving.or(idle).unwrap_or(self.stage_deadline);
+            let deadline = self.deadline();
             // What came before the deadline has been taken by now, also when we were late to read it. A client that
-            // never stops talking would keep the timer below from being asked.
+            // never stops talking would keep the timer from being asked.
             if Instant::now() >= deadline {
                 if let Some(over) = self.expire() {
                     return over;
                 }
                 continue;
             }
-            tokio::select! {
-                biased;
-                () = self.shared.shutdown.cancelled(), if self.leaving.is_none() => {
+            // Media moves the deadline on; the timer follows when it has run out.
+            if timer.is_elapsed() || timer.deadline() > deadline.into() {
+                timer.as_mut().reset(deadline.into());
+                calls.look_again();
+            }
+            let turn = poll_fn(|context| {
+                if calls.answer(context) {
+                    let mut caller = Context::from_waker(&caller);
+                    let called = if self.leaving.is_none()
+                        && shutdown.as_mut().poll(&mut caller).is_ready()
+                    {
+                        Some(Turn::Shutdown)
+                    } else if rung.as_mut().poll(&mut caller).is_ready() {
+                        rung.set(bell.rung());
+                        Some(Turn::Bell)
+                    } else if let Some(at) = banned(&mut self.publishing, &mut caller) {
+                        Some(Turn::Banned(at))
+                    } else {
+                        let timer = timer.as_mut().poll(&mut caller);
+                        timer.is_ready().then_some(Turn::Timer)
+                    };
+                    if let Some(called) = called {
+                        // Those behind it have not been asked.
+                        calls.look_again();
+                        return Poll::Ready(called);
+                    }
+                }
+                if !self.outbox.is_empty() && socket.tcp().poll_write_ready(context).is_ready() {
+                    return Poll::Ready(Turn::Write);
+                }
+                let read = socket.poll_read(context, self.reader.buffer());
+                read.map(Turn::Read)
+            });
+            match turn.await {
+                Turn::Read(Ok(0)) => return Next::Over(Reason::Disconnected),
+                Turn::Read(Ok(_)) | Turn::Write | Turn::Timer => {}
+                Turn::Read(Err(e)) => {
+                    debug!(error = %e, "connection broke");
+                    return Next::Over(Reason::SocketError);
+                }
+                Turn::Shutdown => {
                     let asked = !self.publishing.is_empty()
                         && self.session.request_reconnect("the server is going down");
                     if !asked {
@@ -199,29 +304,24 @@ impl Connection<'_> {
                     }
                     self.leaving = Some(Instant::now() + RECONNECT_GRACE);
                 }
-                () = self.bell.rung() => {
+                Turn::Bell => {
                     if let Some(over) = self.end_each(|p, _| p.publisher().eviction()) {
                         return over;
                     }
                 }
-                at = banned(&mut self.publishing) => {
+                Turn::Banned(at) => {
                     if let Some(over) = self.end(at, Reason::Banned) {
                         return over;
                     }
                 }
-                read = net::read_some(socket, self.reader.buffer()) => match read {
-                    Ok(0) => return Next::Over(Reason::Disconnected),
-                    Ok(_) => {}
-                    Err(e) => {
-                        debug!(error = %e, "connection broke");
-                        return Next::Over(Reason::SocketError);
-                    }
-                },
-                _ = socket.writable(), if !self.outbox.is_empty() => {}
-                // The deadline is read anew each turn; this only wakes a connection that says nothing.
-                () = sleep_until(deadline.into()) => {}
             }
         }
+    }
+
+    /// By when something must have come: media of every epoch, or else publish or play.
+    fn deadline(&self) -> Instant {
+        let idle = self.publishing.iter().map(Publishing::idle_at).min();
+        self.leaving.or(idle).unwrap_or(self.stage_deadline)
     }
 
     /// The deadline has passed: of the whole connection, or of those of its epochs that brought no media. `Some` ends
@@ -334,145 +434,6 @@ impl Connection<'_> {
         }
     }
 
-    fn connect(&mut self, info: ConnectInfo) -> Option<Next> {
-        if self.shared.app(&info.app).is_none() {
-            // The name is the client's; it is shown only as far as a valid one could be.
-            let shown: String = info.app.chars().take(64).collect();
-            info!(app = ?shown, "application not configured");
-            let why = "this application is not configured here";
-            self.session.refuse_connect(CONNECT_REJECTED, why);
-            return Some(Next::Over(Reason::UnknownApp));
-        }
-        self.session.accept_connect();
-        self.connected = Some(info);
-        None
-    }
-
-    async fn publish(&mut self, stream_id: u32, name: &str, query: &str) -> Option<Next> {
-        let key = match self.key(name) {
-            Ok(key) => key,
-            Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal),
-        };
-        if query.len() > Query::MAX_BYTES {
-            let message = format!(
-                "query of {} bytes exceeds the limit of {}",
-                query.len(),
-                Query::MAX_BYTES
-            );
-            let refusal = Refusal::new(Reason::TooLarge, message);
-            return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
-        }
-        let (key_id, stay) = match self.authorize(Action::Publish, &key, query).await {
-            Ok((grant, stay)) => (grant.key().map(ToString::to_string), stay),
-            Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal),
-        };
-        let origin = Origin::Anchor {
-            address: self.peer,
-            key_id,
-            query: Query::new(query),
-        };
-        let (bell, now) = (self.bell.clone(), Instant::now());
-        match self.shared.relay.publish_with(&key, origin, bell, now) {
-            Ok(publisher) => {
-                info!(stream = %key, "publisher connected");
-                self.session.accept_publish(stream_id, name);
-                let app = self.shared.app(key.app()).unwrap_or_default();
-                let publishing = Publishing::new(stream_id, publisher, &app, stay, now);
-                self.publishing.push(publishing);
-                None
-            }
-            Err(e) => {
-                let refusal = Refusal::new(Reason::NameBusy, e.to_string());
-                self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)
-            }
-        }
-    }
-
-    /// The client hears why, and the connection ends, unless it publishes something else.
-    fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Option<Next> {
-        info!(reason = %refusal.reason, "publish refused: {}", refusal.message);
-        self.session
-            .refuse_publish(stream_id, code, &refusal.message);
-        self.over_unless_publishing(refusal.reason)
-    }
-
-    fn over_unless_publishing(&self, reason: Reason) -> Option<Next> {
-        self.publishing.is_empty().then_some(Next::Over(reason))
-    }
-
-    async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Option<Next> {
-        if !self.publishing.is_empty() {
-            // Behind the door nobody would take its media, or notice when it stops. What it publishes goes on.
-            let why = "this connection publishes; open another to play";
-            info!(reason = %Reason::LimitReached, "play refused: {why}");
-            self.session.refuse_play(stream_id, PLAY_FAILED, why);
-            return None;
-        }
-        let decided = match self.key(&name) {
-            Ok(key) => self
-                .authorize(Action::Play, &key, query)
-                .await
-                .map(|(grant, stay)| (key, grant, stay)),
-            Err(refusal) => Err(refusal),
-        };
-        Some(match decided {
-            Ok((key, Grant::Play { feed, class, .. }, stay)) => Next::Play(PlayRequest {
-                stream_id,
-                name,
-                key,
-                feed,
-                class,
-                stay,
-            }),
-            Ok((_, Grant::Publish { .. }, _)) => Next::Over(Reason::Internal),
-            Err(refusal) => {
-                info!(reason = %refusal.reason, "play refused: {}", refusal.message);
-                let code = if refusal.reason == Reason::BadName {
-                    PLAY_NOT_FOUND
-                } else {
-                    PLAY_FAILED
-                };
-                self.session.refuse_play(stream_id, code, &refusal.message);
-                Next::Over(refusal.reason)
-            }
-        })
-    }
-
-    fn key(&self, name: &str) -> Result<StreamKey, Refusal> {
-        let app = self.connected.as_ref().map_or("", |c| c.app.as_str());
-        StreamKey::new(app, name).map_err(|e| Refusal::new(Reason::BadName, e.to_string()))
-    }
-
-    async fn authorize(
-        &self,
-        action: Action,
-        key: &StreamKey,
-        query: &str,
-    ) -> Result<(Grant, Stay), Refusal> {
-        let request = Request {
-            action,
-            key,
-            query,
-            peer: self.peer,
-            now: SystemTime::now(),
-        };
-        let authorizer = &self.shared.authorizer;
-        let decision = authorizer.authorize(&request).await;
-        let decision = decision.and_then(|grant| {
-            let stay = authorizer.admit(&request, &grant)?;
-            Ok((grant, stay))
-        });
-        let outcome = decision
-            .as_ref()
-            .map_or_else(|refusal| refusal.reason.code(), |_| "granted");
-        let action = match action {
-            Action::Publish => "publish",
-            Action::Play => "play",
-        };
-        self.shared.metrics.auth(action, outcome);
-        decision
-    }
-
     /// Ends each epoch for which there is a reason. `Some` when none is left.
     fn end_each(
         &mut self,
@@ -537,16 +498,9 @@ fn words(reason: Reason) -> Option<&'static str> {
     }
 }
 
-/// Which publisher a ban ends; never resolves while it concerns none.
-///
-/// # Cancel safety
-/// Safe: a ban that was made stays made.
-async fn banned(publishing: &mut [Publishing]) -> usize {
-    poll_fn(|context| {
-        let ended = publishing
-            .iter_mut()
-            .position(|p| p.poll_banned(context).is_ready());
-        ended.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await
+/// Which publisher a ban ends, if any.
+fn banned(publishing: &mut [Publishing], context: &mut Context<'_>) -> Option<usize> {
+    publishing
+        .iter_mut()
+        .position(|p| p.poll_banned(context).is_ready())
 }

@@ -4,7 +4,9 @@
 //! through [`crate::relay::door::PlayDoor`]. Refuses to know who reads.
 
 mod bitrate;
+mod calls;
 mod connection;
+mod lanes;
 mod publishing;
 
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span, debug, error, field, info, info_span};
 
+use self::lanes::Lanes;
 use crate::auth::Authorizer;
 use crate::media::PerApp;
 use crate::memory::Memory;
@@ -89,6 +92,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    lanes: Lanes,
 }
 
 impl Ingest {
@@ -112,6 +116,7 @@ impl Ingest {
                 metrics,
                 tasks,
                 shutdown,
+                lanes: Lanes::new(),
             }),
         }
     }

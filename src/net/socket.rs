@@ -7,12 +7,14 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use rustix::net::SendFlags;
 use socket2::SockRef;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::tls::Session;
@@ -116,6 +118,36 @@ impl Socket {
             Some(mut session) => session.read(&self.tcp, buffer),
             None => self.tcp.try_read_buf(buffer),
         }
+    }
+
+    /// Waits for something and reads it; 0 is the end of the stream. For the task that owns the socket: one that reads
+    /// what has come and then waits asks the kernel once, not twice.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let Some(tls) = &mut self.tls else {
+            return pin!(self.tcp.read_buf(buffer)).poll(cx);
+        };
+        let session = tls.get_mut().unwrap_or_else(|e| e.into_inner());
+        loop {
+            match session.read(&self.tcp, buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_read_ready(cx))?;
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Has the runtime that this is called in watch the connection from now on, and no longer the one that did.
+    ///
+    /// # Errors
+    /// When the runtime cannot; the connection is closed then.
+    pub fn settle(self) -> io::Result<Self> {
+        let tcp = TcpStream::from_std(self.tcp.into_std()?)?;
+        Ok(Self { tcp, ..self })
     }
 
     /// Writes as much as is taken now. What was not taken is to be offered again first.

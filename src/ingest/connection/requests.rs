@@ -1,0 +1,165 @@
+//! What a client asks for: an application, a name to publish, a name to play.
+
+use std::time::{Instant, SystemTime};
+
+use tracing::info;
+
+use super::{Connection, Next, PUBLISH_DENIED, PlayRequest, Publishing};
+use crate::auth::{Action, Grant, Refusal, Request, Stay};
+use crate::media::StreamKey;
+use crate::reason::Reason;
+use crate::relay::{Origin, Query};
+use crate::rtmp::session::server::ConnectInfo;
+
+/// Status codes of refusals.
+const CONNECT_REJECTED: &str = "NetConnection.Connect.Rejected";
+const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
+const PLAY_FAILED: &str = "NetStream.Play.Failed";
+const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
+
+impl Connection {
+    pub(super) fn connect(&mut self, info: ConnectInfo) -> Option<Next> {
+        if self.shared.app(&info.app).is_none() {
+            // The name is the client's; it is shown only as far as a valid one could be.
+            let shown: String = info.app.chars().take(64).collect();
+            info!(app = ?shown, "application not configured");
+            let why = "this application is not configured here";
+            self.session.refuse_connect(CONNECT_REJECTED, why);
+            return Some(Next::Over(Reason::UnknownApp));
+        }
+        self.session.accept_connect();
+        self.connected = Some(info);
+        None
+    }
+
+    pub(super) async fn publish(
+        &mut self,
+        stream_id: u32,
+        name: &str,
+        query: &str,
+    ) -> Option<Next> {
+        let key = match self.key(name) {
+            Ok(key) => key,
+            Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal),
+        };
+        if query.len() > Query::MAX_BYTES {
+            let message = format!(
+                "query of {} bytes exceeds the limit of {}",
+                query.len(),
+                Query::MAX_BYTES
+            );
+            let refusal = Refusal::new(Reason::TooLarge, message);
+            return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
+        }
+        let (key_id, stay) = match self.authorize(Action::Publish, &key, query).await {
+            Ok((grant, stay)) => (grant.key().map(ToString::to_string), stay),
+            Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal),
+        };
+        let origin = Origin::Anchor {
+            address: self.peer,
+            key_id,
+            query: Query::new(query),
+        };
+        let (bell, now) = (self.bell.clone(), Instant::now());
+        match self.shared.relay.publish_with(&key, origin, bell, now) {
+            Ok(publisher) => {
+                info!(stream = %key, "publisher connected");
+                self.session.accept_publish(stream_id, name);
+                let app = self.shared.app(key.app()).unwrap_or_default();
+                let publishing = Publishing::new(stream_id, publisher, &app, stay, now);
+                self.publishing.push(publishing);
+                self.calls.look_again();
+                (!self.is_apart).then_some(Next::Publishes)
+            }
+            Err(e) => {
+                let refusal = Refusal::new(Reason::NameBusy, e.to_string());
+                self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)
+            }
+        }
+    }
+
+    /// The client hears why, and the connection ends, unless it publishes something else.
+    fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Option<Next> {
+        info!(reason = %refusal.reason, "publish refused: {}", refusal.message);
+        self.session
+            .refuse_publish(stream_id, code, &refusal.message);
+        self.over_unless_publishing(refusal.reason)
+    }
+
+    pub(super) fn over_unless_publishing(&self, reason: Reason) -> Option<Next> {
+        self.publishing.is_empty().then_some(Next::Over(reason))
+    }
+
+    pub(super) async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Option<Next> {
+        if !self.publishing.is_empty() {
+            // Behind the door nobody would take its media, or notice when it stops. What it publishes goes on.
+            let why = "this connection publishes; open another to play";
+            info!(reason = %Reason::LimitReached, "play refused: {why}");
+            self.session.refuse_play(stream_id, PLAY_FAILED, why);
+            return None;
+        }
+        let decided = match self.key(&name) {
+            Ok(key) => self
+                .authorize(Action::Play, &key, query)
+                .await
+                .map(|(grant, stay)| (key, grant, stay)),
+            Err(refusal) => Err(refusal),
+        };
+        Some(match decided {
+            Ok((key, Grant::Play { feed, class, .. }, stay)) => Next::Play(PlayRequest {
+                stream_id,
+                name,
+                key,
+                feed,
+                class,
+                stay,
+            }),
+            Ok((_, Grant::Publish { .. }, _)) => Next::Over(Reason::Internal),
+            Err(refusal) => {
+                info!(reason = %refusal.reason, "play refused: {}", refusal.message);
+                let code = if refusal.reason == Reason::BadName {
+                    PLAY_NOT_FOUND
+                } else {
+                    PLAY_FAILED
+                };
+                self.session.refuse_play(stream_id, code, &refusal.message);
+                Next::Over(refusal.reason)
+            }
+        })
+    }
+
+    fn key(&self, name: &str) -> Result<StreamKey, Refusal> {
+        let app = self.connected.as_ref().map_or("", |c| c.app.as_str());
+        StreamKey::new(app, name).map_err(|e| Refusal::new(Reason::BadName, e.to_string()))
+    }
+
+    async fn authorize(
+        &self,
+        action: Action,
+        key: &StreamKey,
+        query: &str,
+    ) -> Result<(Grant, Stay), Refusal> {
+        let request = Request {
+            action,
+            key,
+            query,
+            peer: self.peer,
+            now: SystemTime::now(),
+        };
+        let authorizer = &self.shared.authorizer;
+        let decision = authorizer.authorize(&request).await;
+        let decision = decision.and_then(|grant| {
+            let stay = authorizer.admit(&request, &grant)?;
+            Ok((grant, stay))
+        });
+        let outcome = decision
+            .as_ref()
+            .map_or_else(|refusal| refusal.reason.code(), |_| "granted");
+        let action = match action {
+            Action::Publish => "publish",
+            Action::Play => "play",
+        };
+        self.shared.metrics.auth(action, outcome);
+        decision
+    }
+}

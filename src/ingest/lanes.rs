@@ -1,0 +1,243 @@
+//! Threads that read publishers: few, so that what has come on many sockets is taken in one turn.
+//!
+//! On the runtime of everything else, each message that arrives wakes one thread, which wakes the next one to look for
+//! more work, which finds none: half the CPU time of 100 publishers went there. A lane is one thread with a runtime of
+//! its own, where nothing is handed from thread to thread. Connections come here when they begin to publish, and only
+//! those; a second lane opens when the first has enough to do.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+/// Publishers in a lane before another is opened: at 2 Mbit/s each that is a tenth of a core.
+const COMFORTABLE: usize = 128;
+
+/// How often a lane may wake up and find little before it begins to rest first: 100 publishers send 7,300 messages a
+/// second, and a wake-up costs as much as what is then done for one.
+const BUSY_PER_WINDOW: u32 = 20;
+/// What that is counted over.
+const WINDOW: Duration = Duration::from_millis(20);
+/// How long a busy lane lets messages gather before it waits for the next. With what the kernel adds to a sleep, media
+/// is a quarter of a millisecond late at most; lanes with a few dozen publishers never rest.
+const REST: Duration = Duration::from_micros(200);
+
+/// The lanes, opened as they are needed: one for each core at most. Dropping them ends their threads.
+#[derive(Debug)]
+pub struct Lanes {
+    lanes: Mutex<Vec<Lane>>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    runtime: Handle,
+    users: Arc<AtomicUsize>,
+    /// The thread runs for as long as this is there.
+    _open: oneshot::Sender<Infallible>,
+}
+
+/// A publisher's place in a lane, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    runtime: Handle,
+    users: Arc<AtomicUsize>,
+}
+
+impl Lanes {
+    pub fn new() -> Self {
+        Self {
+            lanes: Mutex::default(),
+            most: thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// A place in the first lane that has room, else where there are fewest. `None` when there is no thread to be had:
+    /// publishing works without.
+    pub fn enter(&self) -> Option<Place> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = |lane: &Lane| lane.users.load(Ordering::Relaxed);
+        let roomy = lanes.iter().position(|lane| users(lane) < COMFORTABLE);
+        let at = match roomy {
+            Some(at) => at,
+            None if lanes.len() < self.most => match Lane::open() {
+                Ok(lane) => {
+                    lanes.push(lane);
+                    lanes.len() - 1
+                }
+                Err(error) => {
+                    warn!(%error, "no thread for publishers");
+                    return None;
+                }
+            },
+            None => (0..lanes.len()).min_by_key(|at| users(&lanes[*at]))?,
+        };
+        let Lane { runtime, users, .. } = &lanes[at];
+        // Counted under the lock, so that no two take the same room.
+        users.fetch_add(1, Ordering::Relaxed);
+        Some(Place {
+            runtime: runtime.clone(),
+            users: users.clone(),
+        })
+    }
+}
+
+impl Lane {
+    fn open() -> io::Result<Self> {
+        let (open, closed) = oneshot::channel();
+        let (tell, told) = mpsc::sync_channel(1);
+        thread::Builder::new()
+            .name("linkmic-lane".into())
+            .spawn(move || match runtime() {
+                Ok(runtime) => {
+                    let _ = tell.send(Ok(runtime.handle().clone()));
+                    // An error: the sender is gone, which is all it ever does.
+                    let _ = runtime.block_on(closed);
+                }
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            })?;
+        let gone = |_| io::Error::other("the thread ended at once");
+        Ok(Self {
+            runtime: told.recv().map_err(gone)??,
+            users: Arc::default(),
+            _open: open,
+        })
+    }
+}
+
+/// A runtime for one thread, which rests between turns while it is busy.
+fn runtime() -> io::Result<Runtime> {
+    let pace = Mutex::new(Pace::new(Instant::now()));
+    Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(move || {
+            // One thread ever comes here.
+            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            if pace.turn(Instant::now()) {
+                thread::sleep(REST);
+            }
+        })
+        .build()
+}
+
+/// How often a lane has had nothing left to do of late.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    turns: u32,
+    is_busy: bool,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            turns: 0,
+            is_busy: false,
+        }
+    }
+
+    /// Nothing is left to do. `true`: rest before looking for more.
+    fn turn(&mut self, now: Instant) -> bool {
+        self.turns += 1;
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            let passed = now.saturating_duration_since(self.since).as_micros();
+            // Whoever rests turns less often for that.
+            let most = if self.is_busy {
+                BUSY_PER_WINDOW
+            } else {
+                2 * BUSY_PER_WINDOW
+            };
+            self.is_busy = u128::from(self.turns) * WINDOW.as_micros() > u128::from(most) * passed;
+            (self.since, self.turns) = (now, 0);
+        }
+        self.is_busy
+    }
+}
+
+impl Place {
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.users.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lane_opens_when_the_first_is_full_and_places_are_given_back() {
+        let lanes = Lanes {
+            most: 2,
+            ..Lanes::new()
+        };
+        let counts = || -> Vec<usize> {
+            let lanes = lanes.lanes.lock().unwrap();
+            lanes
+                .iter()
+                .map(|l| l.users.load(Ordering::Relaxed))
+                .collect()
+        };
+        let mut places: Vec<_> = (0..COMFORTABLE).map(|_| lanes.enter().unwrap()).collect();
+        assert_eq!(counts(), [COMFORTABLE]);
+        places.extend((0..COMFORTABLE + 2).map(|_| lanes.enter().unwrap()));
+        assert_eq!(counts(), [COMFORTABLE + 1, COMFORTABLE + 1]);
+        places.truncate(1);
+        places.push(lanes.enter().unwrap());
+        assert_eq!(counts(), [2, 0]);
+    }
+
+    #[test]
+    fn a_lane_rests_once_it_turns_often_and_no_longer_than_that_lasts() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        let mut at = Duration::ZERO;
+        let mut rested = |apart_us: u64, turns: u32| {
+            let turn = |_| {
+                at += Duration::from_micros(apart_us);
+                pace.turn(begin + at)
+            };
+            (0..turns).map(turn).filter(|rests| *rests).count()
+        };
+        // Turns of 1 ms: 20 in 20 ms.
+        assert_eq!(rested(1_000, 1_000), 0);
+        // Turns of 0.1 ms: 200 in 20 ms, known after the first 20 ms, in which one millisecond was calm.
+        assert_eq!(rested(100, 1_000), 801);
+        // Resting, turns of 0.6 ms: 33 in 20 ms are still more than 20, though not more than 40.
+        assert_eq!(rested(600, 1_000), 1_000);
+        let again = rested(2_000, 1_000);
+        assert!(again < 20, "{again}");
+        assert_eq!(rested(600, 1_000), 0, "without rest that is not often");
+    }
+
+    #[test]
+    fn a_lane_serves_until_the_lanes_are_gone() {
+        let lanes = Lanes::new();
+        let place = lanes.enter().unwrap();
+        let name = place
+            .runtime()
+            .spawn(async { thread::current().name().map(str::to_owned) });
+        let waiting = place.runtime().spawn(std::future::pending::<()>());
+        let here = Builder::new_current_thread().build().unwrap();
+        assert_eq!(
+            here.block_on(name).unwrap().as_deref(),
+            Some("linkmic-lane")
+        );
+        drop(lanes);
+        assert!(here.block_on(waiting).unwrap_err().is_cancelled());
+    }
+}
