@@ -5,6 +5,9 @@
 //! [`Event::Publish`] and [`Event::Play`] are questions, answered by `accept_…` or `refuse_…` before the next message
 //! is handed in. Ingest and playback own one per connection.
 //!
+//! A connection publishes on as many streams as it likes, or plays on one. What else is asked for is refused on the
+//! stream that asks, and the others go on.
+//!
 //! Messages that belong to no stream: audio and video for an id that was never created, or for one that does not
 //! publish, end the connection (nobody sends those by accident, and they would be bytes without a purpose); media for
 //! a stream that has stopped publishing is late, not wrong, and is ignored; stray data messages are ignored, because
@@ -53,6 +56,13 @@ struct Stream {
     state: State,
     /// The name as the client sent it; `FCUnpublish` repeats it.
     name: String,
+}
+
+impl Stream {
+    /// Is that its name, queries aside?
+    fn is_called(&self, name: &str) -> bool {
+        url::split_name(&self.name).0 == name
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -247,8 +257,8 @@ impl Session {
 
         match command.name.as_str() {
             "createStream" => self.create_stream(command.transaction)?,
-            "publish" => return self.publish(command, stream_id).map(Some),
-            "play" => return self.play(command, stream_id).map(Some),
+            "publish" => return self.publish(command, stream_id),
+            "play" => return self.play(command, stream_id),
             "closeStream" => return Ok(self.end_of(stream_id, End::Closed)),
             "deleteStream" => {
                 let id = self.deleted(command, stream_id);
@@ -307,9 +317,9 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&mut self, command: &Command, stream_id: u32) -> Result<Event, Error> {
-        let (name, query) = self.ask("publish", command, stream_id, State::PublishAsked)?;
-        Ok(Event::Publish {
+    fn publish(&mut self, command: &Command, stream_id: u32) -> Result<Option<Event>, Error> {
+        let asked = self.ask("publish", command, stream_id, State::PublishAsked)?;
+        Ok(asked.map(|(name, query)| Event::Publish {
             stream_id,
             name,
             query,
@@ -318,60 +328,81 @@ impl Session {
                 Some("append") => PublishKind::Append,
                 _ => PublishKind::Live,
             },
-        })
+        }))
     }
 
-    fn play(&mut self, command: &Command, stream_id: u32) -> Result<Event, Error> {
-        let (name, query) = self.ask("play", command, stream_id, State::PlayAsked)?;
-        Ok(Event::Play {
+    fn play(&mut self, command: &Command, stream_id: u32) -> Result<Option<Event>, Error> {
+        let asked = self.ask("play", command, stream_id, State::PlayAsked)?;
+        Ok(asked.map(|(name, query)| Event::Play {
             stream_id,
             name,
             query,
             start: command.number(1).unwrap_or(-2.0),
-        })
+        }))
     }
 
-    /// Notes that a stream asks for something; returns its name and the query that counts.
+    /// Notes that a stream asks for something; returns its name and the query that counts. `None`: it has been told
+    /// that it cannot, and everything else on the connection goes on.
     fn ask(
         &mut self,
         what: &'static str,
         command: &Command,
         stream_id: u32,
         asked: State,
-    ) -> Result<(String, String), Error> {
+    ) -> Result<Option<(String, String)>, Error> {
         let full = command.text(0).ok_or(Error::Missing {
             command: what,
             argument: "a stream name",
         })?;
+        let plays = |state: State| matches!(state, State::PlayAsked | State::Playing);
+        let other = |stream: &&Stream| stream.id != stream_id && plays(stream.state);
+        let other = self.streams.iter().find(other).map(|stream| stream.id);
         let stream = self
             .streams
             .iter_mut()
             .find(|stream| stream.id == stream_id)
             .ok_or(Error::NoStream { what, stream_id })?;
-        if !matches!(stream.state, State::Idle | State::Ended) {
-            return Err(Error::StreamInUse { what, stream_id });
+        let why = match stream.state {
+            State::PublishAsked => return Err(Error::StreamInUse { what, stream_id }),
+            State::Publishing => format!("stream {stream_id} publishes already"),
+            State::PlayAsked | State::Playing => format!("stream {stream_id} plays already"),
+            State::Idle | State::Ended => match other {
+                // A player has its connection for itself: whoever writes media to it writes nothing else's.
+                Some(other) => {
+                    stream.state = State::Ended;
+                    format!("this connection plays on stream {other}; open another")
+                }
+                None => String::new(),
+            },
+        };
+        if !why.is_empty() {
+            let code = match asked {
+                State::PublishAsked => "NetStream.Publish.Denied",
+                _ => "NetStream.Play.Failed",
+            };
+            self.status(stream_id, "error", code, &why);
+            return Ok(None);
         }
         stream.state = asked;
         stream.name = full.to_owned();
         let (name, own) = url::split_name(full);
         let query = if own.is_empty() { &self.query } else { own };
-        Ok((name.to_owned(), query.to_owned()))
+        Ok(Some((name.to_owned(), query.to_owned())))
     }
 
     fn fc_unpublish(&mut self, command: &Command) -> Option<Event> {
-        let full = command.text(0).unwrap_or_default();
         self.courtesy(command.transaction);
-        let name = url::split_name(full).0;
+        let name = url::split_name(command.text(0).unwrap_or_default()).0;
         self.notice("onFCUnpublish", "NetStream.Unpublish.Success", name);
         let mut publishing = self
             .streams
             .iter()
             .filter(|stream| stream.state == State::Publishing);
-        // By name; a client with one stream that spells it differently means that one.
-        let id = match publishing.clone().find(|stream| stream.name == full) {
+        // By name, with or without the query that it was published with. A client that names none means the only one.
+        let id = match publishing.clone().find(|stream| stream.is_called(name)) {
             Some(stream) => stream.id,
             None => match (publishing.next(), publishing.next()) {
-                (Some(only), None) => only.id,
+                (Some(only), None) if name.is_empty() => only.id,
                 _ => return None,
             },
         };
@@ -386,7 +417,8 @@ impl Session {
         }
         let named = command
             .text(0)
-            .and_then(|name| self.streams.iter().find(|stream| stream.name == name));
+            .map(|name| url::split_name(name).0)
+            .and_then(|name| self.streams.iter().find(|stream| stream.is_called(name)));
         named.map_or(stream_id, |stream| stream.id)
     }
 

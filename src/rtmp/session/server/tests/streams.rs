@@ -9,7 +9,7 @@ fn closing_and_deleting_say_how_a_stream_ended() {
         |peer: &mut Peer| peer.send(0, command::begin("deleteStream", 0.0).null().number(1.0));
     let bare = |peer: &mut Peer| peer.send(1, command::begin("deleteStream", 0.0).null());
     let other =
-        |peer: &mut Peer| peer.send(0, command::begin("FCUnpublish", 0.0).null().string("z"));
+        |peer: &mut Peer| peer.send(0, command::begin("FCUnpublish", 0.0).null().string(""));
     let named =
         |peer: &mut Peer| peer.send(0, command::begin("deleteStream", 0.0).null().string("a"));
     let end = |how| Ok(Some(Event::Unpublish { stream_id: 1, how }));
@@ -21,13 +21,106 @@ fn closing_and_deleting_say_how_a_stream_ended() {
     assert_eq!(
         other(&mut Peer::publishing()),
         end(End::Deleted),
-        "the only stream is meant"
+        "nameless, the only stream is meant"
     );
     assert_eq!(close(&mut Peer::playing()), stop());
     assert_eq!(delete(&mut Peer::playing()), stop());
     let mut unknown = Peer::publishing();
     let got = unknown.send(0, command::begin("deleteStream", 0.0).null().number(5.0));
     assert_eq!(got, Ok(None));
+}
+
+/// A peer whose streams 1 and 2 publish these names.
+fn publishing_two(names: [&str; 2]) -> Peer {
+    let mut peer = Peer::connected("live");
+    for (id, name) in (1..).zip(names) {
+        peer.send(0, command::begin("createStream", 2.0).null())
+            .unwrap();
+        peer.send(id, command::begin("publish", 0.0).null().string(name))
+            .unwrap();
+        peer.session.accept_publish(id, name);
+    }
+    peer.messages();
+    peer
+}
+
+#[test]
+fn fc_unpublish_ends_the_stream_of_that_name_queries_aside_and_no_other() {
+    let mut end = |published: [&str; 2], named: &str| {
+        let mut peer = publishing_two(published);
+        let body = &mut command::begin("FCUnpublish", 0.0);
+        match peer.send(0, body.null().string(named)).unwrap() {
+            Some(Event::Unpublish { stream_id, .. }) => Some(stream_id),
+            None => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (case, published, named, ended) in [
+        ("as published", ["a?k=1", "b?k=2"], "b?k=2", Some(2)),
+        ("without the query", ["a?k=1", "b?k=2"], "a", Some(1)),
+        ("with one it never had", ["a", "b"], "b?txSecret=9", Some(2)),
+        ("with another query", ["a?k=1", "b?k=2"], "b?k=1", Some(2)),
+        ("a beginning of it", ["ab", "b"], "a", None),
+        ("another name", ["a", "b"], "z", None),
+        ("no name, two meant", ["a", "b"], "", None),
+    ] {
+        assert_eq!(end(published, named), ended, "{case}");
+    }
+    let mut only = Peer::publishing();
+    let other = only.send(0, command::begin("FCUnpublish", 0.0).null().string("z"));
+    assert_eq!(other, Ok(None), "the only stream has another name");
+    assert!(
+        only.session
+            .handle(media(1, kind::VIDEO))
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[test]
+fn what_a_stream_cannot_do_besides_is_refused_there_and_the_others_go_on() {
+    let ask = |peer: &mut Peer, id: u32, what: &str| {
+        let got = peer.send(id, command::begin(what, 0.0).null().string("x"));
+        assert_eq!(got, Ok(None), "{what} on {id}");
+        let [(on, _, texts)] = &peer.answers()[..] else {
+            panic!("one answer to {what} on {id}")
+        };
+        assert_eq!((*on, texts[1].as_str()), (id, "error"));
+        (texts[2].clone(), texts[3].clone())
+    };
+    let denied = |why: &str| ("NetStream.Publish.Denied".to_owned(), why.to_owned());
+    let failed = |why: &str| ("NetStream.Play.Failed".to_owned(), why.to_owned());
+
+    let mut publisher = publishing_two(["a", "b"]);
+    let why = "stream 1 publishes already";
+    assert_eq!(ask(&mut publisher, 1, "play"), failed(why));
+    assert_eq!(ask(&mut publisher, 1, "publish"), denied(why));
+    for id in [1, 2] {
+        let got = publisher.session.handle(media(id, kind::VIDEO)).unwrap();
+        assert!(got.is_some(), "stream {id} goes on publishing");
+    }
+
+    let mut player = Peer::playing();
+    player
+        .send(0, command::begin("createStream", 2.0).null())
+        .unwrap();
+    player.messages();
+    let why = "stream 1 plays already";
+    assert_eq!(ask(&mut player, 1, "publish"), denied(why));
+    assert_eq!(ask(&mut player, 1, "play"), failed(why));
+    let why = "this connection plays on stream 1; open another";
+    assert_eq!(ask(&mut player, 2, "publish"), denied(why));
+    assert_eq!(ask(&mut player, 2, "play"), failed(why));
+    // What was on its way before the refusal came there is late, not wrong.
+    assert_eq!(player.session.handle(media(2, kind::VIDEO)), Ok(None));
+    let paused = player.send(1, command::begin("pause", 0.0).null().boolean(true));
+    assert!(matches!(
+        paused,
+        Ok(Some(Event::Pause {
+            stream_id: 1,
+            on: true
+        }))
+    ));
 }
 
 #[test]
