@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod header;
+mod skim;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -13,6 +14,8 @@ use self::aggregate::Aggregate;
 use self::header::Header;
 use crate::reason::Reason;
 use crate::rtmp::kind;
+
+pub use skim::Skim;
 
 /// The chunk size of both directions until somebody announces another (RTMP 1.0, section 5.4.1).
 pub const INITIAL_CHUNK_BYTES: usize = 128;
