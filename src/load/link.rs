@@ -1,21 +1,25 @@
 //! One connection as a client that never waits: connect, handshake and commands, driven by readiness.
 //!
-//! Owns a socket and the conversation on it. Refuses to know what the stream is good for. Players and publishers have
+//! Owns a socket and the RTMP conversation on it. Refuses to know what the stream is good for. Players and publishers have
 //! one each; the event loop is theirs.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::rtmp::session::client::{self, Event, Session};
-use crate::rtmp::{chunk, handshake};
+use crate::rtmp::{Message, chunk, handshake, kind};
 
 /// Bytes that may wait for a server that does not read: over a second of the largest streams.
 const MAX_WAITING: usize = 8 << 20;
+
+/// What is kept of a message once a talk skims. A stamp is in front of the picture, perhaps behind parameter sets; what
+/// servers say to players is shorter.
+const KEPT: usize = 2 << 10;
 
 /// C1, S1, C2 and S2.
 const PACKET: usize = 1536;
@@ -37,6 +41,8 @@ pub enum Failure {
     Ended(String),
     #[error("closed by the server")]
     Closed,
+    #[error("not HTTP-FLV: {0}")]
+    Http(&'static str),
     #[error("the server does not read: {bytes} bytes wait, the limit is {MAX_WAITING}")]
     Stuck { bytes: usize },
 }
@@ -174,10 +180,24 @@ impl Shake {
     }
 }
 
+/// What a server says that is of interest.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said<'a> {
+    /// Publishing or playing has begun.
+    Ready,
+    /// A message of the stream: its type, and at least the first bytes of it.
+    Media(u8, &'a [u8]),
+}
+
+enum Reading {
+    Whole(chunk::Reader),
+    Skimming(chunk::Skim),
+}
+
 /// The conversation on a link.
 pub(super) struct Talk {
     shake: Option<Shake>,
-    reader: chunk::Reader,
+    reading: Reading,
     /// `None` where the peer sends messages without being asked.
     session: Option<Session>,
 }
@@ -188,7 +208,7 @@ impl Talk {
         link.buffer().extend_from_slice(&Shake::opening());
         Self {
             shake: Some(Shake { heard: Vec::new() }),
-            reader: chunk::Reader::new(chunk::Limits::default()),
+            reading: Reading::Whole(chunk::Reader::new(chunk::Limits::default())),
             session: Some(session),
         }
     }
@@ -197,7 +217,7 @@ impl Talk {
     pub fn raw() -> Self {
         Self {
             shake: None,
-            reader: chunk::Reader::new(chunk::Limits::default()),
+            reading: Reading::Whole(chunk::Reader::new(chunk::Limits::default())),
             session: None,
         }
     }
@@ -209,7 +229,19 @@ impl Talk {
 
     /// Bytes of the chunk stream so far: what an acknowledgement counts.
     pub fn received(&self) -> u64 {
-        self.reader.received()
+        match &self.reading {
+            Reading::Whole(reader) => reader.received(),
+            Reading::Skimming(skim) => skim.received(),
+        }
+    }
+
+    /// From now on only the beginnings of messages are read, which costs a fraction: of a picture of 9 KB, 0.5 us where
+    /// putting it together first costs 4 us, most of it memory that 250 such players do not find in the caches.
+    pub fn skim(mut self) -> Self {
+        if let Reading::Whole(reader) = self.reading {
+            self.reading = Reading::Skimming(chunk::Skim::after(reader, KEPT));
+        }
+        self
     }
 
     /// Takes bytes, answers them, and hands out what happened.
@@ -217,39 +249,80 @@ impl Talk {
         &mut self,
         link: &mut Link,
         bytes: &[u8],
-        mut each: impl FnMut(Event),
+        mut each: impl FnMut(Said<'_>),
     ) -> Result<(), Failure> {
-        match &mut self.shake {
-            Some(shake) => {
-                if let Some(rest) = shake.take(bytes, link.buffer())? {
-                    self.reader.buffer().extend_from_slice(rest);
-                    self.shake = None;
+        let rest = match &mut self.shake {
+            Some(shake) => shake.take(bytes, link.buffer())?,
+            None => Some(bytes),
+        };
+        let Some(rest) = rest else {
+            return link.flush();
+        };
+        self.shake = None;
+        let session = &mut self.session;
+        let owed = match &mut self.reading {
+            Reading::Whole(reader) => {
+                reader.buffer().extend_from_slice(rest);
+                while let Some(message) = reader.next()? {
+                    hear(session, message, &mut each)?;
                 }
+                reader.acknowledgement()
             }
-            None => self.reader.buffer().extend_from_slice(bytes),
-        }
-        if self.shake.is_none() {
-            while let Some(message) = self.reader.next()? {
-                match &mut self.session {
-                    None => each(Event::Media(message)),
-                    Some(session) => match session.handle(message)? {
-                        Some(Event::Refused { code, description }) => {
-                            return Err(Failure::Refused { code, description });
-                        }
-                        Some(Event::Closed { code, .. }) => return Err(Failure::Ended(code)),
-                        Some(event) => each(event),
-                        None => {}
-                    },
-                }
+            Reading::Skimming(skim) => {
+                let ours = session.as_ref().map(|session| session.stream_id());
+                let mut heard = Ok(());
+                skim.take(rest, |type_id, stream_id, head| match type_id {
+                    kind::AUDIO | kind::VIDEO if ours.is_none_or(|id| id == Some(stream_id)) => {
+                        each(Said::Media(type_id, head));
+                    }
+                    kind::AUDIO | kind::VIDEO => {}
+                    _ if heard.is_ok() => {
+                        let message = Message {
+                            type_id,
+                            stream_id,
+                            timestamp: 0,
+                            payload: Bytes::copy_from_slice(head),
+                        };
+                        heard = hear(session, message, &mut each);
+                    }
+                    _ => {}
+                })?;
+                heard?;
+                skim.acknowledgement()
             }
-            if let Some(session) = &mut self.session {
-                if let Some(total) = self.reader.acknowledgement() {
-                    session.acknowledge(total);
-                }
-                link.buffer().extend_from_slice(&session.output());
+        };
+        if let Some(session) = &mut self.session {
+            if let Some(total) = owed {
+                session.acknowledge(total);
             }
+            link.buffer().extend_from_slice(&session.output());
         }
         link.flush()
+    }
+}
+
+/// Hands a whole message to the session, and what it makes of it to `each`.
+fn hear(
+    session: &mut Option<Session>,
+    message: Message,
+    each: &mut impl FnMut(Said<'_>),
+) -> Result<(), Failure> {
+    let event = match session {
+        None => Some(Event::Media(message)),
+        Some(session) => session.handle(message)?,
+    };
+    match event {
+        Some(Event::Refused { code, description }) => Err(Failure::Refused { code, description }),
+        Some(Event::Closed { code, .. }) => Err(Failure::Ended(code)),
+        Some(Event::Ready) => {
+            each(Said::Ready);
+            Ok(())
+        }
+        Some(Event::Media(message)) => {
+            each(Said::Media(message.type_id, &message.payload));
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The load generator behind `linkmic bench`: publishes and plays at any RTMP server and says what that cost and how
+//! The load generator behind `linkmic bench`: publishes at any RTMP server, plays there or over HTTP-FLV, and says what that cost and how
 //! late it was.
 //!
 //! Owns stamped clips, crowds of players and what is counted of them. Refuses to know our server: it is handed URLs
@@ -9,6 +9,7 @@
 mod aim;
 mod board;
 mod clip;
+mod download;
 mod floor;
 mod link;
 mod options;
@@ -42,8 +43,10 @@ pub enum Error {
         "{sockets} connections need more open files than the limit of {limit}; raise it with `ulimit -Hn`, as root"
     )]
     OpenFiles { sockets: usize, limit: u64 },
-    #[error("a tcp:// URL is a floor's, to which nobody can publish")]
-    RawPublish,
+    #[error(
+        "nobody can publish to a tcp:// or http:// URL; publish to rtmp:// and play from there"
+    )]
+    PlayOnly,
     #[error("load generator failed: {0}")]
     Io(#[from] std::io::Error),
 }

@@ -87,7 +87,8 @@ pub struct FloorArgs {
 /// `Debug` by hand: the URL may hold a valid signature.
 #[derive(Args)]
 struct TargetArgs {
-    /// rtmp://host[:port]/app/stream[?query]; to play from a floor, tcp://address:port.
+    /// rtmp://host[:port]/app/stream[?query]; to play over HTTP-FLV, http://host[:port]/app/stream.flv[?query]; from a
+    /// floor, tcp://address:port.
     url: String,
     /// Streams; with more than one, the name gets _1, _2 and so on.
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive)]
@@ -179,8 +180,8 @@ impl Subcommand {
         match self {
             Subcommand::Run(args) => {
                 let (aim, clip) = (args.target.aim()?, args.clip.clip()?);
-                if aim.target(0).is_none() {
-                    return Err(Error::RawPublish);
+                if !aim.takes_publishers() {
+                    return Err(Error::PlayOnly);
                 }
                 let timing = args.timing.timing(Some(args.duration));
                 let crowd = args.crowd.crowd();
@@ -198,8 +199,8 @@ impl Subcommand {
             }
             Subcommand::Publish(args) => {
                 let (aim, clip) = (args.target.aim()?, args.clip.clip()?);
-                if aim.target(0).is_none() {
-                    return Err(Error::RawPublish);
+                if !aim.takes_publishers() {
+                    return Err(Error::PlayOnly);
                 }
                 let timing = args.timing.timing(args.duration);
                 let report = run::publish(aim, clip, &timing, stop, progress)?;

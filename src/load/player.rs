@@ -1,19 +1,20 @@
 //! One thread's players: opens them at their rate and reads what comes.
 //!
-//! A sampled player reads every message of its stream to its end. The others do so until their first picture; from
-//! then on the kernel throws their bytes away uncopied, which keeps a thousand of them to a tenth of a core.
+//! A sampled player reads every byte of its stream, and of every message the beginning. The others do so until their
+//! first picture; from then on the kernel throws their bytes away uncopied, which keeps a thousand of them to a tenth of a core.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::aim::Aim;
+use super::aim::{Aim, Door};
 use super::board::{Board, Phase, Tally};
-use super::link::{Failure, Link, Talk};
+use super::download::Download;
+use super::link::{Failure, Link, Said, Talk};
 use super::poll::{Poll, Ready};
 use super::stamp;
-use crate::rtmp::session::client::{Event, Session};
+use crate::rtmp::session::client::Session;
 use crate::rtmp::{control, kind};
 
 /// One read. Longer than what comes at once, so that a read that does not fill it has emptied the socket.
@@ -24,16 +25,60 @@ const ACKNOWLEDGE_EVERY: u64 = 1_000_000;
 const TURN: Duration = Duration::from_millis(50);
 
 enum Stage {
-    Connecting(Talk),
+    Connecting(Conversation),
     /// Until the first picture.
-    Joining(Talk),
-    Reading(Talk),
-    /// Bytes received, and how many of them the server knows of.
-    Counting {
-        received: u64,
-        acknowledged: u64,
-    },
+    Joining(Conversation),
+    Reading(Conversation),
+    Counting(Option<Account>),
     Closed,
+}
+
+enum Conversation {
+    Rtmp(Box<Talk>),
+    Http(Download),
+}
+
+/// What an RTMP server wants to hear of.
+struct Account {
+    /// Bytes, and how many of them the server knows of.
+    received: u64,
+    acknowledged: u64,
+}
+
+impl Conversation {
+    fn take(
+        &mut self,
+        link: &mut Link,
+        bytes: &[u8],
+        mut each: impl FnMut(u8, &[u8]),
+    ) -> Result<(), Failure> {
+        match self {
+            Conversation::Rtmp(talk) => talk.take(link, bytes, |said| match said {
+                Said::Media(type_id, head) => each(type_id, head),
+                Said::Ready => {}
+            }),
+            Conversation::Http(download) => download.take(bytes, each),
+        }
+    }
+
+    /// The first picture has come, and the whole of what follows is to be read.
+    fn go_on(self) -> Self {
+        match self {
+            Conversation::Rtmp(talk) => Conversation::Rtmp(Box::new(talk.skim())),
+            download @ Conversation::Http(_) => download,
+        }
+    }
+
+    /// The same, and only bytes are to be counted.
+    fn account(&self) -> Option<Account> {
+        match self {
+            Conversation::Rtmp(talk) => Some(Account {
+                received: talk.received(),
+                acknowledged: talk.received(),
+            }),
+            Conversation::Http(_) => None,
+        }
+    }
 }
 
 /// What is known of a player when all is over.
@@ -132,9 +177,12 @@ impl Player {
         let mut link = Link::connect(address)?;
         // Making a socket is our own time; from here on it is the network's and the server's.
         let (began, began_ns) = (Instant::now(), stamp::now_ns());
-        let talk = match orders.aim.target(index) {
-            Some(target) => Talk::new(Session::play(target), &mut link),
-            None => Talk::raw(),
+        let talk = match (orders.aim.target(index), orders.aim.door) {
+            (None, _) => Conversation::Rtmp(Box::new(Talk::raw())),
+            (Some(target), Door::Http) => Conversation::Http(Download::new(target, link.buffer())),
+            (Some(target), Door::Rtmp) => {
+                Conversation::Rtmp(Box::new(Talk::new(Session::play(target), &mut link)))
+            }
         };
         Ok(Self {
             link,
@@ -180,7 +228,7 @@ impl Player {
         loop {
             let read = match &self.stage {
                 Stage::Closed => return Ok(()),
-                Stage::Counting { .. } => self.link.discard(scratch)?,
+                Stage::Counting(_) => self.link.discard(scratch)?,
                 _ => self.link.read(scratch)?,
             };
             let Some(bytes) = read else { return Ok(()) };
@@ -202,31 +250,28 @@ impl Player {
         let (talk, joining) = match &mut self.stage {
             Stage::Joining(talk) => (talk, true),
             Stage::Reading(talk) => (talk, false),
-            Stage::Counting {
-                received,
-                acknowledged,
-            } => {
-                *received += bytes.len() as u64;
-                if *received - *acknowledged >= ACKNOWLEDGE_EVERY {
-                    *acknowledged = *received;
+            Stage::Counting(Some(account)) => {
+                account.received += bytes.len() as u64;
+                if account.received - account.acknowledged >= ACKNOWLEDGE_EVERY {
+                    account.acknowledged = account.received;
                     // The protocol counts modulo 2^32.
-                    control::acknowledgement(*received as u32).write_to(self.link.buffer());
+                    control::acknowledgement(account.received as u32).write_to(self.link.buffer());
                     self.link.flush()?;
                 }
                 return Ok(());
             }
+            Stage::Counting(None) => return Ok(()),
             Stage::Connecting(_) | Stage::Closed => return Ok(()),
         };
         // One clock reading for all that one read brought.
         let now_ns = stamp::now_ns();
         let (record, last) = (&mut self.record, &mut self.last);
         let (began, began_ns) = (self.began, self.began_ns);
-        talk.take(&mut self.link, bytes, |event| {
-            let Event::Media(message) = event else { return };
-            if message.type_id != kind::VIDEO || !stamp::is_picture(&message.payload) {
+        talk.take(&mut self.link, bytes, |type_id, head| {
+            if type_id != kind::VIDEO || !stamp::is_picture(head) {
                 return;
             }
-            let stamp = stamp::read(&message.payload);
+            let stamp = stamp::read(head);
             let age_ns = stamp
                 .filter(|stamp| stamp.clock == stamp::clock())
                 .map(|stamp| now_ns.saturating_sub(stamp.sent_ns));
@@ -259,13 +304,10 @@ impl Player {
             board
                 .joined
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let received = talk.received();
+            let account = talk.account();
             self.stage = match std::mem::replace(&mut self.stage, Stage::Closed) {
-                Stage::Joining(talk) if self.record.sampled => Stage::Reading(talk),
-                _ => Stage::Counting {
-                    received,
-                    acknowledged: received,
-                },
+                Stage::Joining(talk) if self.record.sampled => Stage::Reading(talk.go_on()),
+                _ => Stage::Counting(account),
             };
         }
         Ok(())

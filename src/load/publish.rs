@@ -14,11 +14,11 @@ use bytes::Bytes;
 
 use super::aim::Aim;
 use super::clip::Clip;
-use super::link::{Failure, Link, Talk};
+use super::link::{Failure, Link, Said, Talk};
 use super::poll::Poll;
 use super::stamp::{self, Stamp};
 use crate::rtmp::Framed;
-use crate::rtmp::session::client::{Event, Session};
+use crate::rtmp::session::client::Session;
 
 /// The longest turn: how soon an order to stop is seen.
 const TURN: Duration = Duration::from_millis(50);
@@ -227,8 +227,8 @@ impl Publisher {
         self.link.flush()?;
         let mut granted = false;
         while let Some(bytes) = self.link.read(scratch)? {
-            self.talk.take(&mut self.link, &scratch[..bytes], |event| {
-                granted |= event == Event::Ready;
+            self.talk.take(&mut self.link, &scratch[..bytes], |said| {
+                granted |= said == Said::Ready;
             })?;
         }
         Ok(granted)

@@ -71,6 +71,46 @@ async fn every_frame_reaches_every_player_and_has_an_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn players_over_http_flv_are_measured_as_those_over_rtmp() {
+    let house = House::open().await;
+    let (push, file) = (house.urls.push("bench"), house.http_flv("bench"));
+    let publish = [
+        "publish",
+        &push,
+        "--kbps=500",
+        "--warmup=0s",
+        "--duration=8s",
+    ];
+    let play = [
+        "play",
+        &file,
+        "--players=20",
+        "--sample=10",
+        "--warmup=200ms",
+        "--duration=2s",
+    ];
+    let ((published, _), (outcome, report)) = tokio::join!(bench(&publish), bench(&play));
+    assert_eq!(published, Outcome::Done);
+    assert_eq!(outcome, Outcome::Done, "{report}");
+    assert_eq!(report["joined"], 20);
+    assert_eq!(report["missed_frames"], 0);
+    assert_eq!(report["delivered_ratio"], 1.0);
+    let frames = report["frames"].as_u64().expect("frames");
+    assert!(frames > 10 * 30, "{report}");
+    assert!(report["latency_ms"]["p50"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(report["url"], file);
+
+    let (outcome, report) = bench(&["play", &house.http_flv("no/such"), "--players=2"]).await;
+    assert_ne!(outcome, Outcome::Done, "{report}");
+    assert!(
+        report["notes"][0]
+            .as_str()
+            .is_some_and(|note| note.contains("refused")),
+        "{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frames_that_never_come_are_seen_as_missed() {
     let house = House::open().await;
     let clip = Clip::synthetic(Shape {
