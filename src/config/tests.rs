@@ -140,12 +140,18 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("max_lag = \"400ms\"", "max_lag = \"11s\""),
         ("max_bytes = \"2MiB\"", "max_bytes = \"3MiB\""),
         ("stuck = \"10s\"", "stuck = \"11s\""),
-        ("join = \"squeeze\"   ", "join = \"wait\""),
+        (
+            "join = \"squeeze\"                # \"squeeze\"",
+            "join = \"wait\" #",
+        ),
         ("readers_per_name = 10", "readers_per_name = 11"),
         ("max_lag = \"3s\"", "max_lag = \"11s\""),
         ("max_bytes = \"8MiB\"", "max_bytes = \"3MiB\""),
         ("stuck = \"20s\"", "stuck = \"11s\""),
-        ("join = \"burst\"\n", "join = \"wait\"\n"),
+        (
+            "join = \"squeeze\"                # \"burst\"",
+            "join = \"wait\" #",
+        ),
         ("readers_per_name = 0\n", "readers_per_name = 11\n"),
         ("merge_window = \"0s\"   ", "merge_window = \"11ms\""),
         ("merge_window = \"0s\"\n", "merge_window = \"11ms\"\n"),
@@ -511,7 +517,7 @@ fn values_arrive_typed() {
     );
     assert_eq!(config.auth.peer, Access::Open);
     assert_eq!(config.classes.of(Class::LowLatency).readers_per_name, None);
-    assert_eq!(config.classes.of(Class::Viewer).join, Join::Burst);
+    assert_eq!(config.classes.of(Class::Viewer).join, Join::Squeeze);
     assert_eq!(config.limits.gop_bytes, 65_536);
     assert_eq!(config.mixer.video_kbps, Some(1200));
 }

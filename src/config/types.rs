@@ -406,7 +406,7 @@ impl Default for Classes {
                 max_lag: seconds(3),
                 max_bytes: 8 << 20,
                 stuck: seconds(20),
-                join: Join::Burst,
+                join: Join::Squeeze,
                 readers_per_name: None,
                 merge_window: Duration::ZERO,
             },

@@ -76,7 +76,7 @@ impl Default for Config {
             },
             viewer: ClassConfig {
                 budget: Budget::viewer(),
-                join: Join::Burst,
+                join: Join::Squeeze,
                 readers_per_name: 0,
                 merge_window: Duration::ZERO,
             },

@@ -22,6 +22,9 @@ pub const PLAY_KEY: &str = "play-0123456789abcdef";
 /// What the control listener asks for.
 pub const TOKEN: &str = "control-0123456789abcdef";
 
+/// Viewers join by what was recorded: for tests that compare, byte for byte, what somebody got who came late.
+pub const BURST: &str = "[classes.viewer]\njoin = \"burst\"";
+
 /// The configuration of a test server: loopback, ports chosen by the system, one push key. `auth` is added to
 /// `[auth]`, `more` is further sections.
 pub fn configuration(state: &std::path::Path, auth: &str, more: &str) -> String {

@@ -7,7 +7,7 @@ use linkmic::rtmp::{Message, kind};
 use super::SOON;
 use super::client::{Client, is_frame, is_header, is_key_frame};
 use super::clip::{clip, number_of, numbered};
-use super::house::House;
+use super::house::{BURST, House};
 use super::programs::{Player, Publisher, recorded};
 
 /// Media time between two frames, ms.
@@ -84,8 +84,9 @@ fn assert_headers_first(messages: &[Message], times: std::ops::RangeInclusive<us
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_viewer_gets_the_headers_and_the_whole_gop_as_recorded() {
-    let house = House::open().await;
+async fn a_late_viewer_gets_the_headers_and_the_whole_gop_as_recorded_where_the_class_joins_by_burst()
+ {
+    let house = House::open_with("", BURST).await;
     let mut publisher = halfway(&house, "late").await;
     let mut viewer = Client::play(&house.urls.plain("late"))
         .await
@@ -109,10 +110,20 @@ async fn a_late_viewer_gets_the_headers_and_the_whole_gop_as_recorded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_peer_gets_the_gop_squeezed_to_the_live_edge_and_no_old_audio() {
     let house = House::open().await;
-    let mut publisher = halfway(&house, "late").await;
-    let mut peer = Client::play(&house.urls.peer("late"))
-        .await
-        .expect("granted");
+    let url = house.urls.peer("late");
+    gets_the_gop_squeezed(&house, &url).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_viewer_gets_the_same() {
+    let house = House::open().await;
+    let url = house.urls.plain("late");
+    gets_the_gop_squeezed(&house, &url).await;
+}
+
+async fn gets_the_gop_squeezed(house: &House, url: &str) {
+    let mut publisher = halfway(house, "late").await;
+    let mut peer = Client::play(url).await.expect("granted");
     // The whole burst is there before anything new is published.
     let mut got = peer.media_until(|m| is(m, kind::VIDEO, NEWEST)).await;
     assert_headers_first(&got, 1..=1);

@@ -4,12 +4,12 @@ use linkmic::probe::flv::Tag;
 
 use super::SOON;
 use super::clip::{clip, frames, run_of};
-use super::house::House;
+use super::house::{BURST, House};
 use super::programs::{Player, Publisher, recorded};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn media_payload_passes_byte_for_byte_from_ffmpeg_to_ffmpeg_rtmpdump_and_gstreamer() {
-    let house = House::open().await;
+    let house = House::open_with("", BURST).await;
     let clip = clip().await;
     let folder = tempfile::tempdir().expect("a folder");
     // The players wait for the stream, so that none of it is missed.

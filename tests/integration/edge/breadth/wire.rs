@@ -3,7 +3,7 @@
 use linkmic::rtmp::Message;
 
 use super::super::client::Client;
-use super::super::house::House;
+use super::super::house::{BURST, House};
 use super::*;
 
 /// What a publisher sends, and what a player gets who comes afterwards.
@@ -124,7 +124,7 @@ fn cases() -> Vec<Case> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_of_every_form_pass_untouched_and_late_players_get_what_they_need_first() {
-    let house = House::open().await;
+    let house = House::open_with("", BURST).await;
     for (n, case) in cases().into_iter().enumerate() {
         let name = format!("wire{n}");
         let mut publisher = Client::publish(&house.urls.push(&name))
