@@ -2,12 +2,14 @@
 
 use linkmic::probe::flv::Tag;
 use linkmic::probe::process::poll;
+use linkmic::relay;
 use linkmic::rtmp::session::client::Event;
 use linkmic::rtmp::{Message, kind};
 
 use super::SOON;
 use super::client::{Client, is_frame, is_header, is_key_frame};
 use super::clip::{clip, number_of, numbered};
+use super::download::Download;
 use super::house::House;
 use super::programs::{Player, Publisher, decode, recorded};
 
@@ -176,4 +178,44 @@ async fn readers_of_a_publisher_that_does_not_return_are_told_after_the_grace() 
     publisher.abort();
     let end = viewer.event().await;
     assert!(matches!(end, Some(Event::Closed { .. })), "{end:?}");
+}
+
+/// Grace is for those who play; who waits has a patience of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn players_that_come_during_the_grace_outlive_it_and_those_who_played_are_told_at_its_end() {
+    let more = "[limits]\nwait = \"60s\"\n[apps.live]\nrepublish_grace = \"2s\"";
+    let house = House::open_with("", more).await;
+    let mut events = house.events();
+    let (url, file) = (house.urls.plain("a"), "/live/a.flv");
+    let server = house.server.http_addr();
+    let publisher = start(&house, "a", 0).await;
+    let mut viewer = Client::play(&url).await.expect("granted");
+    viewer.media_until(|m| is_number(m, 4)).await;
+    let mut download = Download::get(server, file).await;
+    download.until(has(4)).await;
+    publisher.abort();
+    while !matches!(events.recv().await, Ok(relay::Event::Unpublished { .. })) {}
+
+    let late = tokio::spawn(async move { Client::play(&url).await });
+    let late_download = tokio::spawn(Download::get(server, file));
+    house.wait_for_viewers(4).await;
+    let end = viewer.event().await;
+    assert!(matches!(end, Some(Event::Closed { .. })), "{end:?}");
+    // Whole: with its last chunk.
+    download.end().await;
+    house.wait_for_viewers(2).await;
+    assert!(!late.is_finished() && !late_download.is_finished());
+
+    let _publisher = start(&house, "a", 100).await;
+    let mut late = late.await.expect("it waited").expect("granted");
+    late.media_until(|m| is_number(m, 104)).await;
+    let mut late_download = late_download.await.expect("it waited");
+    late_download.until(has(104)).await;
+}
+
+fn has(number: u32) -> impl Fn(&[Tag]) -> Option<()> {
+    move |tags| {
+        let mut numbers = tags.iter().filter_map(|tag| number_of(&tag.body));
+        numbers.any(|n| n == number).then_some(())
+    }
 }
