@@ -23,7 +23,7 @@ use servers::Running;
 /// Above this share of CPU time taken by the hypervisor a run says nothing: it is discarded.
 const MAX_STEAL_PCT: f64 = 5.0;
 
-/// Compares ours with nginx-rtmp and the bare floor.
+/// Compares ours, over RTMP and HTTP-FLV, with nginx-rtmp and the bare floor.
 #[derive(Debug, Parser)]
 struct Options {
     /// Players; several numbers make a table each.
@@ -65,6 +65,8 @@ enum Who {
     Floor,
     Nginx,
     Ours,
+    /// Ours, played over HTTP-FLV.
+    Http,
 }
 
 /// One thing to measure.
@@ -94,6 +96,7 @@ impl fmt::Display for Subject {
             Who::Floor => "floor",
             Who::Nginx => "nginx-rtmp",
             Who::Ours => "ours",
+            Who::Http => "ours, HTTP-FLV",
         };
         match self.merge_ms {
             0 => f.write_str(who),
@@ -202,6 +205,7 @@ fn subjects(options: &Options) -> Vec<Subject> {
             add(Who::Floor, merge_ms);
             add(Who::Ours, merge_ms);
         }
+        add(Who::Http, 0);
         add(Who::Nginx, 0);
     }
     if let Some(publishers) = options.ingest {
@@ -233,14 +237,14 @@ async fn measure(subject: Subject, round: usize, options: &Options) -> Result<Ru
     let mut line = Vec::new();
     let publisher = match subject {
         Subject { players: 0, .. } => {
-            line.extend(["publish", server.url(), "--streams"].map(str::to_owned));
+            line.extend(["publish", server.publish_url(), "--streams"].map(str::to_owned));
             line.push(subject.publishers.to_string());
             line.extend(clip);
             line.extend(server.sign());
             None
         }
         _ => {
-            line.extend(["play", server.url(), "--players"].map(str::to_owned));
+            line.extend(["play", server.play_url(), "--players"].map(str::to_owned));
             line.push(subject.players.to_string());
             line.extend(["--rate".to_owned(), options.rate.to_string()]);
             server.publish(&clip).await?

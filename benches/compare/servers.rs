@@ -21,7 +21,12 @@ const SOON: Duration = Duration::from_secs(20);
 /// A server that listens.
 pub enum Running {
     Nginx(Nginx, String),
-    Process(Process, String, Who),
+    Floor(Process, String),
+    Ours {
+        process: Process,
+        publish: String,
+        play: String,
+    },
 }
 
 impl Running {
@@ -33,12 +38,20 @@ impl Running {
                 let url = nginx.url("bench");
                 Ok(Running::Nginx(nginx, url))
             }
-            Who::Ours => {
+            Who::Ours | Who::Http => {
                 let file = write_configuration(subject, folder)?;
                 let process = Process::spawn(LINKMIC, &["serve", "--config", &file])?;
-                let address = said(&process, listening).await?;
-                let url = format!("rtmp://{address}/live/bench");
-                Ok(Running::Process(process, url, subject.who))
+                let (rtmp, http) = said(&process, listening).await?;
+                let publish = format!("rtmp://{rtmp}/live/bench");
+                let play = match subject.who {
+                    Who::Http => format!("http://{http}/live/bench.flv"),
+                    _ => publish.clone(),
+                };
+                Ok(Running::Ours {
+                    process,
+                    publish,
+                    play,
+                })
             }
             Who::Floor => {
                 let mut line = vec!["bench".to_owned(), "floor".into(), "--players".into()];
@@ -51,14 +64,24 @@ impl Running {
                     line.strip_prefix("listening on ").map(str::to_owned)
                 });
                 let url = url.await?;
-                Ok(Running::Process(process, url, subject.who))
+                Ok(Running::Floor(process, url))
             }
         }
     }
 
-    pub fn url(&self) -> &str {
+    /// Where publishers go.
+    pub fn publish_url(&self) -> &str {
         match self {
-            Running::Nginx(_, url) | Running::Process(_, url, _) => url,
+            Running::Nginx(_, url) | Running::Floor(_, url) => url,
+            Running::Ours { publish, .. } => publish,
+        }
+    }
+
+    /// Where players go.
+    pub fn play_url(&self) -> &str {
+        match self {
+            Running::Ours { play, .. } => play,
+            _ => self.publish_url(),
         }
     }
 
@@ -66,7 +89,7 @@ impl Running {
     pub fn id(&self) -> u32 {
         match self {
             Running::Nginx(nginx, _) => nginx.id(),
-            Running::Process(process, ..) => process.id(),
+            Running::Floor(process, _) | Running::Ours { process, .. } => process.id(),
         }
         .unwrap_or(0)
     }
@@ -74,17 +97,19 @@ impl Running {
     /// What a publisher's URL needs.
     pub fn sign(&self) -> Vec<String> {
         match self {
-            Running::Process(_, _, Who::Ours) => vec!["--sign-key".into(), KEY.into()],
+            Running::Ours { .. } => vec!["--sign-key".into(), KEY.into()],
             _ => Vec::new(),
         }
     }
 
     /// Publishes the clip there, until dropped; a floor sends it by itself.
     pub async fn publish(&self, clip: &[String]) -> Result<Option<Process>, Error> {
-        if let Running::Process(_, _, Who::Floor) = self {
+        if let Running::Floor(..) = self {
             return Ok(None);
         }
-        let mut line = ["bench", "publish", self.url()].map(str::to_owned).to_vec();
+        let mut line = ["bench", "publish", self.publish_url()]
+            .map(str::to_owned)
+            .to_vec();
         line.extend_from_slice(clip);
         line.extend(self.sign());
         let process = Process::spawn(LINKMIC, &line)?;
@@ -158,13 +183,14 @@ fn write_configuration(subject: Subject, folder: &Path) -> Result<String, Error>
     Ok(file.display().to_string())
 }
 
-/// The RTMP address in the server's first word.
-fn listening(line: &str) -> Option<String> {
+/// The RTMP and HTTP addresses in the server's first word.
+fn listening(line: &str) -> Option<(String, String)> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == "listening").then_some(())?;
-    let list = line["rtmp"]
-        .as_str()?
-        .strip_prefix('[')?
-        .strip_suffix(']')?;
-    Some(list.split(',').next()?.trim().to_owned())
+    let first = |field: &str| {
+        let list = line[field].as_str()?;
+        let list = list.strip_prefix('[')?.strip_suffix(']')?;
+        Some(list.split(',').next()?.trim().to_owned())
+    };
+    Some((first("rtmp")?, first("http")?))
 }

@@ -130,11 +130,13 @@ pub fn markdown(group: &[Subject], runs: &[Run]) -> String {
         );
     }
     out.push('\n');
-    for ours in group.iter().filter(|s| s.who == Who::Ours) {
-        for other in group.iter().filter(|s| s.who != Who::Ours) {
-            if other.who == Who::Floor && other.merge_ms != ours.merge_ms {
-                continue;
-            }
+    let compared = |one: &Subject, other: &Subject| match (one.who, other.who) {
+        (Who::Ours, Who::Floor) | (Who::Http, Who::Ours) => one.merge_ms == other.merge_ms,
+        (Who::Ours, Who::Nginx) => true,
+        _ => false,
+    };
+    for ours in group {
+        for other in group.iter().filter(|other| compared(ours, other)) {
             let ratios: Vec<String> = columns
                 .iter()
                 .take(3)
