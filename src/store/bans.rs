@@ -33,16 +33,30 @@ impl BanRow {
 }
 
 impl Store {
-    /// All bans by id. Those that ended by `now` (UNIX milliseconds) are removed first.
+    /// All bans by id, without those that ended by `now` (UNIX milliseconds).
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// When the file cannot be read.
     pub async fn bans(&self, now: i64) -> Result<Vec<BanRow>, Error> {
         self.run(move |file| {
-            file.execute("DELETE FROM bans WHERE expires_at <= ?1", params![now])?;
-            let mut all = file.prepare_cached("SELECT * FROM bans ORDER BY id")?;
-            let rows = all.query_map([], BanRow::read)?;
+            let mut all = file.prepare_cached(
+                "SELECT * FROM bans WHERE expires_at IS NULL OR expires_at > ?1 ORDER BY id",
+            )?;
+            let rows = all.query_map(params![now], BanRow::read)?;
             rows.collect()
+        })
+        .await
+    }
+
+    /// Removes the bans that ended by `now` (UNIX milliseconds). They hold no more with or without it: this is only
+    /// for the room they take.
+    ///
+    /// # Errors
+    /// When the file cannot be written: then nothing has changed.
+    pub async fn forget_bans(&self, now: i64) -> Result<(), Error> {
+        self.run(move |file| {
+            file.execute("DELETE FROM bans WHERE expires_at <= ?1", params![now])?;
+            Ok(())
         })
         .await
     }

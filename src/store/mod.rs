@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 pub use bans::BanRow;
@@ -98,17 +98,24 @@ impl Store {
         Ok(Self { jobs })
     }
 
-    /// Has `work` done by the writer thread, after what was asked before.
+    /// Has `work` done by the writer thread, after what was asked before, in a transaction of its own: whole or not
+    /// at all. The one way to the file for every table.
+    ///
+    /// The commit stands by itself because a full disk is met there and nowhere else. Left to the end of the last
+    /// statement, its failure is lost: who reads one row of `… RETURNING` never runs the statement to its end.
+    ///
+    /// # Errors
+    /// When anything of it failed, the commit included: then nothing has changed.
     ///
     /// # Cancel safety
     /// Work that was handed over is done, also when nobody waits for it any more.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection, path| {
-            let done = work(connection).map_err(|source| Refused::Database(source).at(path));
+            let done = whole(connection, work).map_err(|source| Refused::Database(source).at(path));
             // Nobody waits any more: it is kept all the same.
             let _ = answer.send(done);
         });
@@ -118,6 +125,17 @@ impl Store {
         })?;
         answered.await.unwrap_or(Err(Error::Ended))
     }
+}
+
+/// Work between a begin and a commit. Dropped without the commit, a transaction is rolled back.
+fn whole<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.transaction()?;
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
 }
 
 /// The directory, for this process alone until the file that is returned is closed.
@@ -183,6 +201,7 @@ fn connect(path: &Path) -> Result<Connection, Error> {
 #[derive(Debug)]
 enum Refused {
     Database(rusqlite::Error),
+    ReadOnly,
     Damaged(String),
     Foreign,
     Newer { found: i64, known: i64 },
@@ -199,6 +218,7 @@ impl Refused {
         let path = path.to_owned();
         match self {
             Refused::Damaged(detail) => Error::Damaged { path, detail },
+            Refused::ReadOnly => Error::ReadOnly { path },
             Refused::Foreign => Error::Foreign { path },
             Refused::Newer { found, known } => Error::Newer { path, found, known },
             Refused::Database(source) => match source.sqlite_error_code() {
@@ -221,6 +241,10 @@ fn prepare(connection: &mut Connection) -> Result<(), Refused> {
         // The finding is several lines long.
         let first = verdict.lines().last().unwrap_or_default();
         return Err(Refused::Damaged(first.to_owned()));
+    }
+    // Nothing may have to be written now, and then everything would seem well until the first change.
+    if connection.is_readonly(MAIN_DB)? {
+        return Err(Refused::ReadOnly);
     }
     schema::migrate(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;

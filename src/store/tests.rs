@@ -49,7 +49,74 @@ async fn what_was_kept_is_there_after_the_next_start() {
     // An id is never given twice, so a late DELETE cannot hit another ban.
     let third = store.put_ban(row("live/a", None)).await.unwrap();
     assert!(third.id > second.id);
-    assert_eq!(store.bans(5_000).await.unwrap(), [third]);
+    assert_eq!(store.bans(5_000).await.unwrap(), [third.clone()]);
+    store.forget_bans(5_000).await.unwrap();
+    assert_eq!(store.bans(0).await.unwrap(), [third]);
+}
+
+impl Store {
+    /// From now on changes of bans fail at the commit and no sooner, as they do on a full disk: each breaks a reference
+    /// that nothing but the commit looks at.
+    pub(crate) async fn refuse_commits(&self) {
+        let broken = "CREATE TABLE promises (
+                to_whom INTEGER REFERENCES bans (id) DEFERRABLE INITIALLY DEFERRED);
+            CREATE TRIGGER made AFTER INSERT ON bans BEGIN INSERT INTO promises VALUES (0); END;
+            CREATE TRIGGER kept AFTER UPDATE ON bans BEGIN INSERT INTO promises VALUES (0); END;
+            CREATE TRIGGER gone AFTER DELETE ON bans BEGIN INSERT INTO promises VALUES (0); END;";
+        self.run(move |file| file.execute_batch(broken))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_commit_does_not_take_is_an_error_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let kept = [
+        store.put_ban(row("live/a", None)).await.unwrap(),
+        store.put_ban(row("live/b", Some(5_000))).await.unwrap(),
+    ];
+    store.refuse_commits().await;
+    for _ in 0..3 {
+        let changes = [
+            store.put_ban(row("live/c", None)).await.map(drop),
+            store.put_ban(row("live/a", Some(9_000))).await.map(drop),
+            store.delete_ban(kept[0].id).await.map(drop),
+            store.forget_bans(5_000).await,
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            assert!(change.is_err(), "change {at} is said to be kept");
+        }
+        assert_eq!(store.bans(0).await.unwrap(), kept);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_grow_keeps_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store
+        .run(|file| file.pragma_update(None, "max_page_count", 16))
+        .await
+        .unwrap();
+    let mut kept = Vec::new();
+    let error = loop {
+        let long = BanRow {
+            note: "x".repeat(500),
+            ..row(&format!("live/{}", kept.len()), None)
+        };
+        match store.put_ban(long).await {
+            Ok(row) => kept.push(row),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("full"), "{error}");
+    assert_eq!(store.bans(0).await.unwrap(), kept);
+    // What makes room is taken again.
+    let gone = kept.remove(0);
+    assert_eq!(store.delete_ban(gone.id).await.unwrap(), Some(gone));
+    assert_eq!(store.bans(0).await.unwrap(), kept);
 }
 
 #[tokio::test]
