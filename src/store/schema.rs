@@ -29,7 +29,8 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
 
 fn steps(connection: &mut Connection, steps: &[&str]) -> Result<(), Refused> {
     let known = steps.len() as i64;
-    // The write lock comes first: also where there is nothing to do, a file that cannot be written shows now.
+    // The write lock comes first: whatever is found holds until the steps are taken. Where there is none to take nothing
+    // is written, so that a server comes up again on a full disk.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number =
         |name: &str| transaction.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
@@ -45,6 +46,9 @@ fn steps(connection: &mut Connection, steps: &[&str]) -> Result<(), Refused> {
     }
     // Not negative: a file of ours has only what was written here.
     let taken = usize::try_from(found).map_err(|_| Refused::Foreign)?;
+    if found == known {
+        return Ok(());
+    }
     for step in &steps[taken..] {
         transaction.execute_batch(step)?;
     }

@@ -119,6 +119,23 @@ async fn a_file_that_may_not_grow_keeps_what_it_has() {
     assert_eq!(store.bans(0).await.unwrap(), kept);
 }
 
+#[test]
+fn a_start_without_a_step_to_take_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    until_closed(dir.path());
+    let path = dir.path().join(FILE);
+    let connection = Connection::open(&path).unwrap();
+    let version = || -> i64 {
+        let read = connection.query_row("PRAGMA data_version", [], |row| row.get(0));
+        read.unwrap()
+    };
+    let before = version();
+    drop(Store::open(dir.path()).unwrap());
+    until_closed(dir.path());
+    assert_eq!(version(), before);
+}
+
 #[tokio::test]
 async fn the_same_ban_again_changes_the_one_that_is_there() {
     let dir = tempfile::tempdir().unwrap();
