@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::Error;
 use super::body::{self, Body, Path};
+use super::{Error, whole};
 use crate::auth::{self, Ban, BanId, Ended, Gate, Pattern, Scope, Subject};
 use crate::store::{self, BanRow, Store};
 
@@ -23,7 +23,11 @@ const MAX_NOTE_BYTES: usize = 500;
 const MAX_TERM: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// The bans that hold, and the store that remembers them. What is answered is on the disk first and in force then.
-pub struct Bans {
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Bans(Arc<Inner>);
+
+struct Inner {
     store: Store,
     gate: Arc<Gate>,
     /// Changes come one after the other, so that memory and disk see them in one order.
@@ -31,12 +35,25 @@ pub struct Bans {
 }
 
 impl Bans {
-    /// Puts the bans that were kept in force at the gate.
+    /// Puts the bans that were kept in force at the gate. That those which have ended cannot be removed, on a full disk
+    /// say, is only logged.
     ///
     /// # Errors
     /// When they cannot be read.
     pub async fn load(store: Store, gate: Arc<Gate>) -> Result<Self, store::Error> {
-        let rows = store.bans(millis(SystemTime::now())).await?;
+        Self::load_at(SystemTime::now(), store, gate).await
+    }
+
+    pub(super) async fn load_at(
+        now: SystemTime,
+        store: Store,
+        gate: Arc<Gate>,
+    ) -> Result<Self, store::Error> {
+        let now = millis(now);
+        if let Err(error) = store.forget_bans(now).await {
+            warn!(%error, "bans that have ended could not be removed; changes of bans may fail too");
+        }
+        let rows = store.bans(now).await?;
         let mut bans = auth::Bans::default();
         for row in rows {
             let id = row.id;
@@ -49,20 +66,29 @@ impl Bans {
             info!(bans = bans.len(), "bans hold");
         }
         gate.set_bans(bans);
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
             store,
             gate,
             changing: Mutex::default(),
-        })
+        })))
     }
 
     /// How many hold now.
     pub(super) fn count(&self) -> usize {
         let now = SystemTime::now();
-        let bans = self.gate.bans();
+        let bans = self.0.gate.bans();
         bans.iter().filter(|ban| ban.holds(now)).count()
     }
+}
 
+impl Inner {
+    /// Keeps a ban and puts it in force. Gives whether it is new, the ban as it is kept, and whom it ended.
+    ///
+    /// # Errors
+    /// When there is no room, or it could not be kept: then it does not hold.
+    ///
+    /// # Cancel safety
+    /// What is on the disk and what is in force would part: run it in a task of its own, as [`super::whole`] does.
     async fn add(&self, row: BanRow) -> Result<(bool, Ban, Ended), Error> {
         let _one_at_a_time = self.changing.lock().await;
         let now = SystemTime::now();
@@ -97,6 +123,13 @@ impl Bans {
         Ok(false)
     }
 
+    /// Forgets a ban; gives it, if it held until now.
+    ///
+    /// # Errors
+    /// When that could not be kept: then it holds on.
+    ///
+    /// # Cancel safety
+    /// As [`Self::add`].
     async fn remove(&self, id: BanId) -> Result<Option<Ban>, Error> {
         let _one_at_a_time = self.changing.lock().await;
         let kept = self.store.delete_ban(id).await?;
@@ -114,7 +147,7 @@ impl Bans {
         if expired.is_empty() {
             return Ok(());
         }
-        self.store.bans(millis(now)).await?;
+        self.store.forget_bans(millis(now)).await?;
         for id in expired {
             self.gate.pardon(id);
         }
@@ -232,7 +265,8 @@ pub(super) async fn post(
         expires_at: request.expires_in.map(|term| millis(now + term)),
         note: request.note,
     };
-    let (new, ban, ended) = state.bans.add(row).await?;
+    let bans = state.bans.0.clone();
+    let (new, ban, ended) = whole(&state.tasks, async move { bans.add(row).await }).await?;
     info!(
         id = ban.id, kind = ban.subject.kind(), subject = %ban.subject, action = ban.scope.as_str(),
         publishers = ended.publishers, players = ended.players, "banned"
@@ -258,7 +292,9 @@ pub(super) async fn delete(
     path: Path<String>,
 ) -> Result<Json<Shown>, Error> {
     let id = id(path)?;
-    let ban = state.bans.remove(id).await?.ok_or_else(|| absent(id))?;
+    let bans = state.bans.0.clone();
+    let removed = whole(&state.tasks, async move { bans.remove(id).await }).await?;
+    let ban = removed.ok_or_else(|| absent(id))?;
     info!(id, kind = ban.subject.kind(), subject = %ban.subject, "ban lifted");
     Ok(Json(Shown::from(&ban)))
 }
@@ -319,11 +355,7 @@ fn absent(id: BanId) -> Error {
 }
 
 fn internal() -> Error {
-    Error::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "internal",
-        "the ban that was kept makes no sense",
-    )
+    Error::internal("the ban that was kept makes no sense")
 }
 
 /// UNIX milliseconds.

@@ -41,6 +41,11 @@ impl Error {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// A mistake of ours; the log says more.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
     /// Not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)

@@ -22,6 +22,7 @@ mod streams;
 mod tests;
 mod urls;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
@@ -30,6 +31,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use tokio_util::task::TaskTracker;
 
 pub use bans::Bans;
 pub use body::parse;
@@ -64,6 +66,8 @@ pub struct State {
     pub admission: Admission,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    /// Changes that are being made; the server waits for them when it goes down.
+    pub tasks: TaskTracker,
     /// What `Authorization: Bearer` must say.
     pub token: Secret,
     /// Which applications exist here.
@@ -115,6 +119,19 @@ pub fn control_router(state: State) -> Router {
         .merge(health::router(state.readiness.clone()))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
+}
+
+/// Makes a change to its end, whatever becomes of the request that asked for it: a caller who hangs up takes the
+/// handler along at its next await, and would leave the change half made.
+///
+/// # Errors
+/// The change's own; `internal` when it panicked.
+async fn whole<T: Send + 'static>(
+    tasks: &TaskTracker,
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let made = tasks.spawn(change).await;
+    made.unwrap_or_else(|_| Err(Error::internal("the change failed half way")))
 }
 
 /// Health only, for the public listener. One request per connection: the next one may be for media, which is decided

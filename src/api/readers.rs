@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use super::body::{self, Path};
-use super::{Error, streams};
+use super::{Error, streams, whole};
 use crate::media::StreamKey;
 use crate::playback::ReaderInfo;
 
@@ -63,7 +63,9 @@ pub(super) async fn delete(
 ) -> Result<(StatusCode, Json<Disconnecting>), Error> {
     let (app, name, id) = body::path(path)?;
     let key = key(&app, &name)?;
-    if !state.playback.kick(&key, id).await {
+    let (playback, whose) = (state.playback.clone(), key.clone());
+    let kick = async move { Ok(playback.kick(&whose, id).await) };
+    if !whole(&state.tasks, kick).await? {
         return Err(Error::not_found(format!(
             "no reader of {key} has the id {id}"
         )));

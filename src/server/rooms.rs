@@ -141,6 +141,7 @@ pub async fn build(
         admission,
         metrics,
         readiness: readiness.clone(),
+        tasks: tasks.clone(),
         token,
         apps: per_app(config, |_| ()),
         base_url,

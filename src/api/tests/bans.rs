@@ -1,10 +1,11 @@
 //! Bans and keys through the API: what is kept, what is refused, and who hears of it.
 
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use super::*;
-use crate::auth::{Action, Authorizer, Grant, Refusal, Request, Stay, signed_query};
+use crate::auth::{Action, Authorizer, Grant, Refusal, Request as Asked, Stay, signed_query};
 
 impl House {
     async fn come(
@@ -13,7 +14,7 @@ impl House {
         name: &str,
         query: &str,
     ) -> Result<(Grant, Stay), Refusal> {
-        let request = Request {
+        let request = Asked {
             action,
             key: &StreamKey::new("live", name).unwrap(),
             query,
@@ -68,6 +69,117 @@ async fn a_ban_holds_from_its_answer_on_and_until_it_is_deleted() {
     for method in ["GET", "DELETE"] {
         is_error(&client.call(method, &path, "").await, 404, "not_found");
     }
+}
+
+/// What was on the disk when it was read, beside what is in force: the streams that are banned.
+async fn kept_and_held(house: &House, client: &Client) -> (Vec<String>, Vec<String>) {
+    let listed = client.call("GET", "/api/v1/bans", "").await.json();
+    let mut held: Vec<String> = listed["bans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ban| ban["stream"].as_str().unwrap().to_owned())
+        .collect();
+    let rows = house.store.bans(0).await.unwrap();
+    let mut kept: Vec<String> = rows.into_iter().map(|row| row.subject).collect();
+    kept.sort();
+    held.sort();
+    (kept, held)
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_leaves_no_change_half_made() {
+    let (house, client) = open(None).await;
+    let hang_up = async |method: &str, path: &str, body: String, polls: usize| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(Body::from(body))
+            .unwrap();
+        let mut answer = Box::pin(house.router.clone().oneshot(request));
+        for _ in 0..polls {
+            // Once, and then again when something may have come of it; dropped at whatever await it stands.
+            if std::future::poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx).is_ready())).await {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    for n in 0..40 {
+        let body = json!({"stream": format!("live/{n}")}).to_string();
+        hang_up("POST", "/api/v1/bans", body, n % 4 + 1).await;
+    }
+    // Whatever was begun is before this one: changes come one after the other.
+    let settle = json!({"stream": "live/last"});
+    assert_eq!(client.post("/api/v1/bans", &settle).await.status, 201);
+    let (kept, held) = kept_and_held(&house, &client).await;
+    assert_eq!(kept, held, "banned");
+    assert!(kept.len() > 30, "{kept:?}");
+
+    for (n, id) in house.gate.bans().iter().map(|ban| ban.id).enumerate() {
+        hang_up(
+            "DELETE",
+            &format!("/api/v1/bans/{id}"),
+            String::new(),
+            n % 4 + 1,
+        )
+        .await;
+    }
+    assert_eq!(
+        client
+            .post("/api/v1/bans", &json!({"stream": "live/x"}))
+            .await
+            .status,
+        201
+    );
+    let (kept, held) = kept_and_held(&house, &client).await;
+    assert_eq!(kept, held, "lifted");
+    assert!(kept.len() < 10, "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_the_disk_does_not_take_is_said_to_have_failed_and_does_not_hold() {
+    let (house, client) = open(None).await;
+    let kept = client
+        .post("/api/v1/bans", &json!({"stream": "live/kept"}))
+        .await;
+    house.store.refuse_commits().await;
+    for name in ["a", "b", "a"] {
+        let answer = client
+            .post("/api/v1/bans", &json!({"stream": format!("live/{name}")}))
+            .await;
+        is_error(&answer, 503, "storage");
+        assert!(house.publish(name).await.is_ok());
+    }
+    let path = format!("/api/v1/bans/{}", kept.json()["id"]);
+    is_error(&client.call("DELETE", &path, "").await, 503, "storage");
+    assert!(house.publish("kept").await.is_err());
+    let (kept, held) = kept_and_held(&house, &client).await;
+    assert_eq!(
+        (&kept[..], &held[..]),
+        (&["live/kept".to_owned()][..], &["live/kept".to_owned()][..])
+    );
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_has_the_bans_that_hold() {
+    let (house, client) = open(None).await;
+    for (name, term) in [("short", json!("1s")), ("long", json!(null))] {
+        let ban = json!({"stream": format!("live/{name}"), "expires_in": term});
+        assert_eq!(client.post("/api/v1/bans", &ban).await.status, 201);
+    }
+    house.store.refuse_commits().await;
+    // The first has ended by then, and cannot be removed.
+    let later = SystemTime::now() + Duration::from_secs(2);
+    house.gate.set_bans(crate::auth::Bans::default());
+    Bans::load_at(later, house.store.clone(), house.gate.clone())
+        .await
+        .unwrap();
+    let held = house.gate.bans();
+    let held: Vec<_> = held.iter().map(|ban| ban.subject.to_string()).collect();
+    assert_eq!(held, ["live/long"]);
+    assert_eq!(house.store.bans(0).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ impl Mixes for Scenes {
 struct House {
     relay: Relay,
     gate: Arc<Gate>,
+    store: Store,
     _folder: tempfile::TempDir,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -115,7 +116,7 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     let gate = Arc::new(Gate::new(policy.clone(), Rules::default(), memory.clone()));
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let bans = Bans::load(store, gate.clone()).await.unwrap();
+    let bans = Bans::load(store.clone(), gate.clone()).await.unwrap();
     let state = State {
         gate: gate.clone(),
         bans,
@@ -131,6 +132,7 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         policy,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        tasks: TaskTracker::new(),
         token: Secret::new(TOKEN),
         apps: PerApp {
             named: [("live".to_owned(), ())].into(),
@@ -141,6 +143,7 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     House {
         relay,
         gate,
+        store,
         _folder: folder,
         readiness,
         metrics,
