@@ -48,6 +48,11 @@ impl Client {
         }
     }
 
+    /// Whom it talks to.
+    pub fn address(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// # Errors
     /// When there is no answer; a status of failure is an answer.
     pub async fn get(&self, path: &str) -> Result<Answer, Error> {

@@ -108,6 +108,8 @@ impl Binary {
     fn relocate(&mut self, host: &str) {
         let rtmp = SocketAddr::new(host.parse().expect("an address"), self.urls.rtmp().port());
         self.urls = Arc::new(Urls::new(rtmp, &self.config));
+        let control = SocketAddr::new(rtmp.ip(), self.control.address().port());
+        self.control = http::Client::new(control, Some(TOKEN));
     }
 
     /// The URLs, for tasks.

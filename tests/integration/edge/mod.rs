@@ -16,6 +16,7 @@ mod access;
 mod addresses;
 mod breadth;
 mod clocks;
+mod distance;
 mod download;
 mod epochs;
 mod http_flv;

@@ -1,10 +1,39 @@
-//! A network of two links to a namespace of its own, one of which can go down: what only root may build.
+//! A network of its own: two links to a namespace, one of which can go down, and a long way there besides. Only root
+//! may build it. Where that cannot be, it is said where nobody captures it; with `LINKMIC_NETWORK` set it fails.
 
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use linkmic::probe::process::output;
+use linkmic::probe::process::{Process, output, poll};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Set where tests that need a network of their own must not be left out.
+const INSIST: &str = "LINKMIC_NETWORK";
+
+/// A network for the test `what`; `None` where it cannot be built, which the whole run's output tells.
+///
+/// # Panics
+/// When it cannot be built where it must be.
+pub async fn for_test(what: &str) -> Option<Network> {
+    match Network::build().await {
+        Ok(network) => Some(network),
+        Err(why) => {
+            let insisted = std::env::var_os(INSIST).is_some_and(|value| !value.is_empty());
+            assert!(
+                !insisted,
+                "{INSIST} is set, and there is no network for {what}: {why}"
+            );
+            // Not `println!`, which is shown of failed tests only.
+            let line = format!(
+                "\nnot run: {what}: no network of its own ({})\n",
+                why.trim()
+            );
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            None
+        }
+    }
+}
 
 /// Two links from here to a namespace where a server may live. Dropping it removes them.
 pub struct Network {
@@ -17,10 +46,12 @@ impl Network {
     /// # Errors
     /// Why it cannot be built here.
     pub async fn build() -> Result<Self, String> {
+        static BUILT: AtomicU32 = AtomicU32::new(0);
         let id = std::process::id();
+        let at = BUILT.fetch_add(1, Ordering::Relaxed);
         let network = Self {
-            name: format!("linkmic-{id}"),
-            number: id % 250,
+            name: format!("linkmic-{id}-{at}"),
+            number: (id * 4 + at) % 250,
         };
         let (name, n) = (&network.name, network.number);
         ip(&format!("netns add {name}")).await?;
@@ -64,6 +95,38 @@ impl Network {
         set.expect("a link of ours");
     }
 
+    /// Opens a way to the namespace on which each packet takes `delay`, in either direction.
+    ///
+    /// # Panics
+    /// When it cannot be built where the links could.
+    pub async fn far_away(&self, delay: Duration) -> FarAway {
+        let (name, n) = (&self.name, self.number);
+        let (near, far) = (self.device('n', FAR), self.device('f', FAR));
+        let seconds = delay.as_secs_f64().to_string();
+        let carrier = ["-c", CARRIER, &near, &far, &seconds];
+        let process = Process::spawn("python3", &carrier).unwrap_or_else(|e| panic!("{e}"));
+        let ready = poll("two ends of a tunnel", PATIENCE, || async {
+            process.said().contains("ready").then_some(())
+        });
+        ready
+            .await
+            .unwrap_or_else(|e| panic!("{e}: {}", process.said()));
+        for command in [
+            format!("link set {far} netns {name}"),
+            format!("address add 10.{n}.{FAR}.1/30 dev {near}"),
+            format!("link set {near} up"),
+            format!("-n {name} address add 10.{n}.{FAR}.2/30 dev {far}"),
+            format!("-n {name} link set {far} up"),
+        ] {
+            ip(&command).await.expect("a tunnel of ours");
+        }
+        FarAway {
+            server: self.server(),
+            address: format!("10.{n}.{FAR}.2"),
+            _process: process,
+        }
+    }
+
     fn device(&self, end: char, link: u32) -> String {
         // At most 15 characters.
         format!("lm{end}{link}-{}", self.number)
@@ -71,6 +134,53 @@ impl Network {
 }
 
 const LINKS: [u32; 2] = [77, 78];
+/// The third byte of the far way's addresses.
+const FAR: u32 = 79;
+
+/// Carries packets between two TUN devices, each after its time. Kernels are not built with `netem` everywhere.
+const CARRIER: &str = r#"
+import collections, fcntl, os, select, struct, sys, time
+
+def end(name):
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    # TUNSETIFF, with IFF_TUN and IFF_NO_PI
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1001))
+    return fd
+
+ends = [end(name) for name in sys.argv[1:3]]
+delay = float(sys.argv[3])
+on_the_way = collections.deque()
+print("ready", file=sys.stderr, flush=True)
+while True:
+    now = time.monotonic()
+    while on_the_way and on_the_way[0][0] <= now:
+        _, fd, packet = on_the_way.popleft()
+        try:
+            os.write(fd, packet)
+        except OSError:
+            pass
+    wait = max(0, on_the_way[0][0] - now) if on_the_way else None
+    for fd in select.select(ends, [], [], wait)[0]:
+        to = ends[1 - ends.index(fd)]
+        try:
+            on_the_way.append((time.monotonic() + delay, to, os.read(fd, 65536)))
+        except OSError:
+            pass
+"#;
+
+/// A way that takes its time. Dropping it closes it.
+pub struct FarAway {
+    server: String,
+    address: String,
+    _process: Process,
+}
+
+impl FarAway {
+    /// A URL of the server by this way.
+    pub fn through(&self, url: &str) -> String {
+        url.replace(&self.server, &self.address)
+    }
+}
 
 async fn ip(arguments: &str) -> Result<(), String> {
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
