@@ -246,7 +246,7 @@ async fn what_waits_too_long_for_a_late_joiner_is_taken_back() {
     let mut early = Client::play(&house.urls.peer("late"))
         .await
         .expect("granted");
-    let picture = |n: u32| numbered(n, n % GOP == 0, PICTURE);
+    let picture = |n: u32| numbered(n, n.is_multiple_of(GOP), PICTURE);
     for n in 0..GOP {
         publisher.send(kind::VIDEO, n * FRAME, picture(n)).await;
         early.media_until(|m| is(m, kind::VIDEO, n)).await;

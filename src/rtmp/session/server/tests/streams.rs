@@ -46,7 +46,7 @@ fn publishing_two(names: [&str; 2]) -> Peer {
 
 #[test]
 fn fc_unpublish_ends_the_stream_of_that_name_queries_aside_and_no_other() {
-    let mut end = |published: [&str; 2], named: &str| {
+    let end = |published: [&str; 2], named: &str| {
         let mut peer = publishing_two(published);
         let body = &mut command::begin("FCUnpublish", 0.0);
         match peer.send(0, body.null().string(named)).unwrap() {
