@@ -163,12 +163,21 @@ pub(super) fn run(orders: &Orders<'_>) -> io::Result<Vec<Record>> {
     Ok(players.into_iter().map(|player| player.record).collect())
 }
 
-/// Whether player `index` of `players` is one of about `sampled`: spread evenly, and the same share of each of
-/// `streams`, which the players take in turn.
+/// Whether player `index` of `players` is one of about `sampled`: one of each stretch of players, and the same share of
+/// each of `streams`, which the players take in turn. Not each fourth, say: servers deal players out to their threads in
+/// turn, too, and then all of a sample would be one thread's.
 fn is_sampled(index: usize, players: usize, sampled: usize, streams: usize) -> bool {
-    let (players, sampled) = (players.div_ceil(streams), sampled.div_ceil(streams));
-    let before = |index: usize| index * sampled.min(players) / players.max(1);
-    before(index / streams + 1) > before(index / streams)
+    let (index, players) = (index / streams, players.div_ceil(streams));
+    let sampled = sampled.div_ceil(streams).min(players);
+    if sampled == 0 {
+        return false;
+    }
+    let stretch = index * sampled / players;
+    let begin = |stretch: usize| (stretch * players).div_ceil(sampled);
+    let length = begin(stretch + 1) - begin(stretch);
+    // Steps of the golden ratio fall everywhere alike, and nowhere in step with anything.
+    let place = (stretch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    index == begin(stretch) + place as usize % length
 }
 
 impl Player {
@@ -326,7 +335,23 @@ mod tests {
                 .collect();
             assert_eq!(picked.len(), expected);
             let widest = picked.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
-            assert!(widest <= players.div_ceil(expected.max(1)), "{picked:?}");
+            assert!(widest < 2 * players.div_ceil(expected.max(1)), "{picked:?}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_not_in_step_with_a_server_that_deals_players_out_in_turn() {
+        for threads in [2, 3, 4, 8] {
+            let mut shares = vec![0; threads];
+            for index in (0..1000).filter(|&i| is_sampled(i, 1000, 250, 1)) {
+                shares[index % threads] += 1;
+            }
+            let fair = 250 / threads;
+            let off = shares
+                .iter()
+                .map(|share: &usize| share.abs_diff(fair))
+                .max();
+            assert!(off <= Some(fair / 4), "{shares:?} of {threads}");
         }
     }
 
