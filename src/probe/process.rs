@@ -234,6 +234,7 @@ fn package_of(program: &str) -> &'static str {
         "chromium" => "chromium",
         "curl" => "curl",
         "haproxy" => "haproxy",
+        "ip" => "iproute2",
         "openssl" => "openssl",
         "nginx" => "nginx libnginx-mod-rtmp",
         "rtmpdump" => "rtmpdump",
