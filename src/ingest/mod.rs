@@ -130,7 +130,10 @@ impl Ingest {
     pub async fn serve(self, listener: TcpListener, entrance: Entrance) {
         loop {
             tokio::select! {
-                (tcp, peer) = net::accept(&listener) => self.admit(tcp, peer, entrance.clone()),
+                (tcp, peer) = net::accept(&listener) => {
+                    let entrance = entrance.clone();
+                    net::contained("letting a connection in", || self.admit(tcp, peer, entrance));
+                }
                 () = self.shared.shutdown.cancelled() => return,
             }
         }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod block;
+mod contain;
 mod entrance;
 pub mod proxy;
 mod queue;
@@ -21,6 +22,7 @@ use tokio::net::TcpStream;
 
 pub use admission::{Admission, Bounds, Full, Pass};
 pub use block::Block;
+pub use contain::contained;
 pub use entrance::{Entrance, Turned, accept};
 pub use queue::{bound_queue, give_up_after, unacknowledged};
 pub use socket::{Direct, Socket};

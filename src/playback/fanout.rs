@@ -177,24 +177,59 @@ impl Fanout {
         let tail = self.relay.watch(&place.key, place.feed);
         let class = self.config.class(place.class).clone();
         let writer = Writer::new(tail, place.framing, class, inbox, self.metrics.clone());
-        let feeds = self.feeds.clone();
-        let (number, commands) = (shard.number, shard.commands.downgrade());
-        let retire = move || {
-            let mut feeds = feeds.lock().unwrap_or_else(|e| e.into_inner());
-            // A command may have come while the lock was not held.
-            let idle = commands
-                .upgrade()
-                .is_none_or(|c| c.capacity() == c.max_capacity());
-            if idle && let Some(shards) = feeds.get_mut(&place) {
-                shards.retain(|s| s.number != number);
-                if shards.is_empty() {
-                    feeds.remove(&place);
-                }
-            }
-            idle
+        let entry = Entry {
+            feeds: self.feeds.clone(),
+            place,
+            number: shard.number,
+            commands: shard.commands.downgrade(),
         };
-        self.tasks.spawn(writer.run(retire));
+        self.tasks.spawn(async move {
+            writer.run(|| entry.retire()).await;
+        });
         shard
+    }
+}
+
+/// That a loop takes players. Dropped with the loop, also when that panics: nobody is sent to one that is gone.
+struct Entry {
+    feeds: Arc<Mutex<Feeds>>,
+    place: Place,
+    number: u64,
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl Entry {
+    /// Whether the loop, which has nobody left, may go: then no player will be sent to it.
+    fn retire(&self) -> bool {
+        let mut feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
+        // A command may have come while the lock was not held.
+        let idle = self
+            .commands
+            .upgrade()
+            .is_none_or(|c| c.capacity() == c.max_capacity());
+        if idle {
+            self.remove(&mut feeds);
+        }
+        idle
+    }
+
+    fn remove(&self, feeds: &mut Feeds) {
+        if let Some(shards) = feeds.get_mut(&self.place) {
+            shards.retain(|s| s.number != self.number);
+            if shards.is_empty() {
+                feeds.remove(&self.place);
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(stream = %self.place.key, "a writer loop panicked, which ends its players; this is a mistake of ours, please report it");
+        }
+        let mut feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
+        self.remove(&mut feeds);
     }
 }
 

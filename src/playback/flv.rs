@@ -143,6 +143,7 @@ async fn watch(shared: &Shared, socket: &Socket, over: &mut oneshot::Receiver<Re
             Ok(
                 lost @ (Reason::TooSlow
                 | Reason::Dropped
+                | Reason::Internal
                 | Reason::SocketError
                 | Reason::Disconnected),
             ) => lost,

@@ -173,6 +173,7 @@ async fn listen(
                     Ok(
                         lost @ (Reason::TooSlow
                         | Reason::Dropped
+                        | Reason::Internal
                         | Reason::SocketError
                         | Reason::Disconnected),
                     ) => lost,

@@ -7,6 +7,11 @@
 //! straggler with the rest of the batch as its queue; a straggler that has nothing left to write and stands at the
 //! loop's cursor becomes a follower. No straggler reads past the loop's cursor, so that it can meet the loop there.
 //! Only a straggler whose socket would block waits for it to be writable.
+//!
+//! A panic while one player is served ends that player, not the loop: all that concerns one goes through
+//! [`Writer::serve`].
+
+mod check;
 
 use std::io;
 use std::sync::Arc;
@@ -35,8 +40,6 @@ use crate::relay::{Framing, Item, Read, Subscriber};
 const MAX_QUEUED: usize = 4 * BATCH;
 /// After this a reader is looked at again that waits for acknowledgements and has got some: half a frame interval.
 const RETRY: Duration = Duration::from_millis(15);
-/// How much later than the policy the kernel gives a reader up that takes nothing, so that it goes with our reason.
-const AFTER_STUCK: Duration = Duration::from_secs(10);
 /// What a loop keeps of the room in which it lays out a batch: enough for all but the largest key frames.
 const KEPT_BYTES: usize = 256 << 10;
 
@@ -76,6 +79,11 @@ pub enum Command {
         answer: oneshot::Sender<Vec<ReaderInfo>>,
     },
 }
+
+/// Writing to a player panicked, and what of it went out nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("writing panicked")]
+struct Panicked;
 
 /// Sockets to wait for, with their players' ids.
 type Waiting = Vec<(u64, Arc<Socket>)>;
@@ -164,7 +172,48 @@ impl Writer {
         }
     }
 
+    /// Does what concerns one player only. A panic meanwhile is a mistake of ours, and ends that player.
+    fn serve(&mut self, id: u64, serve: impl FnOnce(&mut Self)) {
+        if net::contained("serving a player", || serve(self)).is_none() {
+            self.give_up(id);
+        }
+    }
+
+    /// Lets go of a player whose state may be half changed.
+    fn give_up(&mut self, id: u64) {
+        self.scratch = Scratch::default();
+        let reader = match self.roster.find(id) {
+            Some(Place::Follower(place)) => self.roster.take_follower(place),
+            Some(Place::Straggler(place)) => self.roster.take_straggler(place),
+            // It was on its way from one list to the other, and is gone.
+            None => return,
+        };
+        // What it holds may be what panics.
+        net::contained("letting go of a player", || {
+            self.dismiss(*reader, Reason::Internal);
+        });
+    }
+
     fn obey(&mut self, command: Command, waiting: &mut Waiting) {
+        let id = match &command {
+            Command::Join(joiner) => joiner.id,
+            Command::Control { id, .. }
+            | Command::Finish { id, .. }
+            | Command::Leave { id }
+            | Command::Wish { id, .. }
+            | Command::Kick { id, .. } => *id,
+            Command::Report { .. } => {
+                if let Command::Report { answer } = command {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.report(Instant::now()));
+                }
+                return;
+            }
+        };
+        self.serve(id, |writer| writer.obey_one(command, waiting));
+    }
+
+    fn obey_one(&mut self, command: Command, waiting: &mut Waiting) {
         let now = Instant::now();
         let place = match command {
             Command::Join(joiner) => {
@@ -211,10 +260,8 @@ impl Writer {
                 }
                 return;
             }
-            Command::Report { answer } => {
-                let _ = answer.send(self.report(now));
-                return;
-            }
+            // Concerns all.
+            Command::Report { .. } => return,
             Command::Leave { id } => {
                 let reader = match self.roster.find(id) {
                     Some(Place::Follower(place)) => self.roster.take_follower(place),
@@ -270,16 +317,22 @@ impl Writer {
         if whole && span <= self.class.budget.max_lag {
             self.lead(&batch, now);
         } else {
-            while let Some(last) = self.roster.followers().len().checked_sub(1) {
-                self.fall_out(last, from, now);
+            for place in (0..self.roster.followers().len()).rev() {
+                let id = self.roster.follower(place).id;
+                self.serve(id, |writer| {
+                    writer.fall_out(place, from, now);
+                });
             }
         }
         // Backwards, because a straggler that goes is replaced by the last one.
         for place in (0..self.roster.stragglers()).rev() {
             let reader = self.roster.straggler(place);
             if !reader.is_blocked() {
-                reader.meet(from, now);
-                self.pump(place, now, waiting);
+                let id = reader.id;
+                self.serve(id, |writer| {
+                    writer.roster.straggler(place).meet(from, now);
+                    writer.pump(place, now, waiting);
+                });
             }
         }
         // Its room is used again; the items go.
@@ -312,7 +365,11 @@ impl Writer {
                 for (place, line) in lines[..sweep.len()].iter().enumerate().rev() {
                     let sent = match line {
                         Some(direct) => direct.send(&wire),
-                        None => sweep[place].socket.try_write(&wire),
+                        // More than a system call: encryption is somebody's code.
+                        None => net::contained("writing to a player", || {
+                            sweep[place].socket.try_write(&wire)
+                        })
+                        .unwrap_or_else(|| Err(io::Error::other(Panicked))),
                     };
                     match sent {
                         Ok(written) if written == wire.len() => served += 1,
@@ -321,7 +378,8 @@ impl Writer {
                 }
             }
             for (place, sent) in short {
-                self.part(place, sent, batch, now);
+                let id = self.roster.follower(place).id;
+                self.serve(id, |writer| writer.part(place, sent, batch, now));
             }
             end = begin;
         }
@@ -341,9 +399,15 @@ impl Writer {
         let written = match sent {
             Ok(written) => written,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
+            Err(e) => {
                 let reader = self.roster.take_follower(place);
-                self.dismiss(*reader, Reason::SocketError);
+                let panicked = e.get_ref().is_some_and(|e| e.is::<Panicked>());
+                let reason = if panicked {
+                    Reason::Internal
+                } else {
+                    Reason::SocketError
+                };
+                self.dismiss(*reader, reason);
                 return;
             }
         };
@@ -359,7 +423,7 @@ impl Writer {
         // A blocked reader is a straggler until this wake-up, unless it has left.
         if let Some(Place::Straggler(place)) = self.roster.find(id) {
             self.roster.straggler(place).set_blocked(false);
-            self.pump(place, Instant::now(), waiting);
+            self.serve(id, |writer| writer.pump(place, Instant::now(), waiting));
         }
     }
 
@@ -368,72 +432,12 @@ impl Writer {
         self.retry = None;
         let now = Instant::now();
         for place in (0..self.roster.stragglers()).rev() {
-            if self.roster.straggler(place).is_gated() {
-                self.pump(place, now, waiting);
-            }
-        }
-    }
-
-    /// Once a second: players that are gone, everybody's lag, and what the stream's bitrate has come to be. A follower
-    /// whose peer leaves too much unacknowledged falls out, however willingly the kernel takes more.
-    fn check(&mut self, waiting: &mut Waiting) {
-        let now = Instant::now();
-        self.resize();
-        let head = self.tail.head_time();
-        let class = |reader: &Reader| reader.class().as_str();
-        for place in (0..self.roster.followers().len()).rev() {
-            let reader = self.roster.follower(place);
-            if reader.is_abandoned() {
-                let reader = self.roster.take_follower(place);
-                self.dismiss(*reader, Reason::Disconnected);
-                continue;
-            }
-            let (unacknowledged, lag) = reader.measure(head, &self.line, now);
-            if let Some(lag) = lag {
-                self.metrics.lag(class(reader), lag);
-            }
-            if unacknowledged >= self.sizing.share {
-                self.fall_out(place, self.begin, now);
-            }
-        }
-        for place in (0..self.roster.stragglers()).rev() {
             let reader = self.roster.straggler(place);
-            if reader.is_abandoned() || reader.has_lingered(now) {
-                let reader = self.roster.take_straggler(place);
-                self.dismiss(*reader, Reason::Disconnected);
-                continue;
+            if reader.is_gated() {
+                let id = reader.id;
+                self.serve(id, |writer| writer.pump(place, now, waiting));
             }
-            if let (_, Some(lag)) = reader.measure(head, &self.line, now) {
-                self.metrics.lag(class(reader), lag);
-            }
-            self.pump(place, now, waiting);
         }
-    }
-
-    /// Bounds the sockets anew when the bitrate has changed enough.
-    fn resize(&mut self) {
-        let sizing = Sizing::of(self.tail.byte_rate(), &self.class.budget);
-        if !self.sizing.differs(&sizing) {
-            return;
-        }
-        self.sizing = sizing;
-        for socket in self.roster.sockets() {
-            // A socket that refuses is broken, and shows it with the next write.
-            let _ = net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent);
-        }
-    }
-
-    /// Bounds the socket of a player that joins.
-    fn prepare(&mut self, socket: &Socket) -> io::Result<()> {
-        self.resize();
-        net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent)?;
-        net::give_up_after(socket, self.class.budget.stuck + AFTER_STUCK)
-    }
-
-    fn report(&mut self, now: Instant) -> Vec<ReaderInfo> {
-        let head = self.tail.head_time();
-        let readers = self.roster.readers();
-        readers.map(|r| r.info(head, &self.line, now)).collect()
     }
 
     /// A straggler's turn: it writes what it can, and follows if that was all.
@@ -518,3 +522,6 @@ async fn writable(id: u64, socket: Arc<Socket>) -> u64 {
     let _ = socket.writable().await;
     id
 }
+
+#[cfg(test)]
+mod tests;
