@@ -101,7 +101,8 @@ pub(super) async fn run(
             if !outbox.is_empty() {
                 return Reason::TooSlow;
             }
-            let played = shared.door.play(Handover {
+            let stay = request.stay;
+            let handover = Handover {
                 socket,
                 peer,
                 session,
@@ -111,12 +112,12 @@ pub(super) async fn run(
                 key: request.key,
                 feed: request.feed,
                 class: request.class,
-            });
-            // Dropping it takes the player out of wherever it is.
-            tokio::select! {
-                reason = played => reason,
-                () = request.stay.ended() => Reason::Banned,
-            }
+                eviction: Box::pin(async move {
+                    stay.ended().await;
+                    Reason::Banned
+                }),
+            };
+            shared.door.play(handover).await
         }
     }
 }

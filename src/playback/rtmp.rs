@@ -23,6 +23,8 @@ use crate::rtmp::session::server::{Event, Session};
 /// Status codes of a play that cannot be.
 const NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 const FAILED: &str = "NetStream.Play.Failed";
+/// What a player hears that a ban ends.
+const BANNED: &str = "banned by the operator";
 
 /// Serves one player to its end.
 pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
@@ -59,6 +61,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         name,
         class: reader_class,
         peer,
+        mut eviction,
         ..
     } = handover;
     session.accept_play(stream_id, &name);
@@ -98,7 +101,11 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
             return Reason::LimitReached;
         }
     };
-    let reason = listen(shared, &socket, &mut session, &mut reader, &line, &mut over).await;
+    let heard = listen(shared, &socket, &mut session, &mut reader, &line, &mut over);
+    let reason = tokio::select! {
+        reason = heard => reason,
+        reason = &mut eviction => reason,
+    };
     match reason {
         Reason::StreamEnded => session.end_play(stream_id, &name),
         Reason::Shutdown => {
@@ -111,6 +118,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
             class.budget.stuck.as_secs()
         )),
         Reason::Dropped => session.close("dropped by the operator"),
+        Reason::Banned => session.close(BANNED),
         _ => return reason,
     }
     super::part(line, session.output(), let_go, socket).await;
@@ -234,6 +242,9 @@ async fn wait_for_stream(
             () = subscriber.fed() => return Ok(()),
             () = tokio::time::sleep_until(deadline) => return Err(shared.waiting.in_vain()),
             () = shared.shutdown.cancelled() => return Err(Waited::going_down()),
+            reason = &mut handover.eviction => {
+                return Err(Waited::Refused(BANNED.to_owned(), reason));
+            }
             read = net::read_some(&handover.socket, handover.reader.buffer()) => match read {
                 Ok(0) => return Err(Waited::Gone(Reason::Disconnected)),
                 Ok(_) => {}

@@ -25,7 +25,13 @@ pub struct Handover {
     pub key: StreamKey,
     pub feed: Feed,
     pub class: Class,
+    /// Resolves when the player is to go, whatever it is at, and says why. To be kept for as long as the player is
+    /// served: with it goes the player's place among those that are counted.
+    pub eviction: Eviction,
 }
+
+/// Why a player is to go, once it is.
+pub type Eviction = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// Takes over connections that want to play.
 pub trait PlayDoor: Send + Sync {

@@ -44,6 +44,17 @@ async fn ban(house: &House, body: Value) -> Value {
     answer.json()
 }
 
+/// What the server says before it closes.
+async fn last_words(client: &mut Client) -> No {
+    loop {
+        match client.event().await {
+            Some(Event::Closed { code, description }) => return No { code, description },
+            Some(_) => {}
+            None => panic!("closed without a word"),
+        }
+    }
+}
+
 /// Waits for a counter's value.
 async fn wait_for(house: &House, line: &str) {
     let seen = poll(line, SOON, || async {
@@ -64,15 +75,10 @@ async fn a_ban_ends_the_publisher_who_hears_why_and_nobody_else() {
     )
     .await;
     assert_eq!(made["ended"]["publishers"], 1);
-    let heard = loop {
-        match banned.event().await {
-            Some(Event::Closed { code, description }) => break (code, description),
-            Some(_) => {}
-            None => panic!("closed without a word"),
-        }
-    };
-    assert_eq!(heard.0, DENIED);
-    assert!(heard.1.contains("banned by the operator"), "{}", heard.1);
+    let heard = last_words(&mut banned).await;
+    assert_eq!(heard.code, DENIED);
+    let why = &heard.description;
+    assert!(why.contains("banned by the operator"), "{why}");
     wait_for(
         &house,
         "linkmic_ingest_disconnects_total{reason=\"banned\"} 1",
@@ -109,11 +115,33 @@ async fn a_ban_of_playing_ends_players_and_waiting_players_and_leaves_the_publis
     let mut publisher = publish(&house, "a").await;
     let mut viewer = Client::play(&house.urls.plain("a")).await.expect("granted");
     let mut peer = Client::play(&house.urls.peer("a")).await.expect("granted");
+    // A third one waits for a stream that is not there.
+    let absent = house.urls.plain("absent");
+    let waiting = tokio::spawn(async move { no(Client::play(&absent).await).await });
+    wait_for(
+        &house,
+        "linkmic_auth_decisions_total{action=\"play\",outcome=\"granted\"} 3",
+    )
+    .await;
     let made = ban(&house, json!({"stream": "live/*", "action": "play"})).await;
-    assert_eq!(made["ended"], json!({"publishers": 0, "players": 2}));
+    assert_eq!(made["ended"], json!({"publishers": 0, "players": 3}));
     for player in [&mut viewer, &mut peer] {
-        while player.event().await.is_some() {}
+        let heard = last_words(player).await;
+        assert_eq!(
+            (heard.code.as_str(), heard.description.as_str()),
+            ("NetConnection.Connect.Closed", "banned by the operator")
+        );
+        assert_eq!(
+            player.event().await,
+            None,
+            "the word is followed by the close"
+        );
     }
+    let refused = waiting.await.expect("it waits");
+    assert_eq!(
+        (refused.code.as_str(), refused.description.as_str()),
+        (FAILED, "banned by the operator")
+    );
     house.wait_for_viewers(0).await;
     house.wait_for_peers(0).await;
     let refused = no(Client::play(&house.urls.plain("a")).await).await;
