@@ -217,6 +217,55 @@ impl Binary {
     }
 }
 
+/// Waits for the size that a server comes to have when it does the same again and again.
+///
+/// What the first rounds leave is not held by anybody: the allocator keeps what was freed in the midst of its heaps, of
+/// which it has one for each thread, and how much that comes to depends on how much happened to be in use at a time. A
+/// leak goes on growing: this never ends well then, or the bound on what follows does not hold.
+pub struct WorkingSize {
+    most: u64,
+    rounds: usize,
+}
+
+impl WorkingSize {
+    /// Reached when a round leaves at most this much more resident than all those before it...
+    const SETTLED: u64 = 256 << 10;
+    /// ...which must come to be within so many.
+    const ROUNDS: usize = 8;
+
+    pub fn of(server: &mut Binary) -> Self {
+        Self {
+            most: server.resident(),
+            rounds: 0,
+        }
+    }
+
+    /// After each round: what is resident, in bytes, once it has come to be the size.
+    ///
+    /// # Panics
+    /// When it goes on growing.
+    pub fn after_a_round(&mut self, server: &mut Binary) -> Option<u64> {
+        let now = server.resident();
+        let growth = (now as i64 - self.most as i64) / 1024;
+        self.rounds += 1;
+        println!(
+            "after round {}: {} KiB, {growth:+}",
+            self.rounds,
+            now / 1024
+        );
+        if now <= self.most + Self::SETTLED {
+            return Some(now);
+        }
+        assert!(
+            self.rounds < Self::ROUNDS,
+            "each of {} rounds left more behind than those before it",
+            self.rounds
+        );
+        self.most = now;
+        None
+    }
+}
+
 /// The answer of `/metrics`.
 pub struct Numbers(String);
 

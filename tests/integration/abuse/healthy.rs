@@ -38,8 +38,10 @@ impl Healthy {
 
     /// With so many players.
     pub async fn start_with(urls: &Urls, players: usize) -> Self {
+        // Made at the first call, which takes longer on a busy machine than a publisher may be idle.
+        let clip = clip().await;
         let mut publisher = Client::publish(&urls.push(NAME)).await.expect("granted");
-        for header in clip().await.headers() {
+        for header in clip.headers() {
             publisher.send_tag(header, 0).await;
         }
         let mut playing = Vec::new();

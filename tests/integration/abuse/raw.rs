@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::edge::client::shake_hands;
+use crate::edge::client::try_shake_hands;
 
 /// A connection and what it is allowed to say.
 pub struct Raw {
@@ -28,15 +28,27 @@ impl Raw {
 
     /// After the handshake.
     pub async fn shaken(address: SocketAddr) -> Self {
-        let (socket, _) = shake_hands(&target(address), None).await;
-        Self { socket }
+        let shaken = Self::try_shaken(address).await;
+        shaken.expect("the connection holds")
+    }
+
+    /// As [`shaken`](Self::shaken); `None`: the server's deadline for it came first, as it may on a busy machine.
+    pub async fn try_shaken(address: SocketAddr) -> Option<Self> {
+        let (socket, _) = try_shake_hands(&target(address)).await.ok()?;
+        Some(Self { socket })
     }
 
     /// After `connect`, which was sent; its answer is left unread.
     pub async fn connected(address: SocketAddr) -> Self {
-        let mut raw = Self::shaken(address).await;
+        let raw = Self::try_connected(address).await;
+        raw.expect("the connection holds")
+    }
+
+    /// As [`connected`](Self::connected); `None` as of [`try_shaken`](Self::try_shaken).
+    pub async fn try_connected(address: SocketAddr) -> Option<Self> {
+        let mut raw = Self::try_shaken(address).await?;
         raw.send(&Session::publish(&target(address)).output()).await;
-        raw
+        Some(raw)
     }
 
     /// Sends as much as the server takes; that it closes meanwhile is no error here.

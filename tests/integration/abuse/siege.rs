@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
-use super::binary::Binary;
+use super::binary::{Binary, WorkingSize};
 use super::healthy::Healthy;
 use super::hostile::{AT_ONCE_LIMIT, Offence};
 use super::raw::{self, Raw};
@@ -31,10 +31,6 @@ const WARM_UP: Duration = Duration::from_secs(8);
 /// How many times as many strangers as the siege has take part in the warm-up, so that no coincidence of the siege asks
 /// for more at a time than was there before.
 const CROWD: usize = 2;
-/// The warm-up is over when a siege leaves at most this much more resident than all those before it, in bytes...
-const SETTLED: u64 = 256 << 10;
-/// ...which must come to be within so many.
-const WARM_UPS: usize = 8;
 /// How long the players are looked at alone.
 const CALM: Duration = Duration::from_secs(4);
 /// Requests for absent streams a second.
@@ -113,30 +109,17 @@ async fn a_minute_of_every_abuse_at_once_leaves_memory_tasks_and_players_alone()
 }
 
 /// Sieges until they leave nothing more behind; how much is resident then, in bytes.
-///
-/// What the first of them leave is not held by anybody: the allocator keeps what was freed in the midst of its heaps, of
-/// which it has one for each thread, and how much that comes to depends on how many connections happened to be open at
-/// a time. A leak goes on growing, and ends here or at the bound of the minute that follows.
 async fn warm_up(server: &mut Binary, healthy: &Healthy) -> u64 {
-    let mut most = server.resident();
-    for number in 1..=WARM_UPS {
+    let mut size = WorkingSize::of(server);
+    loop {
         let siege = Siege::begin(&server.urls(), server.http, CROWD);
-        let siege = siege.end_after(WARM_UP).await;
+        println!("warm-up: {}", siege.end_after(WARM_UP).await);
         server.wait_for_connections(healthy.connections()).await;
         server.settled_tasks().await;
-        let now = server.resident();
-        let growth = now as i64 - most as i64;
-        println!(
-            "warm-up {number}: {} KiB, {:+} KiB; {siege}",
-            now / 1024,
-            growth / 1024
-        );
-        if now <= most + SETTLED {
-            return now;
+        if let Some(size) = size.after_a_round(server) {
+            return size;
         }
-        most = now;
     }
-    panic!("each of {WARM_UPS} sieges left more behind than those before it");
 }
 
 /// All offenders, until [`Siege::end_after`].
@@ -167,7 +150,9 @@ impl Siege {
                 format!("silence, {stage:?}"),
                 urls,
                 move |urls| async move {
-                    let mut raw = stage.reach(urls.rtmp()).await;
+                    let Some(mut raw) = stage.reach(urls.rtmp()).await else {
+                        return;
+                    };
                     assert_closed(&mut raw, LIMIT, format!("{stage:?}")).await;
                 },
             );

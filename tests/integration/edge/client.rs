@@ -1,6 +1,7 @@
 //! A client that shows every message: our client session on a socket.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -251,11 +252,28 @@ pub async fn shake_hands(target: &Target, buffer: Option<u32>) -> (TcpStream, ch
     dial(target, buffer, None).await
 }
 
+/// As [`shake_hands`], for clients that may come too late.
+///
+/// # Errors
+/// When the server closes before the handshake is over.
+pub async fn try_shake_hands(target: &Target) -> io::Result<(TcpStream, chunk::Reader)> {
+    try_dial(target, None, None).await
+}
+
 async fn dial(
     target: &Target,
     buffer: Option<u32>,
     from: Option<Ipv4Addr>,
 ) -> (TcpStream, chunk::Reader) {
+    let dialled = try_dial(target, buffer, from).await;
+    dialled.expect("the connection holds")
+}
+
+async fn try_dial(
+    target: &Target,
+    buffer: Option<u32>,
+    from: Option<Ipv4Addr>,
+) -> io::Result<(TcpStream, chunk::Reader)> {
     let address = format!("{}:{}", target.host, target.port);
     let socket = TcpSocket::new_v4().expect("a socket");
     if let Some(from) = from {
@@ -276,7 +294,7 @@ async fn dial(
         let mut buffer = BytesMut::with_capacity(4096);
         loop {
             if socket.read_buf(&mut buffer).await? == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
             }
             let progress = shake.receive(&buffer.split()).expect("a handshake");
             socket.write_all(&progress.reply).await?;
@@ -288,9 +306,8 @@ async fn dial(
     };
     timeout(SOON, exchange)
         .await
-        .expect("the server shakes hands")
-        .expect("the connection holds");
-    (socket, reader)
+        .expect("the server shakes hands")?;
+    Ok((socket, reader))
 }
 
 /// Whether a media message is a coded frame of that kind, and no configuration.
