@@ -217,7 +217,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_falls_silent_is_dropped() {
@@ -230,5 +230,38 @@ mod tests {
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), SILENCE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_request_ends_its_connection_and_no_other() {
+        async fn fine() -> &'static str {
+            "fine"
+        }
+        async fn broken() -> &'static str {
+            panic!("on purpose")
+        }
+        let router = Router::new()
+            .route("/fine", axum::routing::get(fine))
+            .route("/broken", axum::routing::get(broken));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, router, stop.clone()));
+        let ask = async |client: &mut TcpStream, path: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 4096];
+            let read = client.read(&mut answer).await.unwrap();
+            String::from_utf8_lossy(&answer[..read]).into_owned()
+        };
+        // Open before, during and after the panic.
+        let mut other = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut other, "/fine").await.ends_with("fine"));
+        let mut unlucky = TcpStream::connect(address).await.unwrap();
+        assert_eq!(ask(&mut unlucky, "/broken").await, "", "it is closed");
+        assert!(ask(&mut other, "/fine").await.ends_with("fine"));
+        let mut next = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut next, "/fine").await.ends_with("fine"));
+        stop.cancel();
     }
 }

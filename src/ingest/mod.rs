@@ -132,7 +132,10 @@ impl Ingest {
             tokio::select! {
                 (tcp, peer) = net::accept(&listener) => {
                     let entrance = entrance.clone();
-                    net::contained("letting a connection in", || self.admit(tcp, peer, entrance));
+                    let admit = || self.admit(tcp, peer, entrance);
+                    if net::contained("letting a connection in", admit).is_none() {
+                        self.shared.metrics.disconnected(Reason::Internal);
+                    }
                 }
                 () = self.shared.shutdown.cancelled() => return,
             }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use linkmic::auth::{Action, Authorizer, Decision, Grant, Request};
 use linkmic::ingest::{self, Ingest};
@@ -16,6 +17,7 @@ use linkmic::rtmp::kind;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Metadata, Subscriber, span};
 
 use super::raw::{Raw, asking};
 use crate::edge::SOON;
@@ -123,4 +125,58 @@ async fn one_place_is_free(metrics: &Metrics) {
         (metrics.connections_open.get() == 2).then_some(())
     });
     freed.await.expect("it is free");
+}
+
+/// Panics where a span of that name begins, so many times: where a listener lets a connection in.
+struct Trap {
+    span: &'static str,
+    left: AtomicU32,
+}
+
+impl Subscriber for Trap {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        if span.metadata().name() == self.span {
+            let less = |left: u32| left.checked_sub(1);
+            let left = self.left.fetch_update(Relaxed, Relaxed, less);
+            assert!(left.is_err(), "a span begins");
+        }
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// On one thread, which is the one that the trap is set on.
+#[tokio::test]
+async fn a_panic_while_a_connection_is_let_in_closes_it_and_the_listener_goes_on() {
+    const PANICS: u32 = 3;
+    let (address, metrics) = open(3).await;
+    let trap = Trap {
+        span: "rtmp",
+        left: AtomicU32::new(PANICS),
+    };
+    let set = tracing::subscriber::set_default(trap);
+    for n in 1..=PANICS {
+        let mut unlucky = Raw::connect(address).await;
+        let closed = unlucky.closed_within(SOON).await;
+        assert!(closed.is_some(), "panic {n}: the connection stays open");
+    }
+    let publisher = Client::publish(&format!("rtmp://{address}/live/a")).await;
+    let _publisher = publisher.expect("granted");
+    drop(set);
+    assert_eq!(metrics.connections_open.get(), 1);
+    let page = String::from_utf8(metrics.encode()).expect("text");
+    let internal = format!(
+        "linkmic_ingest_disconnects_total{{reason=\"{}\"}} {PANICS}",
+        Reason::Internal.code()
+    );
+    assert!(page.lines().any(|line| line == internal), "{page}");
 }
