@@ -215,7 +215,7 @@ mod tests {
         };
         // Turns of 1 ms: 20 in 20 ms.
         assert_eq!(rested(1_000, 1_000), 0);
-        // Turns of 0.1 ms: 200 in 20 ms, known after the first 20 ms, in which one millisecond was calm.
+        // Turns of 0.1 ms: 200 in 20 ms, which is known at the 200th.
         assert_eq!(rested(100, 1_000), 801);
         // Resting, turns of 0.6 ms: 33 in 20 ms are still more than 20, though not more than 40.
         assert_eq!(rested(600, 1_000), 1_000);
