@@ -12,7 +12,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing::warn;
 
 use crate::auth::{self, Action, Address, AddressError, Policy, Purpose};
 use crate::config::{self, Config, Env};
@@ -206,9 +205,6 @@ impl Cli {
 async fn serve(args: ConfigArgs, env: &Env) -> Result<Outcome, Error> {
     let config = args.load(env)?;
     logging::init(config.log.format, &config.log.level)?;
-    for warning in config.warnings() {
-        warn!(key = %warning.path, "{}", warning.message);
-    }
     let signals = server::Signals::listen()?;
     let server = Server::start(config).await?;
     let env = env.clone();
@@ -252,7 +248,7 @@ fn check(args: &ConfigArgs, env: &Env, out: &mut dyn Write) -> Result<Outcome, E
     });
     match checked {
         Ok(config) => {
-            let warnings = config.warnings();
+            let warnings = server::remarks(&config);
             for warning in &warnings {
                 writeln!(out, "warning: {warning}")?;
             }

@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api;
-use crate::config::{self, Config, TokenError};
+use crate::config::{self, Config, Remark, TokenError};
+use crate::net::descriptors;
 use crate::net::tls::{CertificateError, Certificates};
 use crate::store::{self, Store};
 use doors::{Door, Entrances, reachable};
@@ -83,9 +84,8 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, Error> {
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
-        for remark in config.warnings() {
-            warn!("{remark}");
-        }
+        descriptors::raise();
+        warn_of(&config);
         let token = config.control_token().map_err(Error::Token)?;
         if let Some(path) = &token.path {
             info!(path = %path.display(), created = token.created, "control token");
@@ -253,6 +253,36 @@ impl Server {
     }
 }
 
+/// What is allowed but deserves a second look, in the configuration and in the limits that this process has from
+/// outside; in the order of the keys' paths.
+pub fn remarks(config: &Config) -> Vec<Remark> {
+    let mut remarks = config.warnings();
+    let limits = descriptors::most().and_then(|files| too_few_files(config, files));
+    remarks.extend(limits);
+    remarks.sort();
+    remarks
+}
+
+fn warn_of(config: &Config) {
+    for remark in remarks(config) {
+        warn!(key = %remark.path, "{}", remark.message);
+    }
+}
+
+/// What there is to say when no more than `files` may be open.
+fn too_few_files(config: &Config, files: u64) -> Option<Remark> {
+    let wanted = config.limits.connections;
+    let room = descriptors::room(files);
+    (room < wanted).then(|| Remark {
+        path: "limits.connections".to_owned(),
+        message: format!(
+            "{wanted} connections need {} open files, and this process may have {files}: there will be {room} connections at \
+             most; raise the hard limit (ulimit -Hn, or LimitNOFILE in the service unit)",
+            descriptors::needed(wanted)
+        ),
+    })
+}
+
 /// Runs a listener's service to its end, which is the server's.
 async fn report(service: impl Future<Output = io::Result<()>>) {
     if let Err(e) = service.await {
@@ -288,5 +318,25 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
     match opened.unwrap_or(Err(store::Error::Ended)) {
         Ok(store) => Ok(store),
         Err(error) => Err(Error::Store(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_files_for_the_connections_are_remarked_with_what_is_needed() {
+        let text = "[limits]\nconnections = 1000";
+        let config = Config::parse(text, "test", &config::Env::default()).unwrap();
+        for files in [1_334, 1 << 20] {
+            assert_eq!(too_few_files(&config, files), None, "{files}");
+        }
+        let remark = too_few_files(&config, 1_024).unwrap();
+        assert_eq!(
+            remark.to_string(),
+            "limits.connections: 1000 connections need 1334 open files, and this process may have 1024: there will be 768 \
+             connections at most; raise the hard limit (ulimit -Hn, or LimitNOFILE in the service unit)"
+        );
     }
 }

@@ -17,15 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::net::{Handed, Stream};
+use crate::net::{self, Handed, Stream};
 
 /// Connections per listener. Health checks and scrapers need a handful.
 const MAX_CONNECTIONS: usize = 256;
 /// A connection on which nothing moves for this long is closed. Longer than usual scrape intervals, so that these keep
 /// their connection.
 const SILENCE: Duration = Duration::from_secs(75);
-/// Pause after a failed accept (out of file descriptors): trying at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The caller's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,18 +86,11 @@ impl axum::serve::Listener for Guarded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let room = self.room.clone().acquire_owned().await;
-            // The semaphore is never closed; without a permit there would merely be no limit.
-            let room = room.ok();
-            match self.listener.accept().await {
-                Ok((stream, address)) => return (Impatient::new(stream, room), address),
-                Err(error) => {
-                    tracing::warn!(%error, "HTTP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        let room = self.room.clone().acquire_owned().await;
+        // The semaphore is never closed; without a permit there would merely be no limit.
+        let room = room.ok();
+        let (stream, address) = net::accept(&self.listener).await;
+        (Impatient::new(stream, room), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

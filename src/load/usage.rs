@@ -3,8 +3,9 @@
 use std::fs::read_to_string;
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
+
+use crate::net::descriptors;
 
 /// Files open besides the sockets of a run.
 const OTHER_FILES: u64 = 64;
@@ -148,28 +149,7 @@ impl Baseline {
 /// # Errors
 /// The limit that holds, when it is too low and we may not raise it.
 pub fn allow_sockets(sockets: usize) -> Result<(), u64> {
-    let wanted = sockets as u64 + OTHER_FILES;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return Ok(());
-    }
-    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
-    let higher = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    // Over the hard limit only root may go; up to it, everybody.
-    let within = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if setrlimit(Resource::Nofile, higher).is_err() {
-        let _ = setrlimit(Resource::Nofile, within);
-    }
-    match getrlimit(Resource::Nofile).current {
-        Some(current) if current < wanted => Err(current),
-        _ => Ok(()),
-    }
+    descriptors::allow(sockets as u64 + OTHER_FILES)
 }
 
 #[cfg(test)]

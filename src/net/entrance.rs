@@ -1,21 +1,24 @@
 //! What a connection goes through between accept and its protocol: a proxy's word, then TLS.
 //!
 //! One [`Entrance`] per listener. Runs in the connection's own task, under that task's deadline, so that a client which
-//! dawdles here holds up nobody. Called by `ingest` and by the HTTP door of `playback`.
+//! dawdles here holds up nobody. Called by `ingest`, by the HTTP door of `playback`, and for [`accept`] by `api`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::fold::Fold;
 use super::{Admission, Full, Pass, Socket, proxy};
 use crate::reason::Reason;
 
 /// After `accept` failed (out of descriptors, say), the listener rests that long instead of spinning.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// That accepting fails is said this often, for all listeners together.
+static ACCEPT_FAILS: Fold = Fold::new(Duration::from_secs(10));
 
 /// The next connection of a listener, and the address of its TCP.
 ///
@@ -26,7 +29,9 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(e) => {
-                tracing::warn!(error = %e, "cannot accept connections");
+                if let Some(times) = ACCEPT_FAILS.happened(Instant::now()) {
+                    tracing::warn!(error = %e, times, "cannot accept connections");
+                }
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }

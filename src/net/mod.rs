@@ -6,7 +6,9 @@
 mod admission;
 mod block;
 mod contain;
+pub mod descriptors;
 mod entrance;
+mod fold;
 pub mod proxy;
 mod queue;
 mod socket;

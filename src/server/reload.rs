@@ -68,9 +68,7 @@ pub(super) fn reload(live: &Live, read: Result<Config, config::Error>) -> Option
         error!("configuration not reloaded, nothing changed: rtmps: {why}");
         return None;
     }
-    for remark in config.warnings() {
-        warn!("{remark}");
-    }
+    super::warn_of(&config);
     let report = live.apply(config);
     let Report {
         applied,

@@ -17,7 +17,7 @@ use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::tls::Certificates;
-use crate::net::{Admission, Bounds, Handed};
+use crate::net::{Admission, Bounds, Handed, descriptors};
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
 use crate::relay::{self, Budget, Join, OnBusy, Relay};
@@ -191,10 +191,11 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
-/// How many connections there may be.
+/// How many connections there may be: as many as are configured, or as the files that we may open leave room for.
 pub fn bounds(config: &Config) -> Bounds {
+    let room = descriptors::limit().map_or(usize::MAX, descriptors::room);
     Bounds {
-        connections: config.limits.connections,
+        connections: config.limits.connections.min(room),
         per_address: config.limits.connections_per_address,
     }
 }

@@ -6,6 +6,7 @@ pub mod healthy;
 pub mod raw;
 
 mod absent;
+mod descriptors;
 mod hostile;
 mod opening;
 mod panics;
