@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::{Action, KeyId};
 use crate::media::{NameError, StreamKey};
+use crate::net::network;
 
 /// What a ban is called.
 pub type BanId = i64;
@@ -116,13 +117,9 @@ impl Subject {
                 .parse()
                 .map(Subject::Stream)
                 .map_err(SubjectError::Stream),
-            "address" => {
-                let address = text
-                    .parse::<IpAddr>()
-                    .map(|a| IpNet::from(a.to_canonical()));
-                let net = address.or_else(|_| text.parse::<IpNet>().map(|net| net.trunc()));
-                net.map(Subject::Address).map_err(|_| SubjectError::Address)
-            }
+            "address" => network(text)
+                .map(Subject::Address)
+                .ok_or(SubjectError::Address),
             "key" if text.is_empty() => Err(SubjectError::Key),
             "key" => Ok(Subject::Key(KeyId::new(text))),
             other => Err(SubjectError::Kind(other.to_owned())),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
@@ -385,8 +385,7 @@ fn parse_moment(text: &str) -> Option<SystemTime> {
 pub(super) fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
     let network = |item: &Value| {
         let text = string(item)?;
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        text.parse().or_else(|_| address()).map_err(|_| {
+        crate::net::network(&text).ok_or_else(|| {
             format!(
                 "{text:?} is neither a network, like \"10.0.0.0/8\" or \"fd00::/8\", nor an address"
             )

@@ -121,3 +121,26 @@ fn keys_and_networks_that_can_never_be_of_use_are_warned_of() {
     ];
     assert_eq!(found, expected);
 }
+
+#[test]
+fn ipv4_networks_may_be_written_as_ipv6_ones_wherever_networks_are_named() {
+    let text = r#"
+        [access]
+        publish = { allow = ["::ffff:10.0.0.0/104"], deny = ["::ffff:10.1.0.0/112"] }
+        control = { deny = ["::ffff:0:0/96"] }
+        trusted_proxies = ["::ffff:192.0.2.0/120"]
+    "#;
+    let access = parse(text).unwrap().access;
+    for (list, address, admitted) in [
+        (&access.publish, "10.2.0.1", true),
+        (&access.publish, "::ffff:10.2.0.1", true),
+        (&access.publish, "10.1.0.1", false),
+        (&access.publish, "203.0.113.7", false),
+        (&access.control, "127.0.0.1", false),
+        (&access.control, "2001:db8::1", true),
+    ] {
+        let found = list.admits(address.parse().unwrap());
+        assert_eq!(found, admitted, "{address} in {list:?}");
+    }
+    assert_eq!(access.trusted_proxies, ["192.0.2.0/24".parse().unwrap()]);
+}
