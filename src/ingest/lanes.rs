@@ -10,23 +10,13 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tracing::warn;
 
 /// Publishers in a lane before another is opened: at 2 Mbit/s each that is a tenth of a core.
 const COMFORTABLE: usize = 128;
-
-/// How often a lane may wake up and find little before it begins to rest first: 100 publishers send 7,300 messages a
-/// second, and a wake-up costs as much as what is then done for one.
-const BUSY_PER_WINDOW: u32 = 20;
-/// What that is counted over.
-const WINDOW: Duration = Duration::from_millis(20);
-/// How long a busy lane lets messages gather before it waits for the next. With what the kernel adds to a sleep, media
-/// is a quarter of a millisecond late at most; lanes with a few dozen publishers never rest.
-const REST: Duration = Duration::from_micros(200);
 
 /// The lanes, opened as they are needed: one for each core at most. Dropping them ends their threads.
 #[derive(Debug)]
@@ -94,72 +84,24 @@ impl Lane {
         let (tell, told) = mpsc::sync_channel(1);
         thread::Builder::new()
             .name("linkmic-lane".into())
-            .spawn(move || match runtime() {
-                Ok(runtime) => {
-                    let _ = tell.send(Ok(runtime.handle().clone()));
-                    // An error: the sender is gone, which is all it ever does.
-                    let _ = runtime.block_on(closed);
-                }
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                }
-            })?;
+            .spawn(
+                move || match Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => {
+                        let _ = tell.send(Ok(runtime.handle().clone()));
+                        // An error: the sender is gone, which is all it ever does.
+                        let _ = runtime.block_on(closed);
+                    }
+                    Err(error) => {
+                        let _ = tell.send(Err(error));
+                    }
+                },
+            )?;
         let gone = |_| io::Error::other("the thread ended at once");
         Ok(Self {
             runtime: told.recv().map_err(gone)??,
             users: Arc::default(),
             _open: open,
         })
-    }
-}
-
-/// A runtime for one thread, which rests between turns while it is busy.
-fn runtime() -> io::Result<Runtime> {
-    let pace = Mutex::new(Pace::new(Instant::now()));
-    Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(move || {
-            // One thread ever comes here.
-            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
-            if pace.turn(Instant::now()) {
-                thread::sleep(REST);
-            }
-        })
-        .build()
-}
-
-/// How often a lane has had nothing left to do of late.
-#[derive(Debug)]
-struct Pace {
-    since: Instant,
-    turns: u32,
-    is_busy: bool,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            turns: 0,
-            is_busy: false,
-        }
-    }
-
-    /// Nothing is left to do. `true`: rest before looking for more.
-    fn turn(&mut self, now: Instant) -> bool {
-        self.turns += 1;
-        if now.saturating_duration_since(self.since) >= WINDOW {
-            let passed = now.saturating_duration_since(self.since).as_micros();
-            // Whoever rests turns less often for that.
-            let most = if self.is_busy {
-                BUSY_PER_WINDOW
-            } else {
-                2 * BUSY_PER_WINDOW
-            };
-            self.is_busy = u128::from(self.turns) * WINDOW.as_micros() > u128::from(most) * passed;
-            (self.since, self.turns) = (now, 0);
-        }
-        self.is_busy
     }
 }
 
@@ -199,29 +141,6 @@ mod tests {
         places.truncate(1);
         places.push(lanes.enter().unwrap());
         assert_eq!(counts(), [2, 0]);
-    }
-
-    #[test]
-    fn a_lane_rests_once_it_turns_often_and_no_longer_than_that_lasts() {
-        let begin = Instant::now();
-        let mut pace = Pace::new(begin);
-        let mut at = Duration::ZERO;
-        let mut rested = |apart_us: u64, turns: u32| {
-            let turn = |_| {
-                at += Duration::from_micros(apart_us);
-                pace.turn(begin + at)
-            };
-            (0..turns).map(turn).filter(|rests| *rests).count()
-        };
-        // Turns of 1 ms: 20 in 20 ms.
-        assert_eq!(rested(1_000, 1_000), 0);
-        // Turns of 0.1 ms: 200 in 20 ms, which is known at the 200th.
-        assert_eq!(rested(100, 1_000), 801);
-        // Resting, turns of 0.6 ms: 33 in 20 ms are still more than 20, though not more than 40.
-        assert_eq!(rested(600, 1_000), 1_000);
-        let again = rested(2_000, 1_000);
-        assert!(again < 20, "{again}");
-        assert_eq!(rested(600, 1_000), 0, "without rest that is not often");
     }
 
     #[test]
