@@ -18,6 +18,7 @@ mod mixes;
 mod pushes;
 mod readers;
 mod streams;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod urls;

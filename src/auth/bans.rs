@@ -54,8 +54,8 @@ pub enum Pattern {
 /// Why a text names neither a stream nor an application's streams.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    #[error("expected app/name, or app/* for all streams of an application")]
-    Form,
+    #[error("{0:?} is neither app/name nor app/*, which is all streams of an application")]
+    Form(String),
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -64,7 +64,9 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let (app, name) = text.split_once('/').ok_or(PatternError::Form)?;
+        let (app, name) = text
+            .split_once('/')
+            .ok_or_else(|| PatternError::Form(text.to_owned()))?;
         if name == "*" {
             // Any stream name will do: it is the application's that is judged.
             let key = StreamKey::new(app, "x")?;
@@ -98,8 +100,10 @@ pub enum Subject {
 pub enum SubjectError {
     #[error("stream: {0}")]
     Stream(PatternError),
-    #[error("address: expected an address or a network, like 203.0.113.7 or 2001:db8::/32")]
-    Address,
+    #[error(
+        "address: {0:?} is neither an address nor a network, like 203.0.113.7 or 2001:db8::/32"
+    )]
+    Address(String),
     #[error("key: is empty")]
     Key,
     #[error("there are no bans of {0}")]
@@ -119,7 +123,7 @@ impl Subject {
                 .map_err(SubjectError::Stream),
             "address" => network(text)
                 .map(Subject::Address)
-                .ok_or(SubjectError::Address),
+                .ok_or_else(|| SubjectError::Address(text.to_owned())),
             "key" if text.is_empty() => Err(SubjectError::Key),
             "key" => Ok(Subject::Key(KeyId::new(text))),
             other => Err(SubjectError::Kind(other.to_owned())),

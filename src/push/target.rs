@@ -1,6 +1,7 @@
 //! What to push where: the request's form, and the target parsed from it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,9 @@ use crate::auth::{self, Secret};
 use crate::media::{Feed, StreamKey};
 use crate::rtmp::url;
 
-/// Signatures of more than ten years have no use, and txTime ends in 2106.
-const MAX_VALIDITY: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+/// Signatures of more than ten years have no use, and txTime ends in 2106. Years of 365.25 days.
+const VALIDITY: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(315_576_000);
 
 /// Body of `PUT /api/v1/pushes/{id}`.
 #[derive(Deserialize)]
@@ -178,10 +180,13 @@ impl Sign {
                 ));
             }
         };
-        if spec.expires_in < Duration::from_secs(1) || spec.expires_in > MAX_VALIDITY {
+        if !VALIDITY.contains(&spec.expires_in) {
+            let text = humantime::format_duration;
+            let (least, most) = (text(*VALIDITY.start()), text(*VALIDITY.end()));
+            let given = text(spec.expires_in);
             return Err(invalid(
                 "sign.expires_in",
-                "is outside one second to ten years",
+                format!("{given} is not within {least} to {most}"),
             ));
         }
         Ok(Self {

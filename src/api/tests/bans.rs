@@ -212,7 +212,7 @@ async fn a_ban_that_makes_no_sense_is_refused_with_the_path_of_what_is_wrong() {
         ),
         (
             json!({"stream": "live"}),
-            "stream: expected app/name, or app/*",
+            "stream: \"live\" is neither app/name nor app/*",
         ),
         (
             json!({"stream": "film/a"}),
@@ -220,7 +220,11 @@ async fn a_ban_that_makes_no_sense_is_refused_with_the_path_of_what_is_wrong() {
         ),
         (
             json!({"address": "203.0.113.7/33"}),
-            "address: expected an address or a network",
+            "address: \"203.0.113.7/33\" is neither an address nor a network",
+        ),
+        (
+            json!(["live/a", null, null, "both", "1h", ""]),
+            "invalid type: sequence, expected an object",
         ),
         (
             json!({"key": "other"}),
@@ -237,11 +241,11 @@ async fn a_ban_that_makes_no_sense_is_refused_with_the_path_of_what_is_wrong() {
         ),
         (
             json!({"stream": "live/a", "expires_in": "0s"}),
-            "expires_in: is outside one second",
+            "expires_in: 0s is not within 1s to 10years",
         ),
         (
             json!({"stream": "live/a", "expires_in": "11years"}),
-            "expires_in: is outside one second",
+            "expires_in: 11years is not within 1s to 10years",
         ),
         (
             json!({"stream": "live/a", "note": "x".repeat(501)}),
@@ -262,6 +266,24 @@ async fn a_ban_that_makes_no_sense_is_refused_with_the_path_of_what_is_wrong() {
     assert_eq!(
         client.call("GET", "/api/v1/bans", "").await.json(),
         json!({"bans": []})
+    );
+}
+
+#[tokio::test]
+async fn an_id_that_stands_in_several_sets_is_told_once() {
+    let (house, client) = open(None).await;
+    let key = |id: &str, n: u32| Key::new(KeyId::new(id), Secret::new(format!("secret-{n:025}")));
+    house.policy.rotate(auth::Config {
+        push_keys: vec![key("main", 1), key("old", 2)],
+        play_keys: vec![key("main", 3), key("old", 4)],
+        ..auth::Config::default()
+    });
+    let answer = client.post("/api/v1/bans", &json!({"key": "new"})).await;
+    is_error(&answer, 400, "invalid");
+    let message = answer.json()["message"].clone();
+    assert_eq!(
+        message,
+        "key: no key has the id \"new\"; there are: main, old"
     );
 }
 

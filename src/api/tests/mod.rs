@@ -88,6 +88,7 @@ impl Mixes for Scenes {
 struct House {
     relay: Relay,
     gate: Arc<Gate>,
+    policy: Arc<Policy>,
     store: Store,
     _folder: tempfile::TempDir,
     readiness: Readiness,
@@ -129,7 +130,7 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         playback,
         pushes: Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys)),
         mixes,
-        policy,
+        policy: policy.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         tasks: TaskTracker::new(),
@@ -143,6 +144,7 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     House {
         relay,
         gate,
+        policy,
         store,
         _folder: folder,
         readiness,
@@ -345,6 +347,16 @@ async fn bad_bodies_are_refused_with_the_field() {
             r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "sign": {"key": "k", "expires_in": "soon"}}"#,
             "invalid",
             "sign.expires_in: ",
+        ),
+        (
+            r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "sign": {"key": "k", "expires_in": "11y"}}"#,
+            "invalid",
+            "sign.expires_in: 11years is not within 1s to 10years",
+        ),
+        (
+            r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "sign": ["k", "12h"]}"#,
+            "invalid",
+            "sign: invalid type: sequence, expected an object",
         ),
         (
             r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "role": "backup"}"#,

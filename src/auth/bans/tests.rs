@@ -317,7 +317,11 @@ fn subjects_are_written_as_they_are_read() {
         assert_eq!(Subject::parse(kind, written), Ok(subject));
     }
     for (kind, text, words) in [
-        ("stream", "live", "stream: expected app/name"),
+        (
+            "stream",
+            "live",
+            "stream: \"live\" is neither app/name nor app/*",
+        ),
         (
             "stream",
             "li ve/*",
@@ -328,8 +332,12 @@ fn subjects_are_written_as_they_are_read() {
             "live/a*",
             "stream: stream name has the character '*'",
         ),
-        ("address", "192.0.2.0/33", "address: expected an address"),
-        ("address", "localhost", "address: expected an address"),
+        (
+            "address",
+            "192.0.2.0/33",
+            "address: \"192.0.2.0/33\" is neither",
+        ),
+        ("address", "localhost", "address: \"localhost\" is neither"),
         ("key", "", "key: is empty"),
         ("planet", "x", "there are no bans of planet"),
     ] {
