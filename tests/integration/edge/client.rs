@@ -179,6 +179,18 @@ impl Client {
         self.send_raw(&bytes).await;
     }
 
+    /// The same on a connection that may be gone. `false`: it is.
+    pub async fn try_send(
+        &mut self,
+        type_id: u8,
+        timestamp: u32,
+        payload: impl Into<Bytes>,
+    ) -> bool {
+        let bytes = self.framed(type_id, timestamp, payload.into());
+        let sent = timeout(SOON, self.socket.write_all(&bytes)).await;
+        sent.expect("the server reads").is_ok()
+    }
+
     /// Sends a tag of a file, later by `shift` ms than it says.
     pub async fn send_tag(&mut self, tag: &Tag, shift: u32) {
         let time = tag.time.wrapping_add(shift);

@@ -58,13 +58,18 @@ async fn headers(publisher: &mut Client, base: u32) {
     publisher.send(kind::AUDIO, base, AUDIO_HEADER).await;
 }
 
-/// Frame `n` of connection `epoch`, and its sound.
-async fn frame(publisher: &mut Client, epoch: u32, n: u32, base: u32) {
+/// Frame `n` of connection `epoch`, and its sound: type, time, body.
+fn messages(epoch: u32, n: u32, base: u32) -> [(u8, u32, Vec<u8>); 2] {
     let time = base.wrapping_add(n * FRAME_MS);
     let body = numbered(epoch * PER_EPOCH + n, n.is_multiple_of(GOP), 1_500);
-    publisher.send(kind::VIDEO, time, body).await;
     let sound = vec![0xaf, 1, n as u8, epoch as u8];
-    publisher.send(kind::AUDIO, time + 10, sound).await;
+    [(kind::VIDEO, time, body), (kind::AUDIO, time + 10, sound)]
+}
+
+async fn frame(publisher: &mut Client, epoch: u32, n: u32, base: u32) {
+    for (type_id, time, body) in messages(epoch, n, base) {
+        publisher.send(type_id, time, body).await;
+    }
 }
 
 /// Publishes through `line`, vanishes and returns, and in the end says so.
@@ -88,9 +93,11 @@ async fn comes_and_goes(url: String, line: Line, mut dice: Dice) {
         // Anywhere in the next frames: between messages, in a header, in a payload.
         line.cut_after(dice.roll(3_200) as usize);
         let gone = Instant::now();
-        for n in frames..frames + 3 {
-            frame(&mut publisher, epoch, n, base).await;
-        }
+        // The line may reset the connection at any of these.
+        let mut last = (frames..frames + 3).flat_map(|n| messages(epoch, n, base));
+        while let Some((type_id, time, body)) = last.next()
+            && publisher.try_send(type_id, time, body).await
+        {}
         drop(publisher);
         sleep_until(gone + AWAY).await;
     }
