@@ -53,8 +53,8 @@ pub enum Error {
     Tls(rustls::Error),
     #[error(transparent)]
     Store(store::Error),
-    #[error("push.rules: {0}")]
-    Rules(crate::push::Error),
+    #[error("{0}: {1}")]
+    Rules(String, crate::push::Error),
     #[cfg(feature = "mixer")]
     #[error("the mixer cannot start: {0}")]
     Mixer(crate::mixer::Error),

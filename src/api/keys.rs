@@ -16,6 +16,7 @@ pub(super) struct Keys {
 
 #[derive(Serialize)]
 struct Key {
+    app: Option<String>,
     set: &'static str,
     id: String,
     role: &'static str,
@@ -41,6 +42,7 @@ impl From<KeyStatus> for Key {
         let time = |at| humantime::format_rfc3339_millis(at).to_string();
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
+            app: key.app,
             set: key.set.as_str(),
             id: key.id.as_str().to_owned(),
             role: key.role.as_str(),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::signature::since_epoch;
 use super::{KeyId, Secret};
+use crate::media::PerApp;
 
 /// One signing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +110,8 @@ pub enum Access {
     Open,
 }
 
-/// What the policy is made of. The secrets are to be distinct over all three sets; whoever reads the
-/// configuration checks that. If they are not, the first set that fits wins, in the order of the fields.
+/// What the policy is made of. The secrets are to be distinct over all sets, applications' own included, and so are
+/// the ids within a kind of set; whoever reads the configuration checks that. If they are not, the first set that fits wins, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// Open publishing, and the source feed while `peer_keys` is empty. All are valid at once.
@@ -125,9 +126,43 @@ pub struct Config {
     pub peer: Access,
     /// How long after its expiry a URL is still taken, for clocks that are apart.
     pub clock_skew: Duration,
+    /// Applications with keys of their own. One that is not among them has the sets above.
+    pub apps: PerApp<AppKeys>,
+}
+
+/// The sets of one application in place of those that hold for all; `None`: that one holds here too. An empty set is
+/// a set: no key of it holds here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AppKeys {
+    pub push_keys: Option<Vec<Key>>,
+    pub peer_keys: Option<Vec<Key>>,
+    pub play_keys: Option<Vec<Key>>,
+}
+
+impl AppKeys {
+    /// The keys of a set, if it is the application's own.
+    pub fn keys(&self, set: KeySet) -> Option<&[Key]> {
+        match set {
+            KeySet::Push => self.push_keys.as_deref(),
+            KeySet::Peer => self.peer_keys.as_deref(),
+            KeySet::Play => self.play_keys.as_deref(),
+        }
+    }
 }
 
 impl Config {
+    /// What holds in an application, with none below it.
+    pub fn of(&self, own: &AppKeys) -> Self {
+        let keys = |set| own.keys(set).unwrap_or(self.keys(set)).to_vec();
+        Self {
+            push_keys: keys(KeySet::Push),
+            peer_keys: keys(KeySet::Peer),
+            play_keys: keys(KeySet::Play),
+            apps: PerApp::default(),
+            ..self.clone()
+        }
+    }
+
     /// The keys of a set.
     pub fn keys(&self, set: KeySet) -> &[Key] {
         match set {
@@ -207,6 +242,9 @@ impl Usage {
 /// One key as it may be shown: everything but its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStatus {
+    /// The application whose own it is, `*` for all those without a section; `None`: it holds wherever an application
+    /// has none of its own.
+    pub app: Option<String>,
     pub set: KeySet,
     pub id: KeyId,
     pub role: Role,

@@ -12,7 +12,8 @@
 //! API and the command line to sign and to explain URLs.
 //!
 //! Two properties of the vendor's scheme cannot be repaired here, only known:
-//! - The application is not part of the signed text: a key opens a name in every application that uses the key.
+//! - The application is not part of the signed text: a key opens a name in every application that uses the key. Keys
+//!   of an application's own ([`AppKeys`]) keep it apart.
 //! - The three parts are joined without separators, so the text of (`x`, ten decimal digits) is also that of
 //!   (`x` + two digits, eight digits). We therefore only ever sign hexadecimal txTime, as the vendor's samples do.
 
@@ -36,7 +37,7 @@ pub use address::{Address, AddressError};
 pub use bans::{Ban, BanId, Bans, Pattern, PatternError, Scope, Subject, SubjectError};
 pub use gate::{Gate, GuestLimits, LIMITS, Rules};
 pub use guests::{Ended, Stay};
-pub use key::{Access, Config, Key, KeySet, KeyStatus, Phase, Purpose, Role, Window};
+pub use key::{Access, AppKeys, Config, Key, KeySet, KeyStatus, Phase, Purpose, Role, Window};
 pub use lists::AddressList;
 pub use policy::{NearMisses, Policy, SignError};
 pub use secret::{KeyId, Secret};

@@ -1,15 +1,16 @@
 //! The one decision over the key sets: which feed, which class, or why not.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::key::{Access, Config, Key, KeySet, KeyStatus, Phase, Purpose, Role, Usage};
+use super::key::{Access, AppKeys, Config, Key, KeySet, KeyStatus, Phase, Purpose, Role, Usage};
 use super::signature::{self, Presented, since_epoch};
 use super::{Action, Authorizer, Decision, Grant, Refusal, Request, Secret};
-use crate::media::{Class, Feed, StreamKey};
+use crate::media::{Class, Feed, PerApp, StreamKey};
 use crate::reason::Reason;
 
 /// A URL refused this little after its expiry is counted as a near miss: clocks apart, not a stale link.
@@ -44,12 +45,61 @@ pub struct NearMisses {
 /// The signature policy: keys in memory, no other state than its counters.
 #[derive(Debug)]
 pub struct Policy {
-    ring: ArcSwap<Ring>,
+    rings: ArcSwap<Rings>,
     forgiven: AtomicU64,
     refused: AtomicU64,
 }
 
-/// The keys of one configuration, beside the use that was made of each, and that outlives it.
+/// The keys of one configuration: those that hold for all, and those of each application that has its own.
+#[derive(Debug)]
+struct Rings {
+    shared: Ring,
+    apps: PerApp<Ring>,
+}
+
+impl Rings {
+    fn new(config: &Config, before: Option<&Rings>) -> Self {
+        let known = |set, key: &Key| before.and_then(|rings| rings.usage(set, key));
+        let shared = Ring::new(config.of(&AppKeys::default()), known);
+        // What is not its own an application shares, counters and all.
+        let ring = |own: &AppKeys| {
+            Ring::new(config.of(own), |set, key| match own.keys(set) {
+                Some(_) => known(set, key),
+                None => shared.usage(set, key),
+            })
+        };
+        let named = config.apps.named.iter();
+        let apps = PerApp {
+            named: named.map(|(app, own)| (app.clone(), ring(own))).collect(),
+            others: config.apps.others.as_ref().map(ring),
+        };
+        Self { shared, apps }
+    }
+
+    /// What holds in an application.
+    fn of(&self, app: &str) -> &Ring {
+        self.apps.find(app).unwrap_or(&self.shared)
+    }
+
+    /// Those that hold for all, then each application's in the order of names, `*` last.
+    fn all(&self) -> impl Iterator<Item = (Option<&str>, &Ring)> {
+        let mut named: Vec<_> = self.apps.named.iter().collect();
+        named.sort_by_key(|(app, _)| *app);
+        let named = named
+            .into_iter()
+            .map(|(app, ring)| (Some(app.as_str()), ring));
+        let others = self.apps.others.iter().map(|ring| (Some("*"), ring));
+        std::iter::once((None, &self.shared))
+            .chain(named)
+            .chain(others)
+    }
+
+    fn usage(&self, set: KeySet, key: &Key) -> Option<Arc<Usage>> {
+        self.all().find_map(|(_, ring)| ring.usage(set, key))
+    }
+}
+
+/// The keys that hold in one place, beside the use that was made of each, and that outlives it.
 #[derive(Debug)]
 struct Ring {
     config: Config,
@@ -58,19 +108,19 @@ struct Ring {
 }
 
 impl Ring {
-    fn new(config: Config, before: Option<&Ring>) -> Self {
+    fn new(config: Config, known: impl Fn(KeySet, &Key) -> Option<Arc<Usage>>) -> Self {
         let usage = KeySet::ALL.map(|set| {
-            let known = |key: &Key| before.and_then(|ring| ring.usage(set, key)).cloned();
             let keys = config.keys(set).iter();
-            keys.map(|key| known(key).unwrap_or_default()).collect()
+            keys.map(|key| known(set, key).unwrap_or_default())
+                .collect()
         });
         Self { config, usage }
     }
 
-    fn usage(&self, set: KeySet, key: &Key) -> Option<&Arc<Usage>> {
+    fn usage(&self, set: KeySet, key: &Key) -> Option<Arc<Usage>> {
         let keys = self.config.keys(set);
         let at = keys.iter().position(|other| other.id == key.id)?;
-        self.usage[set as usize].get(at)
+        self.usage[set as usize].get(at).cloned()
     }
 
     /// Which key of a set signs at that time when none is asked for.
@@ -99,7 +149,7 @@ impl Policy {
     /// A policy over these keys.
     pub fn new(config: Config) -> Self {
         Self {
-            ring: ArcSwap::from_pointee(Ring::new(config, None)),
+            rings: ArcSwap::from_pointee(Rings::new(&config, None)),
             forgiven: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -108,30 +158,38 @@ impl Policy {
     /// Other keys from now on. Whoever was let in stays; a key that keeps its set and id keeps its counters.
     pub fn rotate(&self, config: Config) {
         // Not a compare-and-swap: who rotates does so one after the other.
-        let before = self.ring.load();
-        self.ring.store(Arc::new(Ring::new(config, Some(&before))));
+        let before = self.rings.load();
+        self.rings
+            .store(Arc::new(Rings::new(&config, Some(&before))));
     }
 
-    /// Every key as it may be shown, in the order of the configuration, as of `now`.
+    /// Every key as it may be shown, as of `now`: those that hold for all in the order of the configuration, then each
+    /// application's own.
     pub fn keys(&self, now: SystemTime) -> Vec<KeyStatus> {
-        let ring = self.ring.load();
-        let of_set = |set: KeySet| {
-            let signing = ring.signing(set, now).map(|key| key.id.clone());
-            let keys = ring.config.keys(set).iter().zip(&ring.usage[set as usize]);
-            keys.map(move |(key, usage)| KeyStatus {
-                set,
-                id: key.id.clone(),
-                role: key.role,
-                window: key.window,
-                phase: key.window.phase(now),
-                valid_for: key.valid_for,
-                signs: signing.as_ref() == Some(&key.id),
-                hits: usage.hits(),
-                last_used: usage.last(),
-            })
-            .collect::<Vec<_>>()
-        };
-        KeySet::ALL.into_iter().flat_map(of_set).collect()
+        let rings = self.rings.load();
+        let mut shown = Vec::new();
+        let mut told = HashSet::new();
+        for (app, ring) in rings.all() {
+            for set in KeySet::ALL {
+                let signing = ring.signing(set, now).map(|key| &key.id);
+                let keys = ring.config.keys(set).iter().zip(&ring.usage[set as usize]);
+                // What an application shares was told already: an id stands once in all sets of a kind.
+                let new = keys.filter(|(key, _)| told.insert((set, key.id.clone())));
+                shown.extend(new.map(|(key, usage)| KeyStatus {
+                    app: app.map(str::to_owned),
+                    set,
+                    id: key.id.clone(),
+                    role: key.role,
+                    window: key.window,
+                    phase: key.window.phase(now),
+                    valid_for: key.valid_for,
+                    signs: signing == Some(&key.id),
+                    hits: usage.hits(),
+                    last_used: usage.last(),
+                }));
+            }
+        }
+        shown
     }
 
     /// Decides without counting: to explain a URL, as the command line and the API do.
@@ -152,8 +210,8 @@ impl Policy {
 
     /// The secret of a push key, by id: for signing URLs of other servers that share it.
     pub fn push_secret(&self, id: &str) -> Option<Secret> {
-        let ring = self.ring.load();
-        let mut keys = ring.config.push_keys.iter();
+        let rings = self.rings.load();
+        let mut keys = rings.all().flat_map(|(_, ring)| &ring.config.push_keys);
         let key = keys.find(|key| key.id.as_str() == id)?;
         Some(key.secret.clone())
     }
@@ -175,7 +233,8 @@ impl Policy {
         key: Option<&str>,
         now: SystemTime,
     ) -> Result<Option<String>, SignError> {
-        let ring = self.ring.load();
+        let rings = self.rings.load();
+        let ring = rings.of(stream.app());
         let config = &ring.config;
         let set = match purpose {
             Purpose::Push => KeySet::Push,
@@ -218,7 +277,7 @@ impl Policy {
     }
 
     fn judge(&self, request: &Request<'_>) -> Judgement {
-        self.ring.load().judge(request)
+        self.rings.load().of(request.key.app()).judge(request)
     }
 }
 
@@ -414,7 +473,8 @@ impl Ring {
 
 impl Authorizer for Policy {
     fn authorize<'a>(&'a self, request: &'a Request<'a>) -> Decision<'a> {
-        let ring = self.ring.load();
+        let rings = self.rings.load();
+        let ring = rings.of(request.key.app());
         let judgement = ring.judge(request);
         if let Ok(grant) = &judgement.outcome {
             ring.count(grant, request.now);

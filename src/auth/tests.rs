@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::media::PerApp;
 
 mod keys;
 
@@ -212,6 +213,59 @@ fn word(decision: &Result<Grant, Refusal>) -> &'static str {
     }
 }
 
+/// Keys that no URL of the table is signed with, in every set.
+fn foreign() -> Config {
+    let keys = |set: &str| {
+        let keys = [0, 1].map(|n| key(&format!("{set}-{n}"), &format!("foreign-{set}-{n}"), 0));
+        keys.to_vec()
+    };
+    Config {
+        push_keys: keys("push"),
+        peer_keys: keys("peer"),
+        play_keys: keys("play"),
+        ..Config::default()
+    }
+}
+
+/// All three sets as an application's own.
+fn own(config: &Config) -> AppKeys {
+    AppKeys {
+        push_keys: Some(config.push_keys.clone()),
+        peer_keys: Some(config.peer_keys.clone()),
+        play_keys: Some(config.play_keys.clone()),
+    }
+}
+
+/// The same keys for the application `live`, wherever they stand: for all applications, as its own, as those of every
+/// application without a section. Elsewhere there are others.
+fn placements(config: Config) -> [(&'static str, Config); 4] {
+    let of = |app: &str, keys: AppKeys| PerApp {
+        named: [(app.to_owned(), keys)].into(),
+        others: None,
+    };
+    let elsewhere = |apps| Config {
+        push: config.push,
+        peer: config.peer,
+        apps,
+        ..foreign()
+    };
+    let own_keys = elsewhere(of("live", own(&config)));
+    let others = elsewhere(PerApp {
+        named: [("film".to_owned(), AppKeys::default())].into(),
+        others: Some(own(&config)),
+    });
+    let beside = Config {
+        apps: of("film", own(&foreign())),
+        ..config.clone()
+    };
+    [
+        ("for all", config),
+        ("its own", own_keys),
+        ("the others'", others),
+        ("beside an application with its own", beside),
+    ]
+}
+
 #[test]
 fn which_url_opens_which_feed_under_which_keys() {
     let urls = urls();
@@ -227,12 +281,16 @@ fn which_url_opens_which_feed_under_which_keys() {
         let cells: Vec<_> = cells.collect();
         assert_eq!(cells.len(), columns.len(), "{name}");
         for (column, expected) in columns.iter().zip(cells) {
-            let policy = Policy::new(config(column));
-            let publish = decide(&policy, Action::Publish, query, at(NOW));
-            let play = decide(&policy, Action::Play, query, at(NOW));
-            let found = format!("{}/{}", word(&publish), word(&play));
-            if found != expected {
-                wrong.push(format!("{name} with {column}: {found}, not {expected}"));
+            for (place, config) in placements(config(column)) {
+                let policy = Policy::new(config);
+                let publish = decide(&policy, Action::Publish, query, at(NOW));
+                let play = decide(&policy, Action::Play, query, at(NOW));
+                let found = format!("{}/{}", word(&publish), word(&play));
+                if found != expected {
+                    wrong.push(format!(
+                        "{name} with {column} {place}: {found}, not {expected}"
+                    ));
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use super::reader::Reader;
-use super::{Config, Remark, TokenSource};
+use super::{Apps, Config, Remark, TokenSource};
 use crate::auth::{self, Access, Key, KeySet, Phase, Secret};
 use crate::media::Class;
 
@@ -60,20 +60,20 @@ fn keys(auth: &auth::Config, reader: &Reader) {
         let found = keys.len();
         reader.mistake(
             "auth",
-            format!("{found} keys; at most {MAX_KEYS} are allowed over all sets"),
+            format!("{found} keys; at most {MAX_KEYS} are allowed over all sets and applications"),
         );
         return;
     }
-    for (at, (path, key)) in keys.iter().enumerate() {
-        for (earlier_path, earlier) in &keys[..at] {
+    for (at, (path, set, key)) in keys.iter().enumerate() {
+        for (earlier_path, earlier_set, earlier) in &keys[..at] {
             if key.secret == earlier.secret {
                 reader.mistake(
                     format!("{path}.secret"),
                     format!("the same secret as {earlier_path}.secret; each key needs its own"),
                 );
             }
-            let same_set = set_of(path) == set_of(earlier_path);
-            if same_set && key.id == earlier.id {
+            // Over all applications: bans, counters and metrics know a key by set and id.
+            if set == earlier_set && key.id == earlier.id {
                 reader.mistake(
                     format!("{path}.id"),
                     format!("the same id as {earlier_path}.id"),
@@ -145,11 +145,26 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
             "auth.push".to_owned(),
             "open: anybody who reaches the RTMP port can publish under any name",
         ),
-        Access::Signed if auth.push_keys.is_empty() => warn(
-            "auth.push_keys".to_owned(),
-            "no push key is configured, so nobody can publish; add one, or write push = \"open\" in [auth]",
-        ),
-        Access::Signed => {}
+        Access::Signed => {
+            let without: Vec<_> = config
+                .apps
+                .names()
+                .filter(|app| !is_opened(auth, app))
+                .collect();
+            if without.len() == config.apps.names().count() {
+                warn(
+                    "auth.push_keys".to_owned(),
+                    "no push key is configured, so nobody can publish; add one, or write push = \"open\" in [auth]",
+                );
+            } else {
+                for app in without {
+                    warn(
+                        format!("{}.push_keys", section(app)),
+                        "no push key holds for this application, so nobody can publish in it",
+                    );
+                }
+            }
+        }
     }
     if auth.peer == Access::Open {
         warn(
@@ -158,17 +173,16 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
         );
     }
     let keys: Vec<_> = all_keys(auth).collect();
-    for set in KeySet::ALL {
-        let keys = auth.keys(set);
+    for (path, _, keys) in key_sets(auth) {
         let valid = |key: &Key| key.window.phase(now) == Phase::Valid;
         if !keys.is_empty() && !keys.iter().any(valid) {
             warn(
-                format!("auth.{set}_keys"),
+                path,
                 "none of them is valid now, so no URL that is signed with one is let in",
             );
         }
     }
-    for (path, key) in &keys {
+    for (path, _, key) in &keys {
         if key.window.phase(now) == Phase::Retired {
             warn(
                 format!("{path}.not_after"),
@@ -181,10 +195,10 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
                 "shorter than 16 characters; can be found by trying",
             );
         }
-        let begins_with = |other: &&(String, &Key)| {
-            other.1 != *key && key.secret.expose().starts_with(other.1.secret.expose())
+        let begins_with = |(_, _, other): &&(String, KeySet, &Key)| {
+            other != key && key.secret.expose().starts_with(other.secret.expose())
         };
-        if let Some((other, _)) = keys.iter().find(begins_with) {
+        if let Some((other, ..)) = keys.iter().find(begins_with) {
             warn(
                 format!("{path}.secret"),
                 &format!(
@@ -241,10 +255,10 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
             "shorter than 16 characters; can be found by trying",
         );
     }
-    for (at, rule) in config.push.rules.iter().enumerate() {
+    for (path, rule) in config.push_rules() {
         if rule.pattern.contains('*') && !rule.url.names_stream() {
             warn(
-                format!("push.rules[{at}].url"),
+                format!("{path}.url"),
                 "the same for every stream that matches; put {stream} in it",
             );
         }
@@ -253,22 +267,46 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
     found
 }
 
+/// The path of an application's section.
+pub(super) fn section(app: &str) -> String {
+    if app == Apps::ANY {
+        return format!("apps.{app:?}");
+    }
+    format!("apps.{app}")
+}
+
 fn is_short(secret: &Secret) -> bool {
     secret.expose().len() < SHORT_SECRET
 }
 
-fn all_keys(auth: &auth::Config) -> impl Iterator<Item = (String, &Key)> {
-    let sets = [
-        ("push_keys", &auth.push_keys),
-        ("peer_keys", &auth.peer_keys),
-        ("play_keys", &auth.play_keys),
-    ];
-    sets.into_iter().flat_map(|(set, keys)| {
+/// Every set there is with its path: those that hold for all, then each application's own.
+fn key_sets(auth: &auth::Config) -> Vec<(String, KeySet, &[Key])> {
+    let shared = KeySet::ALL.map(|set| (format!("auth.{set}_keys"), set, auth.keys(set)));
+    let mut apps: Vec<_> = auth.apps.named.iter().collect();
+    apps.sort_by_key(|(name, _)| *name);
+    let apps = apps.into_iter().map(|(name, own)| (name.as_str(), own));
+    let others = auth.apps.others.iter().map(|own| (Apps::ANY, own));
+    let own = apps.chain(others).flat_map(|(app, own)| {
+        KeySet::ALL.into_iter().filter_map(move |set| {
+            Some((format!("{}.{set}_keys", section(app)), set, own.keys(set)?))
+        })
+    });
+    shared.into_iter().chain(own).collect()
+}
+
+fn all_keys(auth: &auth::Config) -> impl Iterator<Item = (String, KeySet, &Key)> {
+    key_sets(auth).into_iter().flat_map(|(path, set, keys)| {
         let keys = keys.iter().enumerate();
-        keys.map(move |(at, key)| (format!("auth.{set}[{at}]"), key))
+        keys.map(move |(at, key)| (format!("{path}[{at}]"), set, key))
     })
 }
 
-fn set_of(path: &str) -> &str {
-    path.split('[').next().unwrap_or(path)
+/// Whether there is a key that opens publishing in an application.
+fn is_opened(auth: &auth::Config, app: &str) -> bool {
+    let own = match app {
+        Apps::ANY => auth.apps.others.as_ref(),
+        _ => auth.apps.named.get(app),
+    };
+    let own = own.and_then(|own| own.keys(KeySet::Push));
+    !own.unwrap_or(&auth.push_keys).is_empty()
 }

@@ -144,6 +144,17 @@ impl Config {
         self.apps.find(name)
     }
 
+    /// Every push rule with its key's path: those of `[push]`, then those of each application.
+    pub fn push_rules(&self) -> impl Iterator<Item = (String, &Rule)> {
+        let own = self.apps.iter().flat_map(|(name, app)| {
+            let rules = app.push.iter().enumerate();
+            rules.map(move |(at, rule)| (format!("{}.push[{at}]", check::section(name)), rule))
+        });
+        let all = self.push.rules.iter().enumerate();
+        all.map(|(at, rule)| (format!("push.rules[{at}]"), rule))
+            .chain(own)
+    }
+
     /// What is allowed but deserves a second look, in the order of the keys' paths.
     pub fn warnings(&self) -> Vec<Remark> {
         check::warnings(self, SystemTime::now())

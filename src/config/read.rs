@@ -3,6 +3,7 @@
 //! Where a value is a mistake its default stands in, so that reading can go on; the caller throws the result
 //! away when there was any mistake.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use super::{
     Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
     TokenSource, check,
 };
-use crate::auth::{self, Access, AddressList, Key, KeyId, Role, Secret, Window};
+use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
 use crate::logging;
-use crate::media::{Feed, StreamKey};
+use crate::media::{Feed, PerApp, StreamKey};
 
 /// Waiting for anything longer than a day is not waiting.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -69,7 +70,8 @@ pub(super) fn config(tree: Value, env: &Env) -> (Config, Vec<Remark>) {
 /// Reads all sections; mistakes are left in the reader.
 pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
     let default = Config::defaults(env);
-    reader.root(tree, |root| Config {
+    let mut own_keys = PerApp::default();
+    let mut config = reader.root(tree, |root| Config {
         rtmp: root.section("rtmp", |t| Rtmp {
             listen: t.value("listen", default.rtmp.listen, addresses),
             proxy_protocol: t.value("proxy_protocol", default.rtmp.proxy_protocol, flag),
@@ -88,7 +90,9 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
             trusted_proxies: t.value("trusted_proxies", default.access.trusted_proxies, networks),
         }),
         auth: root.section("auth", auth),
-        apps: root.optional_section("apps", apps).unwrap_or_default(),
+        apps: root
+            .optional_section("apps", |t| apps(t, &mut own_keys))
+            .unwrap_or_default(),
         push: root.section("push", |t| push(t, default.push)),
         classes: root.section("classes", |t| Classes {
             low_latency: t.section("low_latency", |t| class(t, default.classes.low_latency)),
@@ -103,7 +107,9 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
             format: t.value("format", default.log.format, choice(FORMATS)),
             level: t.value("level", default.log.level, level),
         }),
-    })
+    });
+    config.auth.apps = own_keys;
+    config
 }
 
 fn rtmps(t: &mut Table<'_>, default: Rtmps) -> Rtmps {
@@ -169,6 +175,8 @@ fn auth(t: &mut Table<'_>) -> auth::Config {
             Duration::ZERO,
             duration(Duration::ZERO..=MAX_WAIT),
         ),
+        // In the sections of the applications.
+        apps: PerApp::default(),
     }
 }
 
@@ -203,8 +211,9 @@ fn key(t: &mut Table<'_>, has_validity: bool) -> Option<Key> {
     })
 }
 
-fn apps(t: &mut Table<'_>) -> Apps {
-    let mut named = t.named(|_, t| app(t));
+/// The applications; their own keys go to `own_keys`.
+fn apps(t: &mut Table<'_>, own_keys: &mut PerApp<AppKeys>) -> Apps {
+    let mut named = t.named(|name, t| (app_keys(t), app(name, t)));
     named.retain(|(name, _)| match app_name(name) {
         Ok(()) => true,
         Err(message) => {
@@ -216,10 +225,31 @@ fn apps(t: &mut Table<'_>) -> Apps {
         // Also when `[apps]` stands there with nothing in it: then no application is named.
         return Apps::default();
     }
-    Apps(named.into_iter().collect())
+    let mut apps = BTreeMap::new();
+    for (name, (keys, app)) in named {
+        match name.as_str() {
+            Apps::ANY => own_keys.others = Some(keys),
+            _ => drop(own_keys.named.insert(name.clone(), keys)),
+        }
+        apps.insert(name, app);
+    }
+    // All of them or none: one that has a section without keys is not one of the others.
+    let mut all = own_keys.named.values().chain(&own_keys.others);
+    if all.all(|keys| *keys == AppKeys::default()) {
+        *own_keys = PerApp::default();
+    }
+    Apps(apps)
 }
 
-fn app(t: &mut Table<'_>) -> App {
+fn app_keys(t: &mut Table<'_>) -> AppKeys {
+    AppKeys {
+        push_keys: t.optional_list("push_keys", |t| key(t, false)),
+        peer_keys: t.optional_list("peer_keys", |t| key(t, false)),
+        play_keys: t.optional_list("play_keys", |t| key(t, true)),
+    }
+}
+
+fn app(name: &str, t: &mut Table<'_>) -> App {
     let default = App::default();
     App {
         republish_grace: t.value(
@@ -237,6 +267,7 @@ fn app(t: &mut Table<'_>) -> App {
             number(0..=MAX_APP_KBPS),
         ))
         .filter(|kbps| *kbps > 0),
+        push: t.list("push", |t| rule_of(Some(name.to_owned()), t)),
     }
 }
 
@@ -250,6 +281,11 @@ fn push(t: &mut Table<'_>, default: Push) -> Push {
 
 fn rule(t: &mut Table<'_>) -> Option<Rule> {
     let app = t.required("app", non_empty);
+    rule_of(app, t)
+}
+
+/// What a rule says besides its application.
+fn rule_of(app: Option<String>, t: &mut Table<'_>) -> Option<Rule> {
     let pattern = t.required("match", pattern);
     let feed = t.value("feed", Feed::Program, choice(FEEDS));
     let url = t.required("url", target_url);

@@ -141,11 +141,18 @@ impl<'r> Table<'r> {
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
-        mut read: impl FnMut(&mut Table<'_>) -> Option<T>,
+        read: impl FnMut(&mut Table<'_>) -> Option<T>,
     ) -> Vec<T> {
-        let Some(value) = self.take(key) else {
-            return Vec::new();
-        };
+        self.optional_list(key, read).unwrap_or_default()
+    }
+
+    /// As [`list`](Self::list), and `None` when it is absent.
+    pub(super) fn optional_list<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Table<'_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.take(key)?;
         let path = self.path(key);
         let items = match from_inline(value).kind {
             ValueKind::Array(items) => items,
@@ -153,16 +160,15 @@ impl<'r> Table<'r> {
                 let found = kind(&other);
                 self.reader
                     .mistake(path, format!("expected a list of tables, found {found}"));
-                return Vec::new();
+                return None;
             }
         };
         let items = items.into_iter().enumerate();
-        items
-            .filter_map(|(at, item)| {
-                self.reader
-                    .table(format!("{path}[{at}]"), item, |table| read(table))
-            })
-            .collect()
+        let read = items.filter_map(|(at, item)| {
+            self.reader
+                .table(format!("{path}[{at}]"), item, |table| read(table))
+        });
+        Some(read.collect())
     }
 
     /// A key with a default.

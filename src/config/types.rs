@@ -109,6 +109,11 @@ impl Apps {
         }
     }
 
+    /// All sections by name, `*` among them where it stands.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &App)> {
+        self.0.iter().map(|(name, app)| (name.as_str(), app))
+    }
+
     /// The configured names, `*` among them where it stands.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
@@ -130,6 +135,8 @@ pub struct App {
     pub takeover_if_idle: Duration,
     /// Most that one publisher may send for long, in kilobits per second; `None`: no limit.
     pub max_kbps: Option<u32>,
+    /// Its streams that are pushed without an API call, besides those of [`Push::rules`]; `app` is its name.
+    pub push: Vec<Rule>,
 }
 
 /// What happens when a name is published that somebody publishes already.
@@ -154,10 +161,10 @@ pub struct Push {
     pub rules: Vec<Rule>,
 }
 
-/// `[[push.rules]]`: every published stream of `app` whose name matches goes to `url`.
+/// `[[push.rules]]` and `[[apps.NAME.push]]`: every published stream of `app` whose name matches goes to `url`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// A configured application.
+    /// A configured application; [`Apps::ANY`] for all those that have no section of their own.
     pub app: String,
     /// Stream names, `*` standing for any characters (also none).
     pub pattern: String,
@@ -377,6 +384,7 @@ impl Default for App {
             on_busy: OnBusy::TakeoverIfIdle,
             takeover_if_idle: seconds(1),
             max_kbps: None,
+            push: Vec::new(),
         }
     }
 }

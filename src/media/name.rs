@@ -77,7 +77,7 @@ impl fmt::Debug for StreamKey {
 }
 
 /// A value per application, with one for those not named, where they are allowed at all.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PerApp<T> {
     pub named: HashMap<String, T>,
     /// For every application not in `named`; `None`: there are no others.

@@ -28,7 +28,7 @@ mod tests;
 use std::time::Duration;
 
 pub use registry::{Pushes, Put, Snapshot};
-pub use rules::Rule;
+pub use rules::{Apps, Rule};
 pub use status::{State, Status};
 pub use target::{Sign, SignWith, Spec, Target};
 

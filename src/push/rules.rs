@@ -1,5 +1,6 @@
 //! Standing orders from the configuration: every stream of an application whose name matches is pushed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -10,10 +11,28 @@ use super::{Error, SignWith};
 use crate::media::{Feed, StreamKey};
 use crate::relay::{Event, Relay};
 
-/// One `[[push.rules]]`. Prints without its URL's query.
+/// Whose streams a rule is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Apps {
+    /// One application's.
+    One(String),
+    /// Those of every application but these.
+    AllBut(BTreeSet<String>),
+}
+
+impl Apps {
+    fn has(&self, app: &str) -> bool {
+        match self {
+            Apps::One(name) => name == app,
+            Apps::AllBut(named) => !named.contains(app),
+        }
+    }
+}
+
+/// One `[[push.rules]]` or `[[apps.NAME.push]]`. Prints without its URL's query.
 #[derive(Clone)]
 pub struct Rule {
-    app: String,
+    apps: Apps,
     pattern: String,
     feed: Feed,
     /// With `{app}` and `{stream}` still in it.
@@ -28,14 +47,14 @@ impl Rule {
     /// # Errors
     /// [`Error::Invalid`] when no stream could be pushed by this rule.
     pub fn new(
-        app: &str,
+        apps: Apps,
         pattern: &str,
         feed: Feed,
         url: &str,
         sign: Option<Sign>,
     ) -> Result<Self, Error> {
         let rule = Self {
-            app: app.to_owned(),
+            apps,
             pattern: pattern.to_owned(),
             feed,
             url: url.to_owned(),
@@ -44,13 +63,17 @@ impl Rule {
         if pattern.is_empty() {
             return Err(invalid("match", "is empty; * matches every name"));
         }
+        let app = match &rule.apps {
+            Apps::One(app) => app,
+            Apps::AllBut(_) => "any",
+        };
         let sample = StreamKey::new(app, "x").map_err(|e| invalid("app", e))?;
         rule.target(&sample)?;
         Ok(rule)
     }
 
     fn matches(&self, key: &StreamKey) -> bool {
-        self.app == key.app() && matches(&self.pattern, key.stream())
+        self.apps.has(key.app()) && matches(&self.pattern, key.stream())
     }
 
     fn target(&self, key: &StreamKey) -> Result<Target, Error> {
@@ -73,7 +96,7 @@ impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url.split('?').next().unwrap_or_default();
         f.debug_struct("Rule")
-            .field("app", &self.app)
+            .field("apps", &self.apps)
             .field("match", &self.pattern)
             .field("feed", &self.feed)
             .field("url", &url)
@@ -175,8 +198,9 @@ mod tests {
 
     #[test]
     fn a_rule_that_could_never_push_is_refused() {
-        let rule = |app, pattern, url| {
-            Rule::new(app, pattern, Feed::Program, url, None).map_err(|e| e.to_string())
+        let rule = |app: &str, pattern, url| {
+            let apps = Apps::One(app.to_owned());
+            Rule::new(apps, pattern, Feed::Program, url, None).map_err(|e| e.to_string())
         };
         assert!(rule("live", "*", "rtmp://cdn.example/live/{stream}").is_ok());
         for (app, pattern, url, field) in [
@@ -190,9 +214,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_for_the_other_applications_leaves_those_alone_that_are_named() {
+        let named = BTreeSet::from(["film".to_owned(), "live".to_owned()]);
+        let url = "rtmp://h/{app}/{stream}";
+        let rule = Rule::new(Apps::AllBut(named), "a*", Feed::Program, url, None).unwrap();
+        for (app, name, matched) in [
+            ("live", "a", false),
+            ("film", "a", false),
+            ("show", "a", true),
+            ("show", "b", false),
+        ] {
+            let key = StreamKey::new(app, name).unwrap();
+            assert_eq!(rule.matches(&key), matched, "{key}");
+        }
+    }
+
+    #[test]
     fn a_rule_fills_in_the_names() {
         let rule = Rule::new(
-            "live",
+            Apps::One("live".into()),
             "*",
             Feed::Program,
             "rtmp://h/{app}_out/x_{stream}?k=v",

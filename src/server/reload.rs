@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use tracing::{error, info, warn};
 
 use super::rooms;
-use crate::auth::{Gate, Policy};
+use crate::auth::{self, AppKeys, Gate, Policy};
 use crate::config::{self, Config};
 use crate::ingest::Ingest;
+use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::net::Admission;
 use crate::net::tls::Certificates;
@@ -42,11 +43,11 @@ impl Live {
     pub(super) fn apply(&self, new: Config) -> Report {
         let mut held = self.config.lock().unwrap_or_else(|e| e.into_inner());
         let report = compare(&held, &new);
-        self.policy.rotate(new.auth.clone());
         self.gate.set_rules(rooms::rules(&new));
         self.admission.bound(rooms::bounds(&new));
         self.memory.limit_to(new.limits.memory);
         *held = carried(&held, new);
+        self.policy.rotate(held.auth.clone());
         self.ingest.set_apps(rooms::ingest_apps(&held));
         report
     }
@@ -119,6 +120,8 @@ fn compare(old: &Config, new: &Config) -> Report {
         gop_bytes: _,
         gop_time: _,
     } = limits;
+    // What would hold: it differs from `new` where a change has to wait.
+    let left = carried(old, new.clone());
     let live = [
         (
             "access",
@@ -127,7 +130,14 @@ fn compare(old: &Config, new: &Config) -> Report {
                 ..old.access.clone()
             } != *access,
         ),
-        ("auth", old.auth != *auth),
+        (
+            "auth",
+            auth::Config {
+                apps: auth.apps.clone(),
+                ..old.auth.clone()
+            } != *auth,
+        ),
+        ("apps.*.keys", old.auth.apps != left.auth.apps),
         (
             "apps.*.publish_idle",
             differ(&old.apps, apps, |app| app.publish_idle),
@@ -148,8 +158,6 @@ fn compare(old: &Config, new: &Config) -> Report {
         ),
         ("limits.memory", old.limits.memory != *memory),
     ];
-    // What is left of these two sections once what changes live is made equal.
-    let left = carried(old, new.clone());
     let fixed = [
         ("rtmp", old.rtmp != *rtmp),
         ("rtmps", old.rtmps != *rtmps),
@@ -186,12 +194,16 @@ fn carried(old: &Config, new: Config) -> Config {
             app.max_kbps = new.max_kbps;
         }
     });
+    let auth = auth::Config {
+        apps: carried_keys(old, &new),
+        ..new.auth
+    };
     Config {
         access: config::AccessLists {
             trusted_proxies: old.access.trusted_proxies.clone(),
             ..new.access
         },
-        auth: new.auth,
+        auth,
         apps,
         limits: config::Limits {
             connections: new.limits.connections,
@@ -203,6 +215,20 @@ fn carried(old: &Config, new: Config) -> Config {
         },
         ..old.clone()
     }
+}
+
+/// Keys of applications' own: what `new` says of those that it still has; one that it has no more is there until the
+/// next start, and what opened it until then does.
+fn carried_keys(old: &Config, new: &Config) -> PerApp<AppKeys> {
+    let mut keys = new.auth.apps.clone();
+    for app in old.apps.names().filter(|app| new.apps.named(app).is_none()) {
+        if app == config::Apps::ANY {
+            keys.others = old.auth.apps.others.clone();
+        } else if let Some(own) = old.auth.apps.named.get(app) {
+            keys.named.insert(app.to_owned(), own.clone());
+        }
+    }
+    keys
 }
 
 /// Whether an application that is there in both has another value.
@@ -254,6 +280,16 @@ mod tests {
                 &["access", "auth"],
                 &["rtmp"],
             ),
+            (
+                "[apps.live]\nplay_keys = [{ id = \"a\", secret = \"0123456789abcdef\" }]\n[apps.film]",
+                &["apps.*.keys"],
+                &[],
+            ),
+            (
+                "[apps.live]\npush = [{ match = \"*\", url = \"rtmp://h/a/{stream}\" }]\n[apps.film]",
+                &[],
+                &["apps"],
+            ),
         ] {
             let report = compare(&old, &parse(text));
             assert_eq!(
@@ -272,5 +308,19 @@ mod tests {
         assert_eq!(compare(&held, &new).needs_restart, ["limits"]);
         assert_eq!(compare(&held, &new).applied, [""; 0]);
         assert_eq!(compare(&held, &old).applied, ["limits.publishers"]);
+    }
+    #[test]
+    fn an_application_that_is_there_until_a_restart_keeps_its_own_keys_until_then() {
+        let keys =
+            |id: &str| format!("push_keys = [{{ id = \"{id}\", secret = \"0123456789-{id}\" }}]");
+        let old = format!("[apps.live]\n{}\n[apps.film]\n{}", keys("a"), keys("b"));
+        let new = parse(&format!("[apps.live]\n{}", keys("c")));
+        let held = carried(&parse(&old), new).auth.apps;
+        let ids = |app| {
+            let own = held.named.get(app)?.push_keys.as_ref()?;
+            Some(own.iter().map(|key| key.id.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(ids("live"), Some(vec!["c".to_owned()]));
+        assert_eq!(ids("film"), Some(vec!["b".to_owned()]));
     }
 }

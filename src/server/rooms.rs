@@ -108,9 +108,9 @@ pub async fn build(
         },
         Arc::new(PolicySigner(policy.clone())),
     );
-    let rules = config.push.rules.iter().map(rule);
-    let rules = rules.collect::<Result<_, _>>().map_err(Error::Rules)?;
-    pushes.follow(rules).map_err(Error::Rules)?;
+    pushes
+        .follow(push_rules(config)?)
+        .map_err(|error| Error::Rules("push.rules".to_owned(), error))?;
 
     #[cfg(feature = "mixer")]
     let mixer = super::mixes::mixer(relay.clone(), &config.mixer, metrics.clone())?;
@@ -168,14 +168,31 @@ impl Rooms {
     }
 }
 
-fn rule(rule: &config::Rule) -> Result<push::Rule, push::Error> {
-    let sign = rule.sign.as_ref().map(|sign| push::Sign {
-        with: push::SignWith::Secret(sign.secret.clone()),
-        expires_in: sign.expires_in,
-    });
-    // The placeholders stay placeholders: the rule fills them in for each stream.
-    let url = rule.url.expose("{app}", "{stream}");
-    push::Rule::new(&rule.app, &rule.pattern, rule.feed, &url, sign)
+/// The rules of `[push]` and of all applications.
+fn push_rules(config: &Config) -> Result<Vec<push::Rule>, Error> {
+    let named = || {
+        config
+            .apps
+            .names()
+            .filter(|name| *name != config::Apps::ANY)
+    };
+    let make = |rule: &config::Rule| {
+        let sign = rule.sign.as_ref().map(|sign| push::Sign {
+            with: push::SignWith::Secret(sign.secret.clone()),
+            expires_in: sign.expires_in,
+        });
+        let apps = match rule.app.as_str() {
+            config::Apps::ANY => push::Apps::AllBut(named().map(str::to_owned).collect()),
+            app => push::Apps::One(app.to_owned()),
+        };
+        // The placeholders stay placeholders: the rule fills them in for each stream.
+        let url = rule.url.expose("{app}", "{stream}");
+        push::Rule::new(apps, &rule.pattern, rule.feed, &url, sign)
+    };
+    let rules = config.push_rules();
+    rules
+        .map(|(path, rule)| make(rule).map_err(|error| Error::Rules(path, error)))
+        .collect()
 }
 
 /// Who may come at all, and how many.

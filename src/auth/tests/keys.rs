@@ -134,3 +134,149 @@ async fn rotation_holds_for_those_who_come_after_it_and_keeps_the_counters_of_ke
     assert!(come(Action::Play, &url(MAIN, NOW + 60)).await);
     assert_eq!(hits(), [is("push", "main", 3), is("push", "new", 1)]);
 }
+
+/// An application that has only some sets of its own, beside one that has none: what each URL opens in both.
+#[test]
+fn a_set_of_its_own_holds_instead_of_the_one_for_all_and_the_others_hold_on() {
+    let keys = |secret, valid_for| Some(vec![key("own", secret, valid_for)]);
+    let shared = || config("push");
+    for (what, own, url, here, elsewhere) in [
+        (
+            "push",
+            AppKeys {
+                push_keys: keys(VIEW, 0),
+                ..AppKeys::default()
+            },
+            [VIEW, MAIN],
+            ["publish/source", "wrong/wrong"],
+            ["wrong/wrong", "publish/source"],
+        ),
+        (
+            "peer",
+            AppKeys {
+                peer_keys: keys(PEER, 0),
+                ..AppKeys::default()
+            },
+            [PEER, MAIN],
+            ["wrong/source", "publish/wrong"],
+            ["wrong/wrong", "publish/source"],
+        ),
+        (
+            "play",
+            AppKeys {
+                play_keys: keys(VIEW, VALID_FOR),
+                ..AppKeys::default()
+            },
+            [VIEW, MAIN],
+            ["wrong/program", "publish/source"],
+            ["wrong/wrong", "publish/source"],
+        ),
+        (
+            "an empty push set",
+            AppKeys {
+                push_keys: Some(Vec::new()),
+                ..AppKeys::default()
+            },
+            [BACKUP, MAIN],
+            ["wrong/wrong", "wrong/wrong"],
+            ["publish/source", "publish/source"],
+        ),
+    ] {
+        let policy = Policy::new(Config {
+            apps: PerApp {
+                named: [("film".to_owned(), own)].into(),
+                others: None,
+            },
+            ..shared()
+        });
+        for (app, expected) in [("film", here), ("live", elsewhere)] {
+            for (secret, expected) in url.into_iter().zip(expected) {
+                let name = StreamKey::new(app, STREAM).unwrap();
+                let query = super::url(secret, NOW + 60);
+                let [publish, play] = [Action::Publish, Action::Play].map(|action| {
+                    let request = Request {
+                        action,
+                        key: &name,
+                        query: &query,
+                        peer: "192.0.2.1:40000".parse().unwrap(),
+                        now: at(NOW),
+                    };
+                    policy.decide(&request)
+                });
+                let found = format!("{}/{}", word(&publish), word(&play));
+                assert_eq!(found, expected, "{what} of its own: {app} {secret}");
+            }
+        }
+        let sign = |app| {
+            let name = StreamKey::new(app, STREAM).unwrap();
+            policy.signed_query(Purpose::Push, &name, at(NOW + 60), None, at(NOW))
+        };
+        assert_eq!(sign("live"), Ok(Some(super::url(MAIN, NOW + 60))));
+        let expected = match what {
+            "push" => Ok(Some(super::url(VIEW, NOW + 60))),
+            "an empty push set" => Err(SignError::NoKey { set: KeySet::Push }),
+            _ => Ok(Some(super::url(MAIN, NOW + 60))),
+        };
+        assert_eq!(sign("film"), expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_an_application_is_listed_and_counted_as_its_own_and_a_shared_one_once() {
+    let own = AppKeys {
+        push_keys: Some(vec![key("film-1", PEER, 0)]),
+        ..AppKeys::default()
+    };
+    let with = |own: AppKeys| Config {
+        apps: PerApp {
+            named: [("film".to_owned(), own)].into(),
+            others: None,
+        },
+        ..config("play")
+    };
+    let policy = Policy::new(with(own.clone()));
+    let come = async |app, action, secret| {
+        let request = Request {
+            action,
+            key: &StreamKey::new(app, STREAM).unwrap(),
+            query: &url(secret, NOW + 60),
+            peer: "192.0.2.1:40000".parse().unwrap(),
+            now: at(NOW),
+        };
+        policy.authorize(&request).await.is_ok()
+    };
+    let hits = || {
+        let keys = policy.keys(at(NOW)).into_iter();
+        keys.map(|key| (key.app, key.set.as_str(), key.id.to_string(), key.hits))
+            .collect::<Vec<_>>()
+    };
+    assert!(come("film", Action::Publish, PEER).await);
+    assert!(come("film", Action::Play, VIEW).await);
+    assert!(come("live", Action::Play, VIEW).await);
+    assert!(come("live", Action::Publish, MAIN).await);
+    let shared = |set, id: &str, hits| (None, set, id.to_owned(), hits);
+    let of_film = |id: &str, hits| (Some("film".to_owned()), "push", id.to_owned(), hits);
+    assert_eq!(
+        hits(),
+        [
+            shared("push", "main", 1),
+            shared("push", "backup", 0),
+            shared("play", "viewers", 2),
+            of_film("film-1", 1),
+        ]
+    );
+    // Rotation of an application's own keys: what stays keeps its count.
+    let mut rotated = own;
+    rotated
+        .push_keys
+        .as_mut()
+        .unwrap()
+        .push(key("film-2", "another-one", 0));
+    policy.rotate(with(rotated));
+    assert!(come("film", Action::Publish, "another-one").await);
+    assert_eq!(hits()[3..], [of_film("film-1", 1), of_film("film-2", 1)]);
+    assert_eq!(
+        policy.push_secret("film-2"),
+        Some(Secret::new("another-one"))
+    );
+}

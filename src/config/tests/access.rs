@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::auth::{Role, Window};
+use crate::auth::{AppKeys, Role, Window};
 
 #[test]
 fn a_key_has_a_role_and_a_time_in_which_it_is_valid() {
@@ -92,7 +92,7 @@ fn access_lists_and_limits_name_what_is_wrong_in_them() {
     );
     assert_eq!(
         mistakes(&text, &none()),
-        ["auth: 101 keys; at most 100 are allowed over all sets"]
+        ["auth: 101 keys; at most 100 are allowed over all sets and applications"]
     );
 }
 
@@ -143,4 +143,111 @@ fn ipv4_networks_may_be_written_as_ipv6_ones_wherever_networks_are_named() {
         assert_eq!(found, admitted, "{address} in {list:?}");
     }
     assert_eq!(access.trusted_proxies, ["192.0.2.0/24".parse().unwrap()]);
+}
+
+/// Two applications with keys and rules of their own, beside one without.
+fn apps(film: &str, others: &str) -> String {
+    format!(
+        "[auth]\npush_keys = [{{ id = \"main\", secret = \"{SECRET}\" }}]\n\
+         [apps.live]\n[apps.film]\n{film}\n[apps.\"*\"]\n{others}\n"
+    )
+}
+
+#[test]
+fn an_application_has_keys_and_push_rules_of_its_own() {
+    let text = apps(
+        "play_keys = [{ id = \"cinema\", secret = \"0123456789abcdef\", valid_for = \"1h\" }]\npeer_keys = []\n\
+         [[apps.film.push]]\nmatch = \"a*\"\nfeed = \"source\"\nurl = \"rtmp://h/a/{stream}\"",
+        "push = [{ match = \"*\", url = \"rtmp://h/{app}/{stream}\" }]",
+    );
+    let config = parse(&text).unwrap();
+    let keys = &config.auth.apps;
+    let film = keys.find("film").unwrap();
+    let cinema = &film.play_keys.as_ref().unwrap()[0];
+    assert_eq!(
+        (cinema.id.as_str(), cinema.valid_for.as_secs()),
+        ("cinema", 3_600)
+    );
+    assert_eq!(
+        (&film.push_keys, &film.peer_keys),
+        (&None, &Some(Vec::new()))
+    );
+    assert_eq!(keys.find("live"), Some(&AppKeys::default()));
+    let rules: Vec<_> = config
+        .push_rules()
+        .map(|(path, rule)| (path, rule.app.as_str(), rule.pattern.as_str(), rule.feed))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            ("apps.\"*\".push[0]".to_owned(), "*", "*", Feed::Program),
+            ("apps.film.push[0]".to_owned(), "film", "a*", Feed::Source),
+        ]
+    );
+    let env = [(
+        "LINKMIC__APPS__FILM__PUSH_KEYS",
+        "[{ id = \"x\", secret = \"fedcba9876543210\" }]",
+    )];
+    let config = Config::parse(&text, "test", &env.into_iter().collect()).unwrap();
+    let film = config.auth.apps.find("film").unwrap().clone();
+    assert_eq!(film.push_keys.unwrap()[0].id.as_str(), "x");
+}
+
+#[test]
+fn keys_and_rules_of_applications_are_checked_as_strictly_as_those_for_all() {
+    let text = apps(
+        &format!(
+            "push_keys = [{{ id = \"main\", secret = \"0123456789abcdef\" }}, {{ id = \"b\", secret = \"{SECRET}\" }}]\n\
+             peer_keys = [{{ id = \"c\", secret = \"fedcba9876543210\", valid_for = \"1h\" }}]\n\
+             push = [{{ app = \"live\", match = \"?\", url = \"http://h/a/b\" }}, {{}}]"
+        ),
+        "play_keys = [{ id = \"d\", secret = \"0123456789abcdef\" }]\nkeys = []",
+    );
+    let found = mistakes(&text, &none());
+    let expected = [
+        "apps.\"*\".keys: unknown key",
+        "apps.\"*\".play_keys[0].secret: the same secret as apps.film.push_keys[0].secret; each key needs its own",
+        "apps.film.peer_keys[0].valid_for: unknown key",
+        "apps.film.push[0].app: unknown key",
+        "apps.film.push[0].match: \"?\" has the character '?'",
+        "apps.film.push[0].url: scheme \"http\" is not rtmp",
+        "apps.film.push[1].match: is missing",
+        "apps.film.push[1].url: is missing",
+        "apps.film.push_keys[0].id: the same id as auth.push_keys[0].id",
+        "apps.film.push_keys[1].secret: the same secret as auth.push_keys[0].secret; each key needs its own",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
+}
+
+#[test]
+fn applications_in_which_nobody_can_publish_are_remarked() {
+    let warnings = |film: &str, others: &str| {
+        let config = parse(&apps(film, others)).unwrap();
+        let warnings = config.warnings().into_iter();
+        warnings
+            .map(|remark| remark.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(warnings("", ""), [""; 0]);
+    assert_eq!(
+        warnings(
+            "push_keys = []",
+            "push = [{ match = \"*\", url = \"rtmp://h/a/b\" }]"
+        ),
+        [
+            "apps.\"*\".push[0].url: the same for every stream that matches; put {stream} in it",
+            "apps.film.push_keys: no push key holds for this application, so nobody can publish in it",
+        ]
+    );
+    let retired = "play_keys = [{ id = \"a\", secret = \"0123456789abcdef\", not_after = \"2020-01-01T00:00:00Z\" }]";
+    assert_eq!(
+        warnings(retired, ""),
+        [
+            "apps.film.play_keys: none of them is valid now, so no URL that is signed with one is let in",
+            "apps.film.play_keys[0].not_after: is past; the key opens nothing any more",
+        ]
+    );
 }

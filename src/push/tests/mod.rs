@@ -350,7 +350,14 @@ async fn a_rule_pushes_what_matches_for_as_long_as_it_is_there() {
     let setup = setup(config());
     let mut sink = Sink::start(Manner::Accept).await;
     let url = format!("rtmp://127.0.0.1:{}/out/{{stream}}", sink.port);
-    let rule = Rule::new("live", "8888_*", Feed::Program, &url, None).unwrap();
+    let rule = Rule::new(
+        Apps::One("live".into()),
+        "8888_*",
+        Feed::Program,
+        &url,
+        None,
+    )
+    .unwrap();
     let other = StreamKey::new("live", "9999_x").unwrap();
     // One is there before the rule, one comes that does not match, and then the first comes back.
     let anchor = setup.anchor();

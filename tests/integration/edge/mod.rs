@@ -14,6 +14,7 @@ pub mod tunnel;
 
 mod access;
 mod addresses;
+mod apps;
 mod breadth;
 mod clocks;
 mod distance;
