@@ -397,6 +397,7 @@ impl Connection {
                 let at = self.publishing.iter().position(ours)?;
                 let bytes = message.payload.len();
                 if !self.publishing[at].is_within_bitrate(bytes, now) {
+                    self.shared.metrics.limit_refused("max_kbps");
                     return self.end(at, Reason::TooFast);
                 }
                 if self.publishing[at].accept(message, &self.shared.metrics, now) {

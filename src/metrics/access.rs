@@ -7,13 +7,18 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::{Metrics, OTHER, count, counters, gauge, gauges, known, register};
 
-/// Limits that keep somebody out before or after he asked for a stream.
-const LIMITS: [&str; 6] = [
+/// Limits that keep somebody out before or after he asked for a stream, or send him away.
+const LIMITS: [&str; 11] = [
     "connections",
     "connections_per_address",
     "publishers",
     "publishers_per_address",
     "memory",
+    "waiting_per_name",
+    "waiting_per_address",
+    "waiting_total",
+    "readers_per_name",
+    "max_kbps",
     OTHER,
 ];
 const MEMORY: [&str; 2] = ["used", "limit"];
@@ -33,7 +38,7 @@ impl Access {
         let limits = counters(
             r,
             "linkmic_limits_refused_total",
-            "Connections, publishers and players refused because there were as many as there may be, by limit.",
+            "Connections, publishers and players refused because there were as many as there may be, or sent away for sending more than they may, by limit.",
             "limit",
         );
         for limit in LIMITS {
@@ -84,13 +89,19 @@ impl Metrics {
         }
     }
 
-    /// At scrape: refusals since start, by limit.
+    /// At scrape: refusals since start, by limit, of those limits that count by themselves.
     pub fn set_limits_refused(&self, refused: &[(&str, u64)]) {
         for (limit, total) in refused {
             let limit = known(&LIMITS, limit).unwrap_or(OTHER);
             let counter = self.access.limits.with_label_values(&[limit]);
             self.raise(&[(&counter, *total)]);
         }
+    }
+
+    /// Somebody was refused or sent away by a limit of [`LIMITS`] that is not counted elsewhere.
+    pub fn limit_refused(&self, limit: &str) {
+        let limit = known(&LIMITS, limit).unwrap_or(OTHER);
+        self.access.limits.with_label_values(&[limit]).inc();
     }
 
     /// At scrape: bytes held, and how many may be.
@@ -131,10 +142,14 @@ mod tests {
     fn limits_read_zero_before_anything_was_refused() {
         let metrics = Metrics::new();
         metrics.set_limits_refused(&[("publishers", 3), ("made up", 9)]);
+        metrics.limit_refused("waiting_total");
+        metrics.limit_refused("waiting_total");
         let page = String::from_utf8(metrics.encode()).unwrap();
         for line in [
             "linkmic_limits_refused_total{limit=\"connections\"} 0",
             "linkmic_limits_refused_total{limit=\"publishers\"} 3",
+            "linkmic_limits_refused_total{limit=\"waiting_total\"} 2",
+            "linkmic_limits_refused_total{limit=\"max_kbps\"} 0",
             "linkmic_limits_refused_total{limit=\"other\"} 9",
         ] {
             assert!(page.contains(line), "{line}");

@@ -72,6 +72,7 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
     let mut subscriber = shared.relay.subscribe(&visit.key, visit.feed, visit.class);
     if class.readers_per_name > 0 && subscriber.readers() > class.readers_per_name {
         drop(subscriber);
+        shared.metrics.limit_refused("readers_per_name");
         let why = format!(
             "{} readers of class {} already play this stream",
             class.readers_per_name,
@@ -164,7 +165,10 @@ async fn wait_for_stream(
     if subscriber.is_fed() {
         return Ok(());
     }
-    let _place = shared.waiting.enter(&visit.key, visit.peer.ip())?;
+    let _place = shared
+        .waiting
+        .enter(&visit.key, visit.peer.ip())
+        .inspect_err(|full| shared.metrics.limit_refused(full.limit()))?;
     tokio::select! {
         () = subscriber.fed() => Ok(()),
         () = tokio::time::sleep(shared.waiting.patience()) => Err(shared.waiting.in_vain()),

@@ -105,6 +105,7 @@ struct Shared {
     config: Config,
     waiting: waiting::Room,
     fanout: fanout::Fanout,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 }
 
@@ -117,13 +118,14 @@ impl Playback {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
-        let fanout = fanout::Fanout::new(relay.clone(), config.clone(), metrics, tasks);
+        let fanout = fanout::Fanout::new(relay.clone(), config.clone(), metrics.clone(), tasks);
         Self {
             shared: Arc::new(Shared {
                 waiting: waiting::Room::new(config.waiting.clone()),
                 relay,
                 config,
                 fanout,
+                metrics,
                 shutdown,
             }),
         }

@@ -34,6 +34,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         .subscribe(&handover.key, handover.feed, handover.class);
     if class.readers_per_name > 0 && subscriber.readers() > class.readers_per_name {
         drop(subscriber);
+        shared.metrics.limit_refused("readers_per_name");
         let why = format!(
             "{} readers of class {} already play this stream",
             class.readers_per_name,
@@ -218,7 +219,10 @@ async fn wait_for_stream(
     if subscriber.is_fed() {
         return Ok(());
     }
-    let _place = shared.waiting.enter(&handover.key, handover.peer.ip())?;
+    let _place = shared
+        .waiting
+        .enter(&handover.key, handover.peer.ip())
+        .inspect_err(|full| shared.metrics.limit_refused(full.limit()))?;
     let deadline = Instant::now() + shared.waiting.patience();
     loop {
         loop {

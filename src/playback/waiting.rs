@@ -43,6 +43,17 @@ pub enum Full {
     Total(usize),
 }
 
+impl Full {
+    /// The configuration's word for the bound, for metrics.
+    pub const fn limit(self) -> &'static str {
+        match self {
+            Full::Name(_) => "waiting_per_name",
+            Full::Address(_) => "waiting_per_address",
+            Full::Total(_) => "waiting_total",
+        }
+    }
+}
+
 /// How a wait ended without the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Waited {

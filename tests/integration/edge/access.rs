@@ -278,6 +278,7 @@ async fn a_publisher_far_over_its_bitrate_is_told_and_closed() {
         "linkmic_ingest_disconnects_total{reason=\"too_fast\"} 1",
     )
     .await;
+    wait_for(&house, "linkmic_limits_refused_total{limit=\"max_kbps\"} 1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,7 @@ mod epochs;
 mod http_flv;
 mod joining;
 mod lifetimes;
+mod limits;
 mod matrix;
 mod merging;
 mod obs;
