@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction};
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
 pub use bans::BanRow;
 
@@ -79,7 +80,13 @@ impl Store {
         let path = dir.join(FILE);
         let lock = claim(dir)?;
         let mut connection = connect(&path)?;
-        prepare(&mut connection).map_err(|error| error.at(&path))?;
+        if let Err(refused) = prepare(&mut connection) {
+            if !refused.is_for_want_of_room() {
+                return Err(refused.at(&path));
+            }
+            connection = connect(&path)?;
+            alone(&mut connection).map_err(|error| error.at(&path))?;
+        }
         let (jobs, mut inbox) = mpsc::channel::<Job>(WAITING);
         let spawned = std::thread::Builder::new()
             .name("store".into())
@@ -214,6 +221,16 @@ impl From<rusqlite::Error> for Refused {
 }
 
 impl Refused {
+    /// Whether it may be that a file beside the database cannot be made.
+    fn is_for_want_of_room(&self) -> bool {
+        let Refused::Database(error) = self else {
+            return false;
+        };
+        let code = error.sqlite_error_code();
+        use ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+        matches!(code, Some(CannotOpen | DiskFull | SystemIoFailure))
+    }
+
     fn at(self, path: &Path) -> Error {
         let path = path.to_owned();
         match self {
@@ -231,6 +248,19 @@ impl Refused {
             },
         }
     }
+}
+
+/// As [`prepare`], without the file of 32 KiB beside the database that SQLite keeps for other processes: a full disk
+/// has no room for it. Until the next start nobody else can read the database, and that is all; changes are taken as
+/// soon as there is room for them.
+fn alone(connection: &mut Connection) -> Result<(), Refused> {
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    prepare(connection)?;
+    warn!(
+        "state.dir seems to be full: what is kept is read, changes may not be kept, and other programs cannot read \
+         {FILE} before a restart"
+    );
+    Ok(())
 }
 
 /// Checks a database and brings it up to date.

@@ -122,6 +122,43 @@ async fn a_file_that_may_not_grow_keeps_what_it_has() {
     assert_eq!(store.bans(0).await.unwrap(), kept);
 }
 
+#[tokio::test]
+async fn without_room_for_the_file_beside_it_a_database_is_opened_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.put_ban(row("live/a", None)).await.unwrap();
+    drop(store);
+    until_closed(dir.path());
+    // What SQLite shares with other processes cannot be made here. On a full disk that is an I/O error.
+    let path = dir.path().join(FILE);
+    fs::create_dir(dir.path().join(format!("{FILE}-shm"))).unwrap();
+    assert!(prepare(&mut connect(&path).unwrap()).is_err());
+    let mut connection = connect(&path).unwrap();
+    alone(&mut connection).unwrap();
+    let changed = connection.execute("UPDATE bans SET note = 'changed'", []);
+    assert_eq!(changed.unwrap(), 1);
+}
+
+#[test]
+fn a_database_is_opened_alone_for_want_of_room_and_for_nothing_else() {
+    use rusqlite::ffi;
+    for (code, alone) in [
+        (ffi::SQLITE_IOERR_SHMSIZE, true),
+        (ffi::SQLITE_IOERR_SHMOPEN, true),
+        (ffi::SQLITE_CANTOPEN, true),
+        (ffi::SQLITE_FULL, true),
+        (ffi::SQLITE_BUSY, false),
+        (ffi::SQLITE_CORRUPT, false),
+        (ffi::SQLITE_NOTADB, false),
+        (ffi::SQLITE_READONLY, false),
+    ] {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let refused = Refused::Database(error);
+        assert_eq!(refused.is_for_want_of_room(), alone, "{code}");
+    }
+    assert!(!Refused::Foreign.is_for_want_of_room());
+}
+
 #[test]
 fn a_start_without_a_step_to_take_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
