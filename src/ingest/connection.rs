@@ -36,6 +36,10 @@ const RECONNECT_GRACE: Duration = Duration::from_secs(2);
 
 /// Whoever holds this much before he publishes sends large messages, which nobody needs to do.
 const HEAVY: usize = 64 << 10;
+/// What a publisher may hold while memory is full: an ordinary message, whole but for its last byte. A key frame of a
+/// 20 Mbit/s stream has about 800 KB; those of more have to wait for better times, so that publishers together stay
+/// within this much each of the budget.
+const ORDINARY: usize = 1 << 20;
 
 /// Serves one connection and says why it ended. The handshake must be done by `deadline`.
 pub(super) async fn run(
@@ -83,6 +87,8 @@ pub(super) async fn run(
     match next {
         Next::Over(reason) => {
             let last_words = connection.part(reason);
+            // What it held is not kept while it hears them.
+            drop(connection);
             net::close(socket, &last_words).await;
             reason
         }
@@ -337,11 +343,15 @@ impl Connection {
         self.end_each(|p, now| (p.idle_at() <= now).then_some(Reason::Idle))
     }
 
-    /// Accounts for what the reader holds. `false`: a stranger holds much of what there is too little of.
+    /// Accounts for what the reader holds. `false`: it is much of what there is too little of.
     fn may_hold(&mut self) -> bool {
         let held = self.reader.held();
         self.held.set(held);
-        !self.publishing.is_empty() || held < HEAVY || !self.shared.config.memory.is_full()
+        let most = match self.publishing.is_empty() {
+            true => HEAVY,
+            false => ORDINARY,
+        };
+        held < most || !self.shared.config.memory.is_full()
     }
 
     /// Sends what the session has to say and the acknowledgement that is due.
@@ -495,6 +505,7 @@ fn words(reason: Reason) -> Option<&'static str> {
         Reason::TooFast => Some("more than this application's max_kbps for too long"),
         Reason::TakenOver => Some("another publisher has taken this name over"),
         Reason::Idle => Some("no media came for too long"),
+        Reason::Overloaded => Some("the server's memory is full, and this message is large"),
         Reason::Shutdown => Some("the server is going down"),
         _ => None,
     }

@@ -238,6 +238,33 @@ impl Client {
         raw::flood(&mut self.socket, bytes, limit).await
     }
 
+    /// Sends bytes as they are and hears what the server says meanwhile: its last words, where it has some before all
+    /// is sent or within a second after.
+    pub async fn send_while_listening(&mut self, bytes: &[u8]) -> Option<No> {
+        let mut rest = bytes;
+        loop {
+            while let Some(message) = self.reader.next().expect("the server's bytes make sense") {
+                let event = self.session.handle(message);
+                if let Some(Event::Closed { code, description }) = event.expect("they make sense") {
+                    return Some(No { code, description });
+                }
+            }
+            let (mut from, mut to) = self.socket.split();
+            tokio::select! {
+                biased;
+                read = from.read_buf(self.reader.buffer()) => if !matches!(read, Ok(n) if n > 0) {
+                    return None;
+                },
+                sent = to.write(rest), if !rest.is_empty() => match sent {
+                    Ok(n) => rest = &rest[n..],
+                    // It has closed; what it said may be there still.
+                    Err(_) => rest = &[],
+                },
+                () = tokio::time::sleep(Duration::from_secs(1)), if rest.is_empty() => return None,
+            }
+        }
+    }
+
     /// Ends in order and waits for the server's word.
     pub async fn unpublish(mut self) {
         self.session.unpublish();

@@ -19,6 +19,7 @@ mod breadth;
 mod clocks;
 mod distance;
 mod download;
+mod ends;
 mod epochs;
 mod http_flv;
 mod joining;
