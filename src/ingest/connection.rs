@@ -373,10 +373,9 @@ impl Connection {
             let message = match self.reader.next() {
                 Ok(Some(message)) => message,
                 Ok(None) => {
-                    for publishing in &self.publishing {
-                        if self.reader.is_inside_media(publishing.stream_id) {
-                            publishing.publisher().progress(now);
-                        }
+                    for publishing in &mut self.publishing {
+                        let bytes = self.reader.unfinished_media(publishing.stream_id);
+                        publishing.unfinished(bytes, now);
                     }
                     return None;
                 }

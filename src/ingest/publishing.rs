@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::AppConfig;
 use super::bitrate::Allowance;
 use crate::auth::Stay;
-use crate::media::payload::MainTrack;
+use crate::media::payload::{self, MainTrack};
 use crate::media::repair::Repair;
 use crate::media::{Kind, MediaTime};
 use crate::metrics::Metrics;
@@ -22,7 +22,10 @@ pub struct Publishing {
     publisher: Publisher,
     repair: Repair,
     main_track: MainTrack,
+    /// When media bytes last came, of whole messages or not.
     last_media: Instant,
+    /// How much there was, when last looked at, of media messages that are not whole yet.
+    unfinished: usize,
     /// The longest pause in the media.
     idle: Duration,
     /// What it may still send; `None`: whatever it likes.
@@ -45,6 +48,7 @@ impl Publishing {
             repair: Repair::new(),
             main_track: MainTrack::default(),
             last_media: now,
+            unfinished: 0,
             idle: app.publish_idle,
             allowance: app.max_kbps.map(|kbps| Allowance::new(kbps, now)),
             stay,
@@ -58,12 +62,12 @@ impl Publishing {
         };
         metrics.ingest_messages.inc();
         metrics.ingest_bytes.inc_by(message.payload.len() as u64);
+        // Some encoders send empty audio to keep the connection alive: that is no media, and nothing to hand on.
+        if payload::is_hollow(kind, &message.payload) {
+            return true;
+        }
         if kind != Kind::Data {
             self.last_media = now;
-        }
-        if message.payload.is_empty() {
-            // Some encoders send empty audio to keep the connection alive; there is nothing to hand on.
-            return true;
         }
         let mut media = self
             .main_track
@@ -77,6 +81,16 @@ impl Publishing {
             metrics.anomalies(anomaly.as_str());
         }
         self.publisher.publish(media, now) != Status::Done
+    }
+
+    /// So many bytes are there of media messages that are not whole yet. When they have become more, that is progress,
+    /// on a slow line.
+    pub fn unfinished(&mut self, bytes: usize, now: Instant) {
+        if bytes > self.unfinished {
+            self.last_media = now;
+            self.publisher.progress(now);
+        }
+        self.unfinished = bytes;
     }
 
     /// Counts the bytes of one message. `false`: its application's bitrate was exceeded for too long.
@@ -120,5 +134,90 @@ fn own(payload: Bytes) -> Bytes {
         payload
     } else {
         Bytes::copy_from_slice(&payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::StreamKey;
+    use crate::relay::{Bell, Config, Origin, Query, Relay};
+    use crate::rtmp::kind;
+
+    const IDLE: Duration = Duration::from_secs(15);
+
+    fn publishing(now: Instant) -> Publishing {
+        let origin = Origin::Anchor {
+            address: ([203, 0, 113, 1], 5_000).into(),
+            key_id: None,
+            query: Query::new(""),
+        };
+        let key = StreamKey::new("live", "a").unwrap();
+        let relay = Relay::new(Config::default());
+        let publisher = relay.publish_with(&key, origin, Bell::new(), now).unwrap();
+        let app = AppConfig {
+            publish_idle: IDLE,
+            ..AppConfig::default()
+        };
+        Publishing::new(1, publisher, &app, Stay::unwatched(), now)
+    }
+
+    fn message(type_id: u8, payload: &'static [u8]) -> chunk::Message {
+        chunk::Message {
+            type_id,
+            stream_id: 1,
+            timestamp: 0,
+            payload: Bytes::from_static(payload),
+        }
+    }
+
+    #[test]
+    fn a_key_frame_that_takes_longer_than_the_limit_is_no_silence_while_it_grows() {
+        let begin = Instant::now();
+        let mut ours = publishing(begin);
+        let at = |s| begin + Duration::from_secs(s);
+        // 40 KB/s, looked at every 5 s.
+        for s in (5..=40).step_by(5) {
+            ours.unfinished(40_000 * s as usize, at(s));
+            assert_eq!(ours.idle_at(), at(s) + IDLE);
+        }
+        // Looked at again when nothing more has come: for a ping, or because the time is up.
+        ours.unfinished(1_600_000, at(50));
+        assert_eq!(ours.idle_at(), at(40) + IDLE);
+        // The next one begins smaller than that one had become.
+        ours.unfinished(0, at(51));
+        ours.unfinished(7, at(52));
+        assert_eq!(ours.idle_at(), at(52) + IDLE);
+    }
+
+    #[test]
+    fn empty_audio_and_metadata_do_not_count_as_media() {
+        let begin = Instant::now();
+        let metrics = Metrics::new();
+        let mut ours = publishing(begin);
+        let later = begin + Duration::from_secs(10);
+        for (type_id, payload) in [
+            (kind::AUDIO, b"".as_slice()),
+            (kind::AUDIO, &[0xaf, 1]),
+            (kind::AUDIO, &[0x2f]),
+            (kind::AUDIO, b"\x91Opus"),
+            (kind::VIDEO, b""),
+            (kind::DATA, b"\x02\x00\x01x"),
+        ] {
+            assert!(ours.accept(message(type_id, payload), &metrics, later));
+            assert_eq!(ours.idle_at(), begin + IDLE, "{type_id} {payload:?}");
+        }
+        for (n, (type_id, payload)) in [
+            (kind::AUDIO, [0xaf, 1, 0x21].as_slice()),
+            (kind::AUDIO, &[0x2f, 0xff]),
+            (kind::VIDEO, &[0x27, 1, 0, 0, 0, 1]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let now = later + Duration::from_secs(n as u64);
+            assert!(ours.accept(message(type_id, payload), &metrics, now));
+            assert_eq!(ours.idle_at(), now + IDLE, "{type_id} {payload:?}");
+        }
     }
 }

@@ -137,6 +137,12 @@ impl<'a> Packet<'a> {
         self.kind == Kind::Video && self.frame_type == FRAME_KEY && coded
     }
 
+    /// Whether it brings coded frames, and not a byte of any.
+    pub(super) fn is_hollow(&self) -> bool {
+        let coded = self.packet_type == PACKET_CODED_FRAMES;
+        coded && self.tracks().all(|track| track.body.is_empty())
+    }
+
     /// The tracks in it, in their order; those behind a cut are left out.
     pub(super) fn tracks(&self) -> impl Iterator<Item = Track> + '_ {
         let shared = match self.form {

@@ -159,6 +159,24 @@ pub fn describe(kind: Kind, payload: &[u8]) -> Description {
     describe_beside(kind, payload, 0)
 }
 
+/// Whether nothing follows the few bytes that say what it is: an empty message, or audio without a sound in it.
+/// Video may be that: the end of a sequence is told so.
+pub fn is_hollow(kind: Kind, payload: &[u8]) -> bool {
+    let Some(first) = payload.first() else {
+        return true;
+    };
+    let head = match first >> 4 {
+        _ if kind != Kind::Audio => return false,
+        SOUND_EX_HEADER => match Packet::open(kind, payload) {
+            Some(packet) => return packet.is_hollow(),
+            None => return false,
+        },
+        SOUND_AAC => 2,
+        _ => 1,
+    };
+    payload.len() <= head
+}
+
 fn describe_beside(kind: Kind, payload: &[u8], main: u8) -> Description {
     match (kind, payload.first()) {
         (Kind::Data, _) => Description {

@@ -480,3 +480,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn audio_without_a_sound_in_it_is_hollow_and_headers_and_ends_are_not() {
+    for (name, kind, payload, hollow) in [
+        ("nothing", Kind::Video, b"".as_slice(), true),
+        ("aac, its two bytes", Kind::Audio, &[0xaf, 1], true),
+        ("aac, cut", Kind::Audio, &[0xaf], true),
+        ("aac, a byte", Kind::Audio, &[0xaf, 1, 0x21], false),
+        ("aac header", Kind::Audio, &[0xaf, 0, 0x11, 0x90], false),
+        ("mp3, its one byte", Kind::Audio, &[0x2f], true),
+        ("mp3, a byte", Kind::Audio, &[0x2f, 0xff], false),
+        ("opus without a frame", Kind::Audio, b"\x91Opus", true),
+        ("opus, a byte", Kind::Audio, b"\x91Opus\xfc", false),
+        ("opus, the end", Kind::Audio, b"\x92Opus", false),
+        ("tracks, all empty", Kind::Audio, b"\x95\x01Opus\x01", true),
+        ("tracks, a byte", Kind::Audio, b"\x95\x01Opus\x01\xfc", false),
+        ("avc, the end", Kind::Video, &[0x17, 2, 0, 0, 0], false),
+        ("metadata", Kind::Data, b"\x02\x00\x01x", false),
+    ] {
+        assert_eq!(is_hollow(kind, payload), hollow, "{name}");
+    }
+}

@@ -255,22 +255,28 @@ impl Reader {
         self.consumed + self.buffer.len() as u64
     }
 
-    /// Has part of an audio or video message on that message stream arrived, of which the rest is to come? To be asked
-    /// when [`Reader::next`] has nothing more: on a slow line a key frame takes seconds, in which its sender is not idle.
-    pub fn is_inside_media(&self, stream_id: u32) -> bool {
-        let mut unfinished = self.streams.iter().filter(|s| !s.partial.is_empty());
-        if unfinished.any(|stream| stream.header.is_media_of(stream_id)) {
-            return true;
-        }
-        // A chunk stays in the buffer until all of it is there.
+    /// Bytes that have arrived of the audio or video messages on that message stream that are not whole yet. To be asked
+    /// when [`Reader::next`] has nothing more: on a slow line a key frame takes seconds, in which its sender is not idle
+    /// while this grows.
+    pub fn unfinished_media(&self, stream_id: u32) -> usize {
+        let ours = self.streams.iter().filter(|s| s.header.is_media_of(stream_id));
+        let put_together: usize = ours.map(|stream| stream.partial.len()).sum();
+        put_together + self.unfinished_chunk(stream_id)
+    }
+
+    /// The same of the chunk that stays in the buffer until all of it is there.
+    fn unfinished_chunk(&self, stream_id: u32) -> usize {
         let Some((id, basic_len)) = header::chunk_stream(&self.buffer) else {
-            return false;
+            return 0;
         };
         let known = self.streams.iter().find(|stream| stream.id == id);
+        let inside = known.is_some_and(|stream| !stream.partial.is_empty());
         let previous = known.map(|stream| stream.header);
-        match header::read(id, &self.buffer, basic_len, previous, false) {
-            Ok(Some((header, _))) => header.is_media_of(stream_id),
-            _ => false,
+        match header::read(id, &self.buffer, basic_len, previous, inside) {
+            Ok(Some((header, header_len))) if header.is_media_of(stream_id) => {
+                self.buffer.len() - header_len
+            }
+            _ => 0,
         }
     }
 
