@@ -184,6 +184,20 @@ impl Reason {
             Reason::Shutdown | Reason::Internal => (5, 0),
         }
     }
+
+    /// The description of a status that a client is sent: what is to be said, the [word](Self::code) for this reason,
+    /// and the numbers of the vendor's table where that has a row for it: `banned by the operator [banned] (21/101)`.
+    pub fn describe(self, words: impl fmt::Display) -> String {
+        match self.errcode() {
+            _ if self.is_ours() => format!("{words} [{self}]"),
+            (code, sub) => format!("{words} [{self}] ({code}/{sub})"),
+        }
+    }
+
+    /// The vendor's table has no row for it.
+    const fn is_ours(self) -> bool {
+        matches!(self, Reason::Shutdown | Reason::Internal)
+    }
 }
 
 impl fmt::Display for Reason {
@@ -267,8 +281,21 @@ mod tests {
             let known = VENDORS_TABLE
                 .iter()
                 .any(|(c, s, told)| (*c, *s) == (code, sub) && told.is_ok());
-            let ours = matches!(reason, Reason::Shutdown | Reason::Internal);
-            assert!(known != ours, "{reason} tells {code}/{sub}");
+            assert!(known != reason.is_ours(), "{reason} tells {code}/{sub}");
+        }
+    }
+
+    #[test]
+    fn a_description_ends_with_the_word_and_the_numbers_where_there_are_any() {
+        for (reason, described) in [
+            (
+                Reason::SignatureWrong,
+                "so it is [signature_wrong] (18/503)",
+            ),
+            (Reason::Timeout, "so it is [timeout] (20/0)"),
+            (Reason::Shutdown, "so it is [shutdown]"),
+        ] {
+            assert_eq!(reason.describe("so it is"), described);
         }
     }
 }

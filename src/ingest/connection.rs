@@ -30,6 +30,7 @@ use crate::rtmp::{chunk, handshake};
 
 /// The status code of a publisher who is refused or told to go.
 const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
+const GOING_DOWN: &str = "the server is going down";
 /// How long a publisher that was asked to reconnect is still listened to when the server goes down: until its next key
 /// frame, says Enhanced RTMP; this is what a shutdown has time for.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
@@ -76,6 +77,7 @@ pub(super) async fn run(
         held: shared.config.memory.open(),
         stage_deadline: Instant::now() + shared.config.stage_deadline,
         leaving: None,
+        has_heard: false,
     };
     let mut next = connection.serve(&mut socket).await;
     if let Next::Publishes = next {
@@ -206,6 +208,8 @@ struct Connection {
     stage_deadline: Instant,
     /// The server goes down, and the client was asked to reconnect by then.
     leaving: Option<Instant>,
+    /// The client has been told why what it asked for, or did last, is over.
+    has_heard: bool,
 }
 
 /// What comes after the loop.
@@ -305,7 +309,7 @@ impl Connection {
                 }
                 Turn::Shutdown => {
                     let asked = !self.publishing.is_empty()
-                        && self.session.request_reconnect("the server is going down");
+                        && self.session.request_reconnect(Reason::Shutdown, GOING_DOWN);
                     if !asked {
                         return Next::Over(Reason::Shutdown);
                     }
@@ -338,7 +342,9 @@ impl Connection {
             return Some(Next::Over(Reason::Shutdown));
         }
         if self.publishing.is_empty() {
-            return Some(Next::Over(Reason::Timeout));
+            let limit = self.shared.config.stage_deadline.as_secs_f64();
+            let why = format!("neither publish nor play came within {limit} s");
+            return Some(self.go(Reason::Timeout, &why));
         }
         self.end_each(|p, now| (p.idle_at() <= now).then_some(Reason::Idle))
     }
@@ -381,7 +387,7 @@ impl Connection {
                 }
                 Err(e) => {
                     info!(error = %e, "bytes make no sense");
-                    return Some(Next::Over(e.reason()));
+                    return Some(self.go(e.reason(), &e.to_string()));
                 }
             };
             let event = match self.session.handle(message) {
@@ -389,7 +395,7 @@ impl Connection {
                 Ok(None) => continue,
                 Err(e) => {
                     info!(error = %e, "command refused");
-                    return Some(Next::Over(e.reason()));
+                    return Some(self.go(e.reason(), &e.to_string()));
                 }
             };
             if let Some(next) = self.act(event, now).await {
@@ -468,11 +474,10 @@ impl Connection {
     /// Ends one epoch and tells the client why. `Some` when it was the last.
     fn end(&mut self, at: usize, reason: Reason) -> Option<Next> {
         let ours = self.publishing.swap_remove(at);
-        if let Some(why) = words(reason) {
-            let (code, detail) = reason.errcode();
-            let why = format!("{why} ({code}/{detail})");
+        if let Some(words) = words(reason) {
             self.session
-                .end_publish(ours.stream_id, PUBLISH_DENIED, &why);
+                .end_publish(ours.stream_id, PUBLISH_DENIED, reason, words);
+            self.has_heard = true;
         }
         info!(stream = %ours.publisher().key(), %reason, "publisher ended");
         match reason {
@@ -485,10 +490,22 @@ impl Connection {
         self.over_unless_publishing(reason)
     }
 
-    /// Ends what epochs there are and gives the bytes that still go out.
+    /// Says goodbye to a client that has said `connect`; to others there are no words.
+    fn go(&mut self, reason: Reason, why: &str) -> Next {
+        self.session.close(reason, why);
+        self.has_heard = true;
+        Next::Over(reason)
+    }
+
+    /// Ends what epochs there are and gives the bytes that still go out. Nobody leaves without having heard why.
     fn part(&mut self, reason: Reason) -> bytes::BytesMut {
         while !self.publishing.is_empty() {
             self.end(0, reason);
+        }
+        if !self.has_heard
+            && let Some(words) = words(reason)
+        {
+            self.session.close(reason, words);
         }
         let mut bytes = std::mem::take(&mut self.outbox).into_inner();
         bytes.extend_from_slice(&self.session.output());
@@ -496,7 +513,7 @@ impl Connection {
     }
 }
 
-/// What a publisher hears that is told to go; `None` where there is nobody to hear it.
+/// What a client hears that is told to go; `None` where there is nobody to hear it.
 fn words(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::Dropped => Some("dropped by the operator"),
@@ -505,7 +522,7 @@ fn words(reason: Reason) -> Option<&'static str> {
         Reason::TakenOver => Some("another publisher has taken this name over"),
         Reason::Idle => Some("no media came for too long"),
         Reason::Overloaded => Some("the server's memory is full, and this message is large"),
-        Reason::Shutdown => Some("the server is going down"),
+        Reason::Shutdown => Some(GOING_DOWN),
         _ => None,
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     let line = match joined {
         Ok(line) => line,
         Err(overrun) => {
-            session.close(&overrun.to_string());
+            session.close(Reason::LimitReached, &overrun.to_string());
             // The loop that could not take the player let go of its share.
             if let Some(socket) = Arc::into_inner(socket) {
                 net::close(socket, &session.output()).await;
@@ -108,18 +108,21 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         reason = &mut eviction => reason,
     };
     match reason {
-        Reason::StreamEnded => session.end_play(stream_id, &name),
+        Reason::StreamEnded => session.end_play(stream_id, &name, reason),
         Reason::Shutdown => {
             // Before the end: a client that is told to come back takes the end for what it is.
-            session.request_reconnect("the server is going down");
-            session.end_play(stream_id, &name);
+            session.request_reconnect(reason, "the server is going down");
+            session.end_play(stream_id, &name, reason);
         }
-        Reason::TooSlow => session.close(&format!(
-            "too slow: nothing was taken for {} s",
-            class.budget.stuck.as_secs()
-        )),
-        Reason::Dropped => session.close("dropped by the operator"),
-        Reason::Banned => session.close(BANNED),
+        Reason::TooSlow => {
+            let stuck = class.budget.stuck.as_secs();
+            let why = format!("too slow: nothing was taken for {stuck} s");
+            session.close(reason, &why);
+        }
+        Reason::Dropped => session.close(reason, "dropped by the operator"),
+        Reason::Banned => session.close(reason, BANNED),
+        // What it said was too much or made no sense; the session has the words for it already.
+        Reason::LimitReached | Reason::Protocol | Reason::Amf | Reason::TooLarge => {}
         _ => return reason,
     }
     super::part(line, session.output(), let_go, socket).await;
@@ -127,7 +130,8 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
 }
 
 /// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`], [`Reason::Shutdown`],
-/// [`Reason::TooSlow`] and [`Reason::Dropped`] are ends that the client is still to be told of.
+/// [`Reason::TooSlow`] and [`Reason::Dropped`] are ends that the client is still to be told of; what is wrong with
+/// what it says, the session has words for.
 async fn listen(
     shared: &Shared,
     socket: &Socket,
@@ -139,10 +143,10 @@ async fn listen(
     let mut chatter = Chatter::new(reader.received(), std::time::Instant::now());
     loop {
         if !chatter.allows(reader.received(), std::time::Instant::now()) {
-            info!(
-                limit = chatter::BYTES_PER_SECOND,
-                "player closed: it says more a second than the limit"
-            );
+            let limit = chatter::BYTES_PER_SECOND;
+            info!(limit, "player closed: it says more a second than the limit");
+            let why = format!("more than {limit} bytes a second of commands");
+            session.close(Reason::LimitReached, &why);
             return Reason::LimitReached;
         }
         // What the client said comes first: bytes that arrived with the request are in the buffer already.
@@ -159,12 +163,14 @@ async fn listen(
                     }
                     Err(e) => {
                         debug!(error = %e, "player's command refused");
+                        session.close(e.reason(), &e.to_string());
                         return e.reason();
                     }
                 },
                 Ok(None) => break,
                 Err(e) => {
                     debug!(error = %e, "player's bytes make no sense");
+                    session.close(e.reason(), &e.to_string());
                     return e.reason();
                 }
             }
@@ -230,10 +236,10 @@ async fn wait_for_stream(
                 Ok(Some(message)) => match handover.session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Err(Waited::Gone(Reason::Closed)),
                     Ok(_) => {}
-                    Err(e) => return Err(Waited::Gone(e.reason())),
+                    Err(e) => return Err(Waited::Refused(e.to_string(), e.reason())),
                 },
                 Ok(None) => break,
-                Err(e) => return Err(Waited::Gone(e.reason())),
+                Err(e) => return Err(Waited::Refused(e.to_string(), e.reason())),
             }
         }
         let answer = handover.session.output();
@@ -279,7 +285,8 @@ async fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Reason> {
 
 async fn refuse(mut handover: Handover, code: &str, why: &str, reason: Reason) -> Reason {
     info!(stream = %handover.key, peer = %handover.peer, %reason, "play refused: {why}");
-    handover.session.refuse_play(handover.stream_id, code, why);
+    let stream_id = handover.stream_id;
+    handover.session.refuse_play(stream_id, code, reason, why);
     net::close(handover.socket, &handover.session.output()).await;
     reason
 }

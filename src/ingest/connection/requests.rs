@@ -24,8 +24,9 @@ impl Connection {
             let shown: String = info.app.chars().take(64).collect();
             info!(app = ?shown, "application not configured");
             let why = "this application is not configured here";
-            self.session.refuse_connect(CONNECT_REJECTED, why);
-            return Some(Next::Over(Reason::UnknownApp));
+            let reason = Reason::UnknownApp;
+            self.session.refuse_connect(CONNECT_REJECTED, reason, why);
+            return Some(Next::Over(reason));
         }
         self.session.accept_connect();
         self.connected = Some(info);
@@ -65,6 +66,7 @@ impl Connection {
             Ok(publisher) => {
                 info!(stream = %key, "publisher connected");
                 self.session.accept_publish(stream_id, name);
+                self.has_heard = false;
                 let app = self.shared.app(key.app()).unwrap_or_default();
                 let publishing = Publishing::new(stream_id, publisher, &app, stay, now);
                 self.publishing.push(publishing);
@@ -81,8 +83,10 @@ impl Connection {
     /// The client hears why, and the connection ends, unless it publishes something else.
     fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Option<Next> {
         info!(reason = %refusal.reason, "publish refused: {}", refusal.message);
+        let Refusal { reason, message } = &refusal;
         self.session
-            .refuse_publish(stream_id, code, &refusal.message);
+            .refuse_publish(stream_id, code, *reason, message);
+        self.has_heard = true;
         self.over_unless_publishing(refusal.reason)
     }
 
@@ -94,8 +98,10 @@ impl Connection {
         if !self.publishing.is_empty() {
             // Behind the door nobody would take its media, or notice when it stops. What it publishes goes on.
             let why = "this connection publishes; open another to play";
-            info!(reason = %Reason::LimitReached, "play refused: {why}");
-            self.session.refuse_play(stream_id, PLAY_FAILED, why);
+            let reason = Reason::LimitReached;
+            info!(%reason, "play refused: {why}");
+            self.session
+                .refuse_play(stream_id, PLAY_FAILED, reason, why);
             return None;
         }
         let decided = match self.key(&name) {
@@ -122,7 +128,9 @@ impl Connection {
                 } else {
                     PLAY_FAILED
                 };
-                self.session.refuse_play(stream_id, code, &refusal.message);
+                let Refusal { reason, message } = &refusal;
+                self.session.refuse_play(stream_id, code, *reason, message);
+                self.has_heard = true;
                 Next::Over(refusal.reason)
             }
         })

@@ -495,7 +495,12 @@ fn audio_without_a_sound_in_it_is_hollow_and_headers_and_ends_are_not() {
         ("opus, a byte", Kind::Audio, b"\x91Opus\xfc", false),
         ("opus, the end", Kind::Audio, b"\x92Opus", false),
         ("tracks, all empty", Kind::Audio, b"\x95\x01Opus\x01", true),
-        ("tracks, a byte", Kind::Audio, b"\x95\x01Opus\x01\xfc", false),
+        (
+            "tracks, a byte",
+            Kind::Audio,
+            b"\x95\x01Opus\x01\xfc",
+            false,
+        ),
         ("avc, the end", Kind::Video, &[0x17, 2, 0, 0, 0], false),
         ("metadata", Kind::Data, b"\x02\x00\x01x", false),
     ] {

@@ -228,6 +228,7 @@ async fn serve(
                         session.refuse_publish(
                             stream_id,
                             "NetStream.Publish.BadName",
+                            Reason::NameBusy,
                             &description,
                         );
                         let _ = socket.write_all(&session.output()).await;

@@ -259,7 +259,10 @@ impl Reader {
     /// when [`Reader::next`] has nothing more: on a slow line a key frame takes seconds, in which its sender is not idle
     /// while this grows.
     pub fn unfinished_media(&self, stream_id: u32) -> usize {
-        let ours = self.streams.iter().filter(|s| s.header.is_media_of(stream_id));
+        let ours = self
+            .streams
+            .iter()
+            .filter(|s| s.header.is_media_of(stream_id));
         let put_together: usize = ours.map(|stream| stream.partial.len()).sum();
         put_together + self.unfinished_chunk(stream_id)
     }

@@ -78,7 +78,10 @@ async fn a_ban_ends_the_publisher_who_hears_why_and_nobody_else() {
     let heard = last_words(&mut banned).await;
     assert_eq!(heard.code, DENIED);
     let why = &heard.description;
-    assert!(why.contains("banned by the operator"), "{why}");
+    assert!(
+        why.contains("banned by the operator [banned] (21/101)"),
+        "{why}"
+    );
     wait_for(
         &house,
         "linkmic_ingest_disconnects_total{reason=\"banned\"} 1",
@@ -87,7 +90,7 @@ async fn a_ban_ends_the_publisher_who_hears_why_and_nobody_else() {
     let refused = no(Client::publish(&house.urls.push("a")).await).await;
     assert_eq!(
         (refused.code.as_str(), refused.description.as_str()),
-        (DENIED, "this stream is forbidden")
+        (DENIED, "this stream is forbidden [forbidden] (18/305)")
     );
     wait_for(
         &house,
@@ -129,7 +132,10 @@ async fn a_ban_of_playing_ends_players_and_waiting_players_and_leaves_the_publis
         let heard = last_words(player).await;
         assert_eq!(
             (heard.code.as_str(), heard.description.as_str()),
-            ("NetConnection.Connect.Closed", "banned by the operator")
+            (
+                "NetConnection.Connect.Closed",
+                "banned by the operator [banned] (21/101)"
+            )
         );
         assert_eq!(
             player.event().await,
@@ -140,14 +146,14 @@ async fn a_ban_of_playing_ends_players_and_waiting_players_and_leaves_the_publis
     let refused = waiting.await.expect("it waits");
     assert_eq!(
         (refused.code.as_str(), refused.description.as_str()),
-        (FAILED, "banned by the operator")
+        (FAILED, "banned by the operator [banned] (21/101)")
     );
     house.wait_for_viewers(0).await;
     house.wait_for_peers(0).await;
     let refused = no(Client::play(&house.urls.plain("a")).await).await;
     assert_eq!(
         (refused.code.as_str(), refused.description.as_str()),
-        (FAILED, "this stream is forbidden")
+        (FAILED, "this stream is forbidden [forbidden] (18/305)")
     );
     publisher
         .send(kind::VIDEO, 240, vec![0x27, 1, 0, 0, 0, 1])
@@ -199,9 +205,15 @@ async fn an_address_that_is_denied_hears_so_whatever_it_signs() {
     )
     .await;
     let refused = no(Client::publish(&house.urls.push("a")).await).await;
-    assert_eq!(refused.description, "your address may not publish here");
+    assert_eq!(
+        refused.description,
+        "your address may not publish here [address_denied] (18/300)"
+    );
     let refused = no(Client::play(&house.urls.peer("a")).await).await;
-    assert_eq!(refused.description, "your address may not play here");
+    assert_eq!(
+        refused.description,
+        "your address may not play here [address_denied] (18/300)"
+    );
     wait_for(
         &house,
         "linkmic_auth_decisions_total{action=\"play\",outcome=\"address_denied\"} 1",
@@ -216,7 +228,7 @@ async fn limits_refuse_one_more_and_count_it() {
     let refused = no(Client::publish(&house.urls.push("b")).await).await;
     assert_eq!(
         refused.description,
-        "1 publishers are here, as many as there may be"
+        "1 publishers are here, as many as there may be [limit_reached] (18/600)"
     );
     wait_for(
         &house,
@@ -324,7 +336,10 @@ async fn over_the_memory_budget_nobody_comes_in_and_whoever_is_in_goes_on() {
             true => no(Client::publish(&url).await).await,
             false => no(Client::play(&url).await).await,
         };
-        assert_eq!(refused.description, "the server is full; try again later");
+        assert_eq!(
+            refused.description,
+            "the server is full; try again later [overloaded] (18/601)"
+        );
     }
     wait_for(&house, "linkmic_limits_refused_total{limit=\"memory\"} 2").await;
     publisher
@@ -468,7 +483,10 @@ async fn a_ban_outlives_a_killed_server() {
 
     let server = place.serve().await;
     let refused = no(Client::publish(&server.urls.push("a")).await).await;
-    assert_eq!(refused.description, "this stream is forbidden");
+    assert_eq!(
+        refused.description,
+        "this stream is forbidden [forbidden] (18/305)"
+    );
     Client::publish(&server.urls.push("b"))
         .await
         .expect("granted");
@@ -539,7 +557,10 @@ async fn sighup_applies_a_good_file_and_refuses_a_bad_one_in_one_line() {
     let line = said(&server, "configuration reloaded").await;
     assert!(line.contains("access") && line.contains("limits"), "{line}");
     let refused = no(Client::publish(&server.urls.push("b")).await).await;
-    assert_eq!(refused.description, "your address may not publish here");
+    assert_eq!(
+        refused.description,
+        "your address may not publish here [address_denied] (18/300)"
+    );
     let streams = server
         .control
         .get("/api/v1/streams")

@@ -128,7 +128,7 @@ async fn the_api_tells_every_reader_with_its_lag_and_drops_the_one_it_is_asked_t
     loop {
         match viewer.event().await {
             Some(Event::Closed { description, .. }) => {
-                assert_eq!(description, "dropped by the operator");
+                assert_eq!(description, "dropped by the operator [dropped] (21/100)");
             }
             Some(_) => {}
             None => break,

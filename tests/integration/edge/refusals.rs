@@ -15,8 +15,10 @@ use super::programs::{Player, Publisher};
 
 /// A signature that no key made.
 const WRONG: &str = "txSecret=00000000000000000000000000000000&txTime=7FFFFFFF";
-const FITS_NONE: &str =
-    "txSecret fits none of the keys for this stream name and this exact text of txTime";
+const FITS_NONE: &str = concat!(
+    "txSecret fits none of the keys for this stream name and this exact text of txTime",
+    " [signature_wrong] (18/503)"
+);
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 const DENIED: &str = "NetStream.Publish.Denied";
@@ -83,31 +85,31 @@ fn publish_cases(house: &House) -> Vec<Case> {
             name: "expired",
             url: urls.with("a", &expired),
             code: DENIED,
-            says: ["txTime expired ", " s ago"],
+            says: ["txTime expired ", " s ago [signature_expired] (18/501)"],
         },
         Case::new(
             "no signature",
             urls.plain("a"),
             DENIED,
-            "publishing needs a signed URL; it has neither txSecret nor txTime",
+            "publishing needs a signed URL; it has neither txSecret nor txTime [signature_missing] (18/502)",
         ),
         Case::new(
             "name busy",
             urls.push("busy"),
             BAD_NAME,
-            "another publisher holds this name, and this application keeps the one it has",
+            "another publisher holds this name, and this application keeps the one it has [name_busy] (18/600)",
         ),
         Case::new(
             "bad name",
             urls.with("a~b", WRONG),
             BAD_NAME,
-            "stream name has the character '~' at byte 1; allowed are A-Z a-z 0-9 _ . -",
+            "stream name has the character '~' at byte 1; allowed are A-Z a-z 0-9 _ . - [bad_name] (18/308)",
         ),
         Case::new(
             "unknown app",
             elsewhere(house),
             REJECTED,
-            "this application is not configured here",
+            "this application is not configured here [unknown_app] (18/303)",
         ),
     ]
 }
@@ -122,31 +124,34 @@ fn play_cases(house: &House) -> Vec<Case> {
             name: "expired",
             url: urls.with("a", &expired),
             code: FAILED,
-            says: ["txTime plus the key's 1h expired ", " s ago"],
+            says: [
+                "txTime plus the key's 1h expired ",
+                " s ago [signature_expired] (18/501)",
+            ],
         },
         Case::new(
             "no signature",
             urls.plain("a"),
             FAILED,
-            "playing needs a signed URL; it has neither txSecret nor txTime",
+            "playing needs a signed URL; it has neither txSecret nor txTime [signature_missing] (18/502)",
         ),
         Case::new(
             "not found",
             urls.with("absent", &absent),
             NOT_FOUND,
-            "nobody publishes this stream; waited 1 s",
+            "nobody publishes this stream; waited 1 s [not_found] (18/301)",
         ),
         Case::new(
             "bad name",
             urls.with("a~b", WRONG),
             NOT_FOUND,
-            "stream name has the character '~' at byte 1; allowed are A-Z a-z 0-9 _ . -",
+            "stream name has the character '~' at byte 1; allowed are A-Z a-z 0-9 _ . - [bad_name] (18/308)",
         ),
         Case::new(
             "unknown app",
             elsewhere(house),
             REJECTED,
-            "this application is not configured here",
+            "this application is not configured here [unknown_app] (18/303)",
         ),
     ]
 }
@@ -272,7 +277,7 @@ async fn more_waiting_players_than_allowed_are_refused_at_once() {
         no,
         No {
             code: FAILED.into(),
-            description: "2 players already wait for this stream".into()
+            description: "2 players already wait for this stream [limit_reached] (18/600)".into()
         }
     );
     assert!(waiting.iter().all(|w| !w.is_finished()), "they still wait");

@@ -402,7 +402,10 @@ async fn a_reader_that_takes_nothing_for_too_long_is_closed_and_told_why() {
     })
     .await
     .expect("it is closed");
-    assert_eq!(words, "too slow: nothing was taken for 2 s");
+    assert_eq!(
+        words,
+        "too slow: nothing was taken for 2 s [too_slow] (12/0)"
+    );
     let metrics = house.control().get("/metrics").await.expect("metrics").body;
     let line = "linkmic_ingest_disconnects_total{reason=\"too_slow\"} 1";
     assert!(metrics.lines().any(|l| l == line), "{metrics}");

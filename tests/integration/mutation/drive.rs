@@ -184,8 +184,11 @@ impl Server {
         match event {
             server::Event::Connect(info) if info.app == APP => self.session.accept_connect(),
             server::Event::Connect(_) => {
-                self.session
-                    .refuse_connect("NetConnection.Connect.Rejected", "no such application");
+                self.session.refuse_connect(
+                    "NetConnection.Connect.Rejected",
+                    Reason::UnknownApp,
+                    "no such application",
+                );
                 return Some(Reason::UnknownApp);
             }
             server::Event::Publish {
@@ -194,8 +197,12 @@ impl Server {
                 Ok(_) => self.session.accept_publish(stream_id, &name),
                 Err(error) => {
                     let why = error.to_string();
-                    self.session
-                        .refuse_publish(stream_id, "NetStream.Publish.BadName", &why);
+                    self.session.refuse_publish(
+                        stream_id,
+                        "NetStream.Publish.BadName",
+                        Reason::NameBusy,
+                        &why,
+                    );
                 }
             },
             server::Event::Play {
@@ -204,8 +211,12 @@ impl Server {
                 Ok(_) => self.session.accept_play(stream_id, &name),
                 Err(error) => {
                     let why = error.to_string();
-                    self.session
-                        .refuse_play(stream_id, "NetStream.Play.StreamNotFound", &why);
+                    self.session.refuse_play(
+                        stream_id,
+                        "NetStream.Play.StreamNotFound",
+                        Reason::NotFound,
+                        &why,
+                    );
                 }
             },
             server::Event::Media(message) => self.media(message),

@@ -151,7 +151,7 @@ fn our_two_ends_play_until_the_stream_ends() {
     let (client_saw, server_saw) = converse(&mut client, &mut server);
     assert_eq!(client_saw, [Event::Ready]);
     assert!(matches!(&server_saw[1], server::Event::Play { start, .. } if *start == -2000.0));
-    server.end_play(1, "a");
+    server.end_play(1, "a", Reason::StreamEnded);
     let (client_saw, _) = converse(&mut client, &mut server);
     assert!(
         matches!(&client_saw[..], [Event::Closed { code, .. }] if code == "NetStream.Play.Stop")

@@ -12,6 +12,8 @@
 //! publish, end the connection (nobody sends those by accident, and they would be bytes without a purpose); media for
 //! a stream that has stopped publishing is late, not wrong, and is ignored; stray data messages are ignored, because
 //! some encoders send metadata early or on stream 0. Unknown commands are ignored: no known client waits for an error.
+//!
+//! Every no and every end that is ours carries its [`Reason`] in its description ([`Reason::describe`]).
 
 mod connect;
 mod event;
@@ -21,6 +23,7 @@ use bytes::Bytes;
 pub use self::connect::ConnectInfo;
 pub use self::event::{End, Error, Event, PublishKind};
 use super::Outbox;
+use crate::reason::Reason;
 use crate::rtmp::command::{self, Command};
 use crate::rtmp::control::{self, User};
 use crate::rtmp::{Message, amf, kind, url};
@@ -139,11 +142,11 @@ impl Session {
     }
 
     /// Refuses a [`Event::Connect`], with a code like `NetConnection.Connect.Rejected`. Send the output, then close.
-    pub fn refuse_connect(&mut self, code: &str, description: &str) {
+    pub fn refuse_connect(&mut self, code: &str, reason: Reason, words: &str) {
         if let Phase::Connecting { transaction, .. } = self.phase {
             let mut answer = command::begin("_error", transaction);
             answer.null();
-            command::info(&mut answer, "error", code, description);
+            command::info(&mut answer, "error", code, &reason.describe(words));
             self.out.announce();
             self.out.command(0, &mut answer);
             self.phase = Phase::Closed;
@@ -161,16 +164,16 @@ impl Session {
 
     /// Refuses a [`Event::Publish`] with `NetStream.Publish.BadName`, `NetStream.Publish.Denied` or the like, and the
     /// reason in words. Send the output, then close: librtmp and GStreamer wait for one or the other.
-    pub fn refuse_publish(&mut self, stream_id: u32, code: &str, description: &str) {
+    pub fn refuse_publish(&mut self, stream_id: u32, code: &str, reason: Reason, words: &str) {
         if self.turn(stream_id, State::PublishAsked, State::Ended) {
-            self.status(stream_id, "error", code, description);
+            self.status(stream_id, "error", code, &reason.describe(words));
         }
     }
 
     /// Ends a stream that publishes: the client hears `code` and the reason in words. Send the output, then close.
-    pub fn end_publish(&mut self, stream_id: u32, code: &str, description: &str) {
+    pub fn end_publish(&mut self, stream_id: u32, code: &str, reason: Reason, words: &str) {
         if self.turn(stream_id, State::Publishing, State::Ended) {
-            self.status(stream_id, "error", code, description);
+            self.status(stream_id, "error", code, &reason.describe(words));
         }
     }
 
@@ -193,20 +196,20 @@ impl Session {
 
     /// Refuses a [`Event::Play`] with `NetStream.Play.StreamNotFound`, `NetStream.Play.Failed` or the like, and the
     /// reason in words. Send the output, then close.
-    pub fn refuse_play(&mut self, stream_id: u32, code: &str, description: &str) {
+    pub fn refuse_play(&mut self, stream_id: u32, code: &str, reason: Reason, words: &str) {
         if self.turn(stream_id, State::PlayAsked, State::Ended) {
-            self.status(stream_id, "error", code, description);
+            self.status(stream_id, "error", code, &reason.describe(words));
         }
     }
 
     /// Tells a player that what it plays has ended. Clients then close by themselves; some wait for us to.
-    pub fn end_play(&mut self, stream_id: u32, name: &str) {
+    pub fn end_play(&mut self, stream_id: u32, name: &str, reason: Reason) {
         if self.turn(stream_id, State::Playing, State::Ended) {
             self.out.send(&control::stream_eof(stream_id));
             let text = format!("{name} is now unpublished.");
             let code = "NetStream.Play.UnpublishNotify";
             self.status(stream_id, "status", code, &text);
-            let text = format!("Stopped playing {name}.");
+            let text = reason.describe(format_args!("Stopped playing {name}."));
             self.status(stream_id, "status", "NetStream.Play.Stop", &text);
         }
     }
@@ -215,20 +218,21 @@ impl Session {
     /// queued, when it has not said in `connect` that it can be asked, or has been asked already.
     ///
     /// It goes on publishing or playing until it leaves: serve it until then, or for as long as there is time.
-    pub fn request_reconnect(&mut self, description: &str) -> bool {
+    pub fn request_reconnect(&mut self, reason: Reason, words: &str) -> bool {
         let asks = self.can_reconnect && matches!(self.phase, Phase::Connected);
         if asks {
             self.can_reconnect = false;
             let code = "NetConnection.Connect.ReconnectRequest";
-            self.status(0, "status", code, description);
+            self.status(0, "status", code, &reason.describe(words));
         }
         asks
     }
 
     /// Says goodbye with the reason in words and ignores whatever comes. Send the output, then close.
-    pub fn close(&mut self, description: &str) {
+    pub fn close(&mut self, reason: Reason, words: &str) {
         if matches!(self.phase, Phase::Connected) {
-            self.status(0, "error", "NetConnection.Connect.Closed", description);
+            let code = "NetConnection.Connect.Closed";
+            self.status(0, "error", code, &reason.describe(words));
         }
         self.phase = Phase::Closed;
     }
@@ -380,6 +384,7 @@ impl Session {
                 State::PublishAsked => "NetStream.Publish.Denied",
                 _ => "NetStream.Play.Failed",
             };
+            let why = Reason::LimitReached.describe(why);
             self.status(stream_id, "error", code, &why);
             return Ok(None);
         }

@@ -5,18 +5,21 @@ use bytes::BytesMut;
 use super::*;
 use crate::rtmp::Framed;
 
+const REJECTED: &str = "NetConnection.Connect.Rejected";
+const BAD_NAME: &str = "NetStream.Publish.BadName";
+
 #[test]
 fn refusals_carry_level_code_and_reason() {
     let mut peer = Peer::new();
     peer.send(0, command::begin("connect", 1.0).object().end())
         .unwrap();
     peer.session
-        .refuse_connect("NetConnection.Connect.Rejected", "no such application");
+        .refuse_connect(REJECTED, Reason::UnknownApp, "no such application");
     let texts = [
         "1",
         "error",
-        "NetConnection.Connect.Rejected",
-        "no such application",
+        REJECTED,
+        "no such application [unknown_app] (18/303)",
     ];
     assert_eq!(peer.answers()[1..], [answer(0, "_error", &texts)]);
     assert_eq!(
@@ -25,7 +28,7 @@ fn refusals_carry_level_code_and_reason() {
     );
 
     for (command, code) in [
-        ("publish", "NetStream.Publish.BadName"),
+        ("publish", BAD_NAME),
         ("play", "NetStream.Play.StreamNotFound"),
     ] {
         let mut peer = Peer::connected("live");
@@ -35,10 +38,12 @@ fn refusals_carry_level_code_and_reason() {
             .unwrap();
         peer.answers();
         match command {
-            "publish" => peer.session.refuse_publish(1, code, "name busy"),
-            _ => peer.session.refuse_play(1, code, "name busy"),
+            "publish" => peer
+                .session
+                .refuse_publish(1, code, Reason::NameBusy, "taken"),
+            _ => peer.session.refuse_play(1, code, Reason::NameBusy, "taken"),
         }
-        let texts = ["0", "error", code, "name busy"];
+        let texts = ["0", "error", code, "taken [name_busy] (18/600)"];
         assert_eq!(peer.answers(), [answer(1, "onStatus", &texts)]);
         // An answer to a question that is no longer open changes nothing.
         peer.session.accept_publish(1, "a");
@@ -48,20 +53,25 @@ fn refusals_carry_level_code_and_reason() {
 
     let mut peer = Peer::publishing();
     peer.session
-        .end_publish(1, "NetStream.Publish.BadName", "replaced");
-    peer.session.close("goodbye");
+        .end_publish(1, BAD_NAME, Reason::TakenOver, "replaced");
+    peer.session.close(Reason::Shutdown, "goodbye");
     assert_eq!(
         peer.answers(),
         [
             answer(
                 1,
                 "onStatus",
-                &["0", "error", "NetStream.Publish.BadName", "replaced"]
+                &["0", "error", BAD_NAME, "replaced [taken_over] (21/102)"]
             ),
             answer(
                 0,
                 "onStatus",
-                &["0", "error", "NetConnection.Connect.Closed", "goodbye"]
+                &[
+                    "0",
+                    "error",
+                    "NetConnection.Connect.Closed",
+                    "goodbye [shutdown]"
+                ]
             ),
         ]
     );

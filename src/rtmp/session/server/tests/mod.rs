@@ -5,6 +5,7 @@ mod recorded;
 mod streams;
 
 use super::*;
+use crate::reason::Reason;
 use crate::rtmp::amf::{Value, Writer};
 use crate::rtmp::chunk;
 
@@ -396,14 +397,19 @@ fn a_player_in_librtmps_order_plays() {
         ]
     );
 
-    peer.session.end_play(1, "a");
+    peer.session.end_play(1, "a", Reason::StreamEnded);
     let gone = [
         "0",
         "status",
         "NetStream.Play.UnpublishNotify",
         "a is now unpublished.",
     ];
-    let stop = ["0", "status", "NetStream.Play.Stop", "Stopped playing a."];
+    let stop = [
+        "0",
+        "status",
+        "NetStream.Play.Stop",
+        "Stopped playing a. [stream_ended] (3/0)",
+    ];
     assert_eq!(
         peer.answers(),
         [

@@ -92,7 +92,7 @@ fn what_a_stream_cannot_do_besides_is_refused_there_and_the_others_go_on() {
     let failed = |why: &str| ("NetStream.Play.Failed".to_owned(), why.to_owned());
 
     let mut publisher = publishing_two(["a", "b"]);
-    let why = "stream 1 publishes already";
+    let why = "stream 1 publishes already [limit_reached] (18/600)";
     assert_eq!(ask(&mut publisher, 1, "play"), failed(why));
     assert_eq!(ask(&mut publisher, 1, "publish"), denied(why));
     for id in [1, 2] {
@@ -105,10 +105,10 @@ fn what_a_stream_cannot_do_besides_is_refused_there_and_the_others_go_on() {
         .send(0, command::begin("createStream", 2.0).null())
         .unwrap();
     player.messages();
-    let why = "stream 1 plays already";
+    let why = "stream 1 plays already [limit_reached] (18/600)";
     assert_eq!(ask(&mut player, 1, "publish"), denied(why));
     assert_eq!(ask(&mut player, 1, "play"), failed(why));
-    let why = "this connection plays on stream 1; open another";
+    let why = "this connection plays on stream 1; open another [limit_reached] (18/600)";
     assert_eq!(ask(&mut player, 2, "publish"), denied(why));
     assert_eq!(ask(&mut player, 2, "play"), failed(why));
     // What was on its way before the refusal came there is late, not wrong.
@@ -268,7 +268,8 @@ fn clients_that_can_be_asked_to_reconnect_are_asked_once() {
     ] {
         let mut peer = connected_with(caps);
         assert_eq!(
-            peer.session.request_reconnect("going down"),
+            peer.session
+                .request_reconnect(Reason::Shutdown, "going down"),
             can,
             "{caps:?}"
         );
@@ -276,11 +277,11 @@ fn clients_that_can_be_asked_to_reconnect_are_asked_once() {
             "0",
             "status",
             "NetConnection.Connect.ReconnectRequest",
-            "going down",
+            "going down [shutdown]",
         ];
         let expected = can.then(|| answer(0, "onStatus", &texts));
         assert_eq!(peer.answers(), Vec::from_iter(expected), "{caps:?}");
-        assert!(!peer.session.request_reconnect("again"));
+        assert!(!peer.session.request_reconnect(Reason::Shutdown, "again"));
         assert_eq!(peer.answers(), []);
         // The conversation goes on.
         peer.send(0, command::begin("createStream", 2.0).null())
@@ -288,9 +289,13 @@ fn clients_that_can_be_asked_to_reconnect_are_asked_once() {
         assert_eq!(peer.answers(), [answer(0, "_result", &["2", "1"])]);
     }
     let mut closed = connected_with(Some(1.0));
-    closed.session.close("bye");
+    closed.session.close(Reason::Shutdown, "bye");
     closed.answers();
-    assert!(!closed.session.request_reconnect("too late"));
+    assert!(
+        !closed
+            .session
+            .request_reconnect(Reason::Shutdown, "too late")
+    );
 }
 
 #[test]
