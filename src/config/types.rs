@@ -284,7 +284,7 @@ pub struct Limits {
     pub waiting_total: usize,
     /// How long a player waits for an absent stream.
     pub wait: Duration,
-    /// For the handshake, and again for each step of the commands.
+    /// For the handshake, and again from there (and from the end of a publish) to publish or play.
     pub handshake: Duration,
     /// Most that is kept of one feed's GOP.
     pub gop_bytes: usize,
