@@ -1,13 +1,21 @@
 //! Sets up logging once per process: for people on a terminal, JSON for machines.
 //!
-//! Owns the subscriber and the meaning of `[log]`. Refuses to know what is logged; every room uses `tracing`
-//! directly. Called by the command line before anything else happens. Logs go to stderr, so that what a command
+//! Owns the subscriber and the meaning of `[log]`, and how often a refusal is told ([`Refusals`]): strangers bring
+//! refusals about at will. Refuses to know what else is logged; every room uses `tracing` directly. Called by the command line before anything else happens. Logs go to stderr, so that what a command
 //! prints can be piped.
+
+mod refusals;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
+
+pub(crate) use refusals::refused;
+pub use refusals::{Refusals, Volume};
+
+/// Of the whole process: what strangers can make it write is bounded for all doors together.
+pub(crate) static REFUSALS: Refusals = Refusals::new();
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -19,6 +19,7 @@ use super::Shared;
 use super::calls::Calls;
 use super::publishing::Publishing;
 use crate::auth::Stay;
+use crate::logging::refused;
 use crate::media::StreamKey;
 use crate::memory::Charge;
 use crate::net::{self, Outbox, Socket};
@@ -386,7 +387,7 @@ impl Connection {
                     return None;
                 }
                 Err(e) => {
-                    info!(error = %e, "bytes make no sense");
+                    refused!(e.reason(), error = %e, "bytes make no sense");
                     return Some(self.go(e.reason(), &e.to_string()));
                 }
             };
@@ -394,7 +395,7 @@ impl Connection {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(e) => {
-                    info!(error = %e, "command refused");
+                    refused!(e.reason(), error = %e, "command refused");
                     return Some(self.go(e.reason(), &e.to_string()));
                 }
             };

@@ -18,10 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, error, field, info, info_span};
+use tracing::{Instrument, Span, debug, error, field, info_span};
 
 use self::lanes::Lanes;
 use crate::auth::Authorizer;
+use crate::logging::refused;
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -182,7 +183,7 @@ async fn run(open: &mut Open, tcp: TcpStream, hop: SocketAddr, entrance: &Entran
             connection::run(shared, socket, peer, deadline).await
         }
         Ok(Err(turned)) => {
-            info!(peer = %hop, "connection turned away: {turned}");
+            refused!(turned.reason(), peer = %hop, "connection turned away: {turned}");
             turned.reason()
         }
         Err(_) => {

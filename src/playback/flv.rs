@@ -18,6 +18,7 @@ use super::http::{Status, Tracks, refusal, stream_end, stream_head};
 use super::reader::Joiner;
 use super::waiting::Waited;
 use super::{Arrival, Shared};
+use crate::logging::refused;
 use crate::media::{Class, Feed, Headers, Kind, Slot, StreamKey};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
@@ -198,7 +199,7 @@ async fn gone(socket: &Socket) -> Reason {
 }
 
 async fn refuse(visit: Visit, reason: Reason, why: &str) -> Reason {
-    info!(stream = %visit.key, %reason, "play refused: {why}");
+    refused!(reason, stream = %visit.key, "play refused: {why}");
     let words = refusal(Status::of(reason), reason, why, true);
     net::close(visit.socket, &words).await;
     reason

@@ -13,6 +13,7 @@ use super::reader::Joiner;
 use super::waiting::Waited;
 use super::wish::Wish;
 use super::{ANSWER_DEADLINE, Arrival, Shared};
+use crate::logging::refused;
 use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::door::Handover;
@@ -144,7 +145,7 @@ async fn listen(
     loop {
         if !chatter.allows(reader.received(), std::time::Instant::now()) {
             let limit = chatter::BYTES_PER_SECOND;
-            info!(limit, "player closed: it says more a second than the limit");
+            debug!(limit, "player closed: it says more a second than the limit");
             let why = format!("more than {limit} bytes a second of commands");
             session.close(Reason::LimitReached, &why);
             return Reason::LimitReached;
@@ -284,7 +285,7 @@ async fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Reason> {
 }
 
 async fn refuse(mut handover: Handover, code: &str, why: &str, reason: Reason) -> Reason {
-    info!(stream = %handover.key, peer = %handover.peer, %reason, "play refused: {why}");
+    refused!(reason, stream = %handover.key, peer = %handover.peer, "play refused: {why}");
     let stream_id = handover.stream_id;
     handover.session.refuse_play(stream_id, code, reason, why);
     net::close(handover.socket, &handover.session.output()).await;

@@ -6,6 +6,7 @@ use tracing::info;
 
 use super::{Connection, Next, PUBLISH_DENIED, PlayRequest, Publishing};
 use crate::auth::{Action, Grant, Refusal, Request, Stay};
+use crate::logging::refused;
 use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{Origin, Query};
@@ -22,7 +23,7 @@ impl Connection {
         if self.shared.app(&info.app).is_none() {
             // The name is the client's; it is shown only as far as a valid one could be.
             let shown: String = info.app.chars().take(64).collect();
-            info!(app = ?shown, "application not configured");
+            refused!(Reason::UnknownApp, app = ?shown, "application not configured");
             let why = "this application is not configured here";
             let reason = Reason::UnknownApp;
             self.session.refuse_connect(CONNECT_REJECTED, reason, why);
@@ -82,7 +83,7 @@ impl Connection {
 
     /// The client hears why, and the connection ends, unless it publishes something else.
     fn refuse_publish(&mut self, stream_id: u32, code: &str, refusal: Refusal) -> Option<Next> {
-        info!(reason = %refusal.reason, "publish refused: {}", refusal.message);
+        refused!(refusal.reason, "publish refused: {}", refusal.message);
         let Refusal { reason, message } = &refusal;
         self.session
             .refuse_publish(stream_id, code, *reason, message);
@@ -99,7 +100,7 @@ impl Connection {
             // Behind the door nobody would take its media, or notice when it stops. What it publishes goes on.
             let why = "this connection publishes; open another to play";
             let reason = Reason::LimitReached;
-            info!(%reason, "play refused: {why}");
+            refused!(reason, "play refused: {why}");
             self.session
                 .refuse_play(stream_id, PLAY_FAILED, reason, why);
             return None;
@@ -122,7 +123,7 @@ impl Connection {
             }),
             Ok((_, Grant::Publish { .. }, _)) => Next::Over(Reason::Internal),
             Err(refusal) => {
-                info!(reason = %refusal.reason, "play refused: {}", refusal.message);
+                refused!(refusal.reason, "play refused: {}", refusal.message);
                 let code = if refusal.reason == Reason::BadName {
                     PLAY_NOT_FOUND
                 } else {
