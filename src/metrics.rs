@@ -71,6 +71,7 @@ pub struct Metrics {
 
     auth: IntCounterVec,
     disconnects: Vec<IntCounter>,
+    http_turned: Vec<IntCounter>,
     /// In the order of [`CLASSES`].
     lag: [Histogram; CLASSES.len()],
     playback_drops: Fixed,
@@ -119,6 +120,12 @@ impl Metrics {
             &r,
             "linkmic_ingest_disconnects_total",
             "Connections of publishers and players (RTMP, HTTP-FLV) ended, by reason.",
+            "reason",
+        );
+        let http_turned = counters(
+            &r,
+            "linkmic_playback_http_turned_total",
+            "Connections to the public HTTP listeners that ended before they had asked for anything, by reason.",
             "reason",
         );
         let auth = register(
@@ -247,10 +254,8 @@ impl Metrics {
                 "Pictures that mixes should have put out and did not.",
             ),
             auth,
-            disconnects: reasons
-                .iter()
-                .map(|code| disconnects.with_label_values(&[*code]))
-                .collect(),
+            disconnects: of_each(&disconnects, &reasons),
+            http_turned: of_each(&http_turned, &reasons),
             playback_drops: Fixed::new(
                 &counters(
                     &r,
@@ -348,6 +353,13 @@ impl Metrics {
     pub fn disconnected(&self, reason: Reason) {
         if let Some(at) = Reason::ALL.iter().position(|r| *r == reason) {
             self.disconnects[at].inc();
+        }
+    }
+
+    /// A connection to a public HTTP listener ended before it had asked for anything.
+    pub fn http_turned(&self, reason: Reason) {
+        if let Some(at) = Reason::ALL.iter().position(|r| *r == reason) {
+            self.http_turned[at].inc();
         }
     }
 
@@ -461,6 +473,12 @@ impl Fixed {
         let found = self.0.iter().position(|(known, _)| *known == value);
         &self.0[found.unwrap_or(self.0.len() - 1)].1
     }
+}
+
+/// The counter of each label value, in their order.
+fn of_each(vec: &IntCounterVec, values: &[&str]) -> Vec<IntCounter> {
+    let each = values.iter();
+    each.map(|value| vec.with_label_values(&[*value])).collect()
 }
 
 fn known(list: &[&'static str], value: &str) -> Option<&'static str> {

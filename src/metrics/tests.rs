@@ -63,6 +63,7 @@ fn what_is_counted_is_what_is_shown() {
     metrics.auth("publish", "granted");
     metrics.auth("play", Reason::SignatureExpired.code());
     metrics.disconnected(Reason::TooSlow);
+    metrics.http_turned(Reason::Timeout);
     metrics.playback_drops("time", 7);
     metrics.anomalies("back");
     metrics.lag("viewer", Duration::from_millis(350));
@@ -79,6 +80,7 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_auth_decisions_total{action=\"publish\",outcome=\"granted\"} 1",
         "linkmic_auth_decisions_total{action=\"play\",outcome=\"signature_expired\"} 1",
         "linkmic_ingest_disconnects_total{reason=\"too_slow\"} 1",
+        "linkmic_playback_http_turned_total{reason=\"timeout\"} 1",
         "linkmic_playback_dropped_messages_total{cause=\"time\"} 7",
         "linkmic_ingest_timestamp_anomalies_total{kind=\"back\"} 1",
         "linkmic_playback_lag_seconds_bucket{class=\"viewer\",le=\"0.3\"} 0",

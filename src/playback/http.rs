@@ -20,10 +20,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, field, info, info_span};
+use tracing::{Instrument, Span, debug, field, info_span};
 
 use super::{Playback, flv};
 use crate::auth::{Action, Authorizer, Grant, Refusal, Stay};
+use crate::logging::refused;
 use crate::media::{Class, Feed, PerApp, StreamKey};
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, Bounds, Entrance, Handed, Pass, Socket};
@@ -103,7 +104,10 @@ impl Http {
             tokio::select! {
                 (tcp, peer) = net::accept(&listener) => {
                     let entrance = entrance.clone();
-                    net::contained("letting a connection in", || self.admit(tcp, peer, entrance));
+                    let admit = || self.admit(tcp, peer, entrance);
+                    if net::contained("letting a connection in", admit).is_none() {
+                        self.shared.metrics.http_turned(Reason::Internal);
+                    }
                 }
                 () = self.shared.shutdown.cancelled() => return,
             }
@@ -115,6 +119,7 @@ impl Http {
         let place = match entrance.place(&shared.config.admission, peer) {
             Ok(place) => place,
             Err(full) => {
+                shared.metrics.http_turned(Reason::LimitReached);
                 debug!(%peer, "connection refused: {full}");
                 return;
             }
@@ -157,27 +162,28 @@ impl Shared {
         let beginning = async {
             if let Err(e) = net::tune(&tcp) {
                 debug!(peer = %hop, error = %e, "socket options refused");
-                return None;
+                return Err(Reason::SocketError);
             }
             let (socket, peer) = match entrance.admit(tcp, hop, &mut place).await {
                 Ok(admitted) => admitted,
                 Err(turned) => {
-                    info!(peer = %hop, "connection turned away: {turned}");
-                    return None;
+                    refused!(turned.reason(), peer = %hop, "connection turned away: {turned}");
+                    return Err(turned.reason());
                 }
             };
             Span::current().record("peer", field::display(peer));
             let mut front = BytesMut::with_capacity(HEAD_BYTES);
             let parsed = read_head(&socket, &mut front).await?;
-            Some((socket, peer, front, parsed))
+            Ok((socket, peer, front, parsed))
         };
         let begun = tokio::select! {
-            begun = timeout_at(deadline.into(), beginning) => begun,
-            () = self.shutdown.cancelled() => return,
+            begun = timeout_at(deadline.into(), beginning) => begun.unwrap_or(Err(Reason::Timeout)),
+            () = self.shutdown.cancelled() => Err(Reason::Shutdown),
         };
         // Who says nothing in time, or leaves, is not told anything: browsers open connections to have them.
-        let Ok(Some((socket, peer, front, parsed))) = begun else {
-            return;
+        let (socket, peer, front, parsed) = match begun {
+            Ok(begun) => begun,
+            Err(reason) => return self.metrics.http_turned(reason),
         };
         match parsed {
             Parsed::Media(request) => {
@@ -196,10 +202,12 @@ impl Shared {
                     peer,
                 };
                 if self.elsewhere.try_send(handed).is_err() {
+                    self.metrics.http_turned(Reason::LimitReached);
                     debug!("nobody takes this connection");
                 }
             }
             Parsed::TooLong { limit } => {
+                self.metrics.http_turned(Reason::TooLarge);
                 let why = format!("the request's head exceeds the limit of {limit} bytes");
                 let words = refusal(Status::HeadTooLarge, Reason::TooLarge, &why, true);
                 net::close(socket, &words).await;
@@ -223,7 +231,7 @@ impl Shared {
                 Err(refused) => (Status::of(refused.reason), refused),
             },
         };
-        info!(reason = %refused.reason, "play refused: {}", refused.message);
+        refused!(refused.reason, "play refused: {}", refused.message);
         let with_body = request.method != Method::Head;
         let words = refusal(status, refused.reason, &refused.message, with_body);
         net::close(socket, &words).await;
@@ -297,15 +305,16 @@ impl Shared {
     }
 }
 
-/// Reads until the head is whole, leaving it, and whatever came with it, in `front`. `None`: the client left.
-async fn read_head(socket: &Socket, front: &mut BytesMut) -> Option<Parsed> {
+/// Reads until the head is whole, leaving it, and whatever came with it, in `front`.
+async fn read_head(socket: &Socket, front: &mut BytesMut) -> Result<Parsed, Reason> {
     loop {
         match net::read_some(socket, front).await {
-            Ok(0) | Err(_) => return None,
+            Ok(0) => return Err(Reason::Disconnected),
+            Err(_) => return Err(Reason::SocketError),
             Ok(_) => {}
         }
         if let Some(parsed) = head::parse(front) {
-            return Some(parsed);
+            return Ok(parsed);
         }
     }
 }

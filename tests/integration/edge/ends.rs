@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use linkmic::probe::process::poll;
 use linkmic::rtmp::amf::Writer;
 use linkmic::rtmp::session::client::Event;
 use linkmic::rtmp::{Framed, kind};
@@ -183,4 +184,57 @@ async fn whose_bytes_make_no_sense_hears_so() {
         let why = "chunk size of 0 is outside 1 to 2147483647 [protocol] (6/0)";
         assert!(said.contains(why), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_connections_that_ask_for_nothing_are_counted_by_reason() {
+    let more = "[limits]\nhandshake = \"3s\"\nconnections = 2";
+    let house = House::open_with("", more).await;
+    let address = house.server.http_addr();
+    let dial = || async { TcpStream::connect(address).await.expect("it listens") };
+    let counted = async |reason: &str| {
+        let line = format!("linkmic_playback_http_turned_total{{reason=\"{reason}\"}} 1");
+        let seen = poll(&line, SOON, || async {
+            let metrics = house.control.get("/metrics").await.expect("metrics").body;
+            metrics.lines().any(|l| l == line).then_some(())
+        });
+        seen.await.expect("it is counted");
+    };
+    // One that leaves, two that stay and say nothing, one too many beside them, and at last one with a head that does
+    // not end.
+    drop(dial().await);
+    counted("disconnected").await;
+    let silent = dial().await;
+    let mut long = dial().await;
+    let _third = dial().await;
+    counted("limit_reached").await;
+    let head = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 100_000]].concat();
+    let _ = long.write_all(&head).await;
+    counted("too_large").await;
+    counted("timeout").await;
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_tells_of_refusals_but_not_of_all_in_a_flood() {
+    const WRONG: &str = "txSecret=00000000000000000000000000000000&txTime=7FFFFFFF";
+    let server = Binary::serve("[limits]\nwait = \"1ms\"").await;
+    for n in 0..30 {
+        let refused = Client::publish(&server.urls.with("a", WRONG)).await;
+        assert!(refused.is_err());
+        let refused = Client::play(&server.urls.plain(&format!("absent-{n}"))).await;
+        assert!(refused.is_err());
+    }
+    let _publisher = Client::publish(&server.urls.push("a"))
+        .await
+        .expect("granted");
+    let said = poll("the last line", SOON, || async {
+        let said = server.said();
+        said.contains("publisher connected").then_some(said)
+    });
+    let said = said.await.expect("it is logged");
+    let told = |words: &str| said.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(told("publish refused"), 10, "{said}");
+    // Anybody can ask for what is not there.
+    assert_eq!(told("play refused"), 0, "{said}");
 }
