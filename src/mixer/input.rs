@@ -170,6 +170,11 @@ impl Input {
         lock(&self.shared.facts).clone()
     }
 
+    /// Size of its pictures as meant to be seen; `None` before the first.
+    pub fn size(&self) -> Option<Size> {
+        lock(&self.shared.facts).size
+    }
+
     pub fn fps(&self) -> Option<u32> {
         lock(&self.shared.clock).cadence.fps()
     }

@@ -12,7 +12,7 @@ mod feed;
 mod format;
 mod info;
 mod input;
-mod layout;
+pub mod layout;
 mod output;
 mod program;
 mod run;
@@ -23,6 +23,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod unsupported;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,7 +36,9 @@ use tokio::sync::Notify;
 pub use info::{InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
 pub use input::InputState;
 pub use layout::{Rect, Size};
-pub use scene::{InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, Scene};
+pub use scene::{
+    InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, PRESETS, Scene, Template,
+};
 
 use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
 use crate::relay::{Origin, PublishError, Relay};
@@ -46,18 +49,6 @@ use session::{Context, Session};
 pub const MAX_ID_BYTES: usize = 80;
 /// Mixes that end with a splice get this long at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
-/// What x264 knows.
-const PRESETS: [&str; 9] = [
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-];
 /// Elements that the pipelines are made of, by the Debian package that has them.
 const ELEMENTS: [(&str, &[&str]); 4] = [
     ("libgstreamer1.0-0", &["capsfilter"]),
@@ -221,7 +212,9 @@ impl Mixer {
     /// itself, has another name than before, or would change its codec, and while the mix is ending.
     pub fn put(&self, id: &str, request: MixRequest) -> Result<(MixInfo, Outcome), Error> {
         check_id(id)?;
-        let scene = Scene::new(&request)?;
+        let draft = Scene::draft(&request)?;
+        unsupported::unsupported(&draft)?;
+        let scene = draft.accept()?;
         let mut sessions = self.sessions();
         check_outputs(&sessions, id, &scene)?;
         if let Some(session) = sessions.get(id) {
@@ -230,7 +223,7 @@ impl Mixer {
         }
         let relay = &self.shared.context.relay;
         if scene.in_place && !scene.output.codec_change {
-            check_codecs(relay, &scene.lead().key)?;
+            check_codecs(relay, &scene.output.key)?;
         }
         let zero = Instant::now();
         let publisher = if scene.in_place {
@@ -413,13 +406,13 @@ fn check_outputs(
     while let Some(&key) = reached.get(at) {
         at += 1;
         for (other, next) in others.iter().filter(|(_, s)| !s.in_place) {
-            if next.inputs.iter().any(|input| input.key == *key)
+            if next.inputs.iter().any(|input| input.key() == Some(key))
                 && !reached.contains(&&next.output.key)
             {
                 if scene
                     .inputs
                     .iter()
-                    .any(|input| input.key == next.output.key)
+                    .any(|input| input.key() == Some(&next.output.key))
                 {
                     return Err(conflict(
                         "inputs",

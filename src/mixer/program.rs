@@ -16,11 +16,14 @@ use super::decode::{Failure, PICTURE_CAPS, child, launch, stop};
 use super::format::AudioFormat;
 use super::input::Picture;
 use super::layout::{Rect, Size};
-use super::scene::MAX_INPUTS;
 
 /// Id of the mix's parameter sets. Anchors' encoders use 0: with another one a player that keeps sets by id has both,
 /// so neither splice leaves it with the wrong ones.
 const PARAMETER_SET_ID: u32 = 7;
+
+/// Inputs that one pipeline takes: one main and three subs, the everyday case. Each pad costs a blank buffer per frame
+/// while nothing is on it.
+pub(super) const PADS: usize = 4;
 
 /// The compositor gives pads this long before it composes without them. It never does wait, since every pad is fed for
 /// every frame; but with a shorter time it would throw away as late what was put together at the deadline.
@@ -120,7 +123,7 @@ impl Program {
         let failure = Arc::new(Failure::default());
         failure.watch(&pipeline);
         let compositor: gst::Element = child(&pipeline, "compositor")?;
-        let pads = (0..MAX_INPUTS)
+        let pads = (0..PADS)
             .map(|_| Pad::new(&pipeline, &compositor))
             .collect::<Result<_, _>>()?;
         let program = Self {

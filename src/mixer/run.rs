@@ -163,14 +163,15 @@ impl<'a> Run<'a> {
             let mut fresh = None;
             let mut layers = Vec::with_capacity(snapshot.placed.len());
             for (index, placed) in snapshot.placed.iter().enumerate() {
-                let (Some((picture, due, new)), Some(rect)) =
-                    (placed.input.picture(grid.until_us()), placed.rect)
-                else {
+                let Some((picture, due, new)) = placed.input.picture(grid.until_us()) else {
                     continue;
                 };
                 if index == snapshot.lead && new {
                     fresh = Some((due, picture.arrival));
                 }
+                let Some(rect) = placed.rect else {
+                    continue;
+                };
                 layers.push(Layer {
                     pad: placed.pad,
                     picture,

@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
 use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
 use super::input::{Input, InputState};
-use super::layout::{self, Rect, Size};
+use super::layout::{self, Fact, Known, Rect, Size};
 use super::output::{Output, SharedObserver, Tally};
-use super::program::{Program, Settings};
+use super::program::{PADS, Program, Settings};
 use super::run::Run;
-use super::scene::{MAX_INPUTS, Scene};
+use super::scene::Scene;
 use super::signal::Signal;
 use super::{Config, Error};
 use crate::reason::Reason;
@@ -58,8 +58,10 @@ pub(super) struct Placed {
     pub pad: usize,
     pub layer: u32,
     pub gain: f32,
-    /// `None` until the canvas is known.
+    /// `None` until the canvas is known, and for what is hidden.
     pub rect: Option<Rect>,
+    /// Of its pictures, as the layout was made with it.
+    size: Option<Size>,
 }
 
 /// What the lead gave when the mix started; kept whatever becomes of the lead.
@@ -190,40 +192,53 @@ impl Session {
         let mut resized = Vec::new();
         {
             let control = self.control();
-            let canvas = control.canvas();
-            let rects = canvas.map(|canvas| layout::resolve(&control.scene, canvas));
             let old = self.snapshot.load();
             let kept = |key| old.placed.iter().find(|p| p.input.key() == key);
-            let mut free: Vec<usize> = (0..MAX_INPUTS).rev().collect();
-            for input in &control.scene.inputs {
-                if let Some(placed) = kept(&input.key) {
-                    free.retain(|&pad| pad != placed.pad);
-                }
+            let mut free: Vec<usize> = (0..PADS).rev().collect();
+            for placed in control.scene.inputs.iter().filter_map(|i| kept(i.key()?)) {
+                free.retain(|&pad| pad != placed.pad);
             }
             let mut placed = Vec::with_capacity(control.scene.inputs.len());
-            for (index, wanted) in control.scene.inputs.iter().enumerate() {
-                let (input, pad) = match kept(&wanted.key) {
+            for wanted in &control.scene.inputs {
+                // Other sources are refused so far, and a scene has no more inputs than there are pads.
+                let Some(key) = wanted.key() else {
+                    continue;
+                };
+                let (input, pad) = match kept(key) {
                     Some(placed) => (placed.input.clone(), placed.pad),
-                    // A scene has no more inputs than there are pads.
                     None => match free.pop() {
-                        Some(pad) => (Arc::new(self.input(wanted.key.clone())), pad),
+                        Some(pad) => (Arc::new(self.input(key.clone())), pad),
                         None => continue,
                     },
                 };
-                let rect = rects.as_ref().map(|rects| rects[index]);
-                resized.push((input.clone(), rect));
                 placed.push(Placed {
-                    input,
                     pad,
                     layer: wanted.layer,
-                    gain: wanted.gain,
-                    rect,
+                    gain: wanted.loudness(),
+                    rect: None,
+                    size: input.size(),
+                    input,
                 });
             }
+            if let Some(canvas) = control.canvas() {
+                let fact = |placed: &Placed| Fact {
+                    size: placed.size,
+                    ..Fact::default()
+                };
+                let known = Known {
+                    inputs: placed.iter().map(fact).collect(),
+                    ..Known::default()
+                };
+                let layout = layout::resolve(&control.scene, canvas, &known);
+                for (placed, cell) in placed.iter_mut().zip(layout.cells) {
+                    placed.rect = cell.view.map(|view| view.rect);
+                }
+            }
+            resized.extend(placed.iter().map(|p| (p.input.clone(), p.rect)));
             let lead = control.scene.lead;
             self.snapshot.store(Arc::new(Snapshot { placed, lead }));
         }
-        let rate = self.control().base.map(|base| base.audio.rate);
+        let rate = self.control().audio().map(|audio| audio.rate);
         for (input, rect) in resized {
             if let Some(rect) = rect {
                 input.set_size(rect.size());
@@ -385,10 +400,10 @@ impl Session {
                 .video_kbps
                 .or(config.video_kbps)
                 .unwrap_or_else(|| default_video_kbps(size, fps)),
-            audio: base.audio,
+            audio: control.audio()?,
             audio_kbps: output.audio_kbps.unwrap_or(config.audio_kbps),
-            preset: config.preset.clone(),
-            key_frame_interval: config.key_frame_interval,
+            preset: output.preset.unwrap_or(&config.preset).to_owned(),
+            key_frame_interval: output.gop.unwrap_or(config.key_frame_interval),
         })
     }
 
@@ -436,7 +451,12 @@ impl Session {
             if let Some(error) = run.error(now) {
                 return End::Failed(error);
             }
-            let snapshot = self.snapshot.load_full();
+            let mut snapshot = self.snapshot.load_full();
+            // Where a box hugs its picture, another size of the picture is another layout.
+            if snapshot.placed.iter().any(|p| p.input.size() != p.size) {
+                self.arrange();
+                snapshot = self.snapshot.load_full();
+            }
             let next = run.beat(snapshot, now);
             let wake = self.zero + Duration::from_micros(next.max(0) as u64);
             self.signal.wait_until(wake.min(now + IDLE));
@@ -527,9 +547,15 @@ impl Session {
 
 impl Control {
     fn canvas(&self) -> Option<Size> {
-        match self.scene.output.size {
-            Some((width, height)) => Some(Size { width, height }),
-            None => self.base.map(|base| base.size),
-        }
+        self.scene.canvas().or(self.base.map(|base| base.size))
+    }
+
+    fn audio(&self) -> Option<AudioFormat> {
+        let base = self.base?.audio;
+        let output = &self.scene.output;
+        Some(AudioFormat {
+            rate: output.sample_rate.unwrap_or(base.rate),
+            channels: output.channels.unwrap_or(base.channels),
+        })
     }
 }
