@@ -162,30 +162,31 @@ impl<'a> Seat<'a> {
     ) -> View {
         let Self { input, stated, .. } = self;
         let place = input.place;
-        let mut axis = |field, given: Option<Length>, sized: bool, along, length, tallest, side| {
-            let along: super::template::Along = along;
-            let from = given.map_or_else(
-                || along.position(length, tallest, side),
-                |given| given.pixels(side),
-            );
-            // The templates' own overhang is no mistake of the request's.
-            let asked = (given.is_some() || sized) && !scene.is_canvas(index);
-            let ends = from + length;
-            if asked && ends > f64::from(side) + 0.5 {
-                remarks.push(Remark {
-                    input: index,
-                    field,
-                    kind: Doubt::OutsideCanvas,
-                    message: format!("the box ends at {ends} on a canvas of {side}"),
-                });
-            }
-            match given {
-                Some(_) => span(from, length, side),
-                None => shift(from, length, side),
-            }
-        };
+        let mut axis =
+            |(position, size), given: Option<Length>, sized: bool, along, length, tallest, side| {
+                let along: super::template::Along = along;
+                let from = given.map_or_else(
+                    || along.position(length, tallest, side),
+                    |given| given.pixels(side),
+                );
+                // The templates' own overhang is no mistake of the request's.
+                let asked = (given.is_some() || sized) && !scene.is_canvas(index);
+                let ends = from + length;
+                if asked && ends > f64::from(side) + 0.5 {
+                    remarks.push(Remark {
+                        input: index,
+                        field: if given.is_some() { position } else { size },
+                        kind: Doubt::OutsideCanvas,
+                        message: format!("the box ends at {ends} on a canvas of {side}"),
+                    });
+                }
+                match given {
+                    Some(_) => span(from, length, side),
+                    None => shift(from, length, side),
+                }
+            };
         let (x, width) = axis(
-            "x",
+            ("x", "width"),
             place.x,
             place.width.is_some(),
             stated.x,
@@ -194,7 +195,7 @@ impl<'a> Seat<'a> {
             canvas.width,
         );
         let (y, height) = axis(
-            "y",
+            ("y", "height"),
             place.y,
             place.height.is_some(),
             stated.y,

@@ -32,6 +32,7 @@ fn every_mistake_names_its_field() {
         (with("/inputs/1/y", json!("101%")), "inputs[1].y", "101% is outside 0% to 100%"),
         (with("/inputs/1/width", json!("101%")), "inputs[1].width", "101% is no share"),
         (with("/inputs/1/width", json!("0%")), "inputs[1].width", "0% is no share"),
+        (but("/inputs/4/width", json!(1281)), "inputs[4].width", "1281 is over the canvas's 1280"),
         (with("/inputs/1/width", Value::Null), "inputs[1].width", "missing; width and height"),
         (with("/inputs/1/height", Value::Null), "inputs[1].height", "missing; width and height"),
         (with("/inputs/1/height", json!(0)), "inputs[1].height", "0 is outside 2 to 3000 pixels"),

@@ -118,6 +118,29 @@ fn everything_said_arrives_in_the_scene() {
 }
 
 #[test]
+fn the_example_for_users_is_a_scene() {
+    let page = include_str!("../../../docs/mixing.md");
+    let blocks = page.split("```json").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let mut examples = blocks.filter(|block| block.contains("\"app\""));
+    let example: Value = serde_json::from_str(examples.next().unwrap()).unwrap();
+    let scene = read(example).unwrap();
+    assert!(scene.in_place && scene.inputs.len() == 4);
+}
+
+#[test]
+fn every_field_is_on_the_page_for_users() {
+    let page = include_str!("../../../docs/mixing.md");
+    let request = full();
+    let inputs = request["inputs"].as_array().unwrap();
+    for object in inputs.iter().chain([&request, &request["output"]]) {
+        for field in object.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{field}`")), "{field}");
+        }
+    }
+}
+
+#[test]
 fn order_spelling_and_defaults_do_not_make_another_scene() {
     let mut other = example();
     other["inputs"].as_array_mut().unwrap().reverse();

@@ -361,22 +361,30 @@ fn outside(scene: &Scene, order: &[usize], canvas: Size) -> Vec<Warning> {
             continue;
         }
         let place = input.place;
-        for (field, from, length, side) in [
-            ("x", place.x, place.width, canvas.width),
-            ("y", place.y, place.height, canvas.height),
+        for (position, size, from, length, side) in [
+            ("x", "width", place.x, place.width, canvas.width),
+            ("y", "height", place.y, place.height, canvas.height),
         ] {
-            // Template and size of the picture decide where a box of which half is given ends.
-            let (Some(from), Some(length)) = (from, length) else {
+            // Where a size is not given, template and picture decide it.
+            let Some(length) = length.map(|length| length.pixels(side)) else {
                 continue;
             };
-            let end = from.pixels(side) + length.pixels(side);
-            if end > f64::from(side) + 0.5 {
-                warnings.push(Warning {
-                    path: format!("inputs[{index}].{field}"),
-                    kind: Doubt::OutsideCanvas,
-                    message: format!("the box ends at {end} on a canvas of {side}"),
-                });
+            let end = from.map_or(0.0, |from| from.pixels(side)) + length;
+            if end <= f64::from(side) + 0.5 {
+                continue;
             }
+            let (field, message) = match from {
+                Some(_) => (
+                    position,
+                    format!("the box ends at {end} on a canvas of {side}"),
+                ),
+                None => (size, format!("{length} is over the canvas's {side}")),
+            };
+            warnings.push(Warning {
+                path: format!("inputs[{index}].{field}"),
+                kind: Doubt::OutsideCanvas,
+                message,
+            });
         }
     }
     warnings
