@@ -1,5 +1,6 @@
 //! Mixes of real publishers, judged by what a viewer's decoders make of them.
 
+mod scenes;
 mod studio;
 
 use serde_json::json;
