@@ -73,6 +73,8 @@ async fn over_the_memory_budget_publishers_of_large_messages_are_told_to_go() {
         assert!(no.description.contains("memory is full"), "{no:?}");
         assert!(no.description.contains("(18/601)"), "{no:?}");
     }
+    // An end is counted once the client has had its time to hear of it.
+    server.wait_for_connections(kept.len()).await;
     let ends = server.ends().await;
     let overloaded = ends.iter().find(|(reason, _)| reason == "overloaded");
     assert_eq!(overloaded.map(|(_, n)| *n), Some(told.len() as u64));
@@ -218,7 +220,8 @@ async fn http_connections_that_ask_for_nothing_are_counted_by_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_tells_of_refusals_but_not_of_all_in_a_flood() {
     const WRONG: &str = "txSecret=00000000000000000000000000000000&txTime=7FFFFFFF";
-    let server = Binary::serve("[limits]\nwait = \"1ms\"").await;
+    let loud = ["env", "RUST_LOG=info"];
+    let server = Binary::serve_under(&loud, "[limits]\nwait = \"1ms\"").await;
     for n in 0..30 {
         let refused = Client::publish(&server.urls.with("a", WRONG)).await;
         assert!(refused.is_err());
