@@ -143,7 +143,7 @@ async fn a_refused_target_is_asked_again_and_its_words_are_masked() {
     assert!(status.retry_in_ms.is_some());
     assert_eq!(
         status.last_error.as_deref(),
-        Some("target refused: NetStream.Publish.BadName (no room for b?***)")
+        Some("target refused: NetStream.Publish.BadName (no room for b?*** [name_busy] (18/600))")
     );
     sink.become_(Manner::Accept);
     sink.publish().await;
