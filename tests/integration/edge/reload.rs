@@ -133,7 +133,10 @@ async fn assert_nothing_changed(server: &Binary) {
     let denied = DENIED.parse().expect("an address");
     let refused = Client::publish_from(denied, &server.urls.push("probe")).await;
     let No { description, .. } = refused.err().expect("as in the last good file");
-    assert_eq!(description, "your address may not publish here");
+    assert!(
+        description.starts_with("your address may not publish here"),
+        "{description}"
+    );
     let granted = Client::publish(&server.urls.push("probe")).await;
     granted.expect("as in the last good file").unpublish().await;
 }
