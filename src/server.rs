@@ -1,5 +1,5 @@
-//! The composition root: builds every room from the configuration, opens the listeners last, and takes all
-//! down again in order.
+//! The composition root: opens the listeners, builds every room from the configuration, accepts when all is there, and
+//! takes all down again in order.
 //!
 //! The only place where rooms of one row meet. Called by the command line, by the demo and by tests.
 
@@ -76,7 +76,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds every room, then opens the listeners.
+    /// Opens the listeners, builds every room, then accepts. A listener that cannot be had is met before anything else
+    /// is touched: whoever tries other addresses next finds the state directory free.
     ///
     /// # Errors
     /// When a listener cannot be opened, the control token or the state cannot be read or made, the certificate cannot
@@ -90,7 +91,6 @@ impl Server {
         if let Some(path) = &token.path {
             info!(path = %path.display(), created = token.created, "control token");
         }
-        let store = open_store(&config).await?;
         let Entrances {
             rtmp,
             rtmps,
@@ -99,6 +99,11 @@ impl Server {
             certificates,
         } = Entrances::new(&config)?;
         let rtmp = Door::bind("rtmp.listen", &config.rtmp.listen, rtmp)?;
+        let rtmps = Door::bind("rtmps.listen", &config.rtmps.listen, rtmps)?;
+        let http = Door::bind("http.listen", &config.http.listen, http)?;
+        let https = Door::bind("http.tls_listen", &config.http.tls_listen, https)?;
+        let control = Door::bind("control.listen", &config.control.listen, Default::default())?;
+        let store = open_store(&config).await?;
         let base_url = format!("rtmp://{}", reachable(rtmp.addresses[0]));
         let (elsewhere, handed) = mpsc::channel(HANDED);
         let (rooms, api) = rooms::build(
@@ -114,10 +119,6 @@ impl Server {
             &shutdown,
         )
         .await?;
-        let rtmps = Door::bind("rtmps.listen", &config.rtmps.listen, rtmps)?;
-        let http = Door::bind("http.listen", &config.http.listen, http)?;
-        let https = Door::bind("http.tls_listen", &config.http.tls_listen, https)?;
-        let control = Door::bind("control.listen", &config.control.listen, Default::default())?;
         let server = Server {
             rtmp: rtmp.addresses,
             rtmps: rtmps.addresses,
@@ -324,6 +325,26 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_start_that_finds_a_listener_taken_leaves_the_state_directory_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let control = taken.local_addr().unwrap();
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let text = format!(
+                "[rtmp]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n\
+                 [control]\nlisten = '{control}'\ntoken = 'only for this test'\n\
+                 [state]\ndir = '{}'",
+                folder.path().display()
+            );
+            let config = Config::parse(&text, "test", &config::Env::default()).unwrap();
+            let refused = Server::start(config).await;
+            assert!(matches!(refused, Err(Error::Listen { .. })));
+            // What the next server does first.
+            Store::open(folder.path()).unwrap();
+        }
+    }
 
     #[test]
     fn too_few_files_for_the_connections_are_remarked_with_what_is_needed() {
