@@ -53,8 +53,10 @@ pub struct Seen {
     pub picture: Vec<u8>,
     /// The newest sound, mono, at [`SAMPLE_RATE`].
     pub sound: VecDeque<i16>,
-    /// What ffmpeg called an error.
+    /// What ffmpeg called an error; of a live stream, since the first picture.
     pub errors: Vec<String>,
+    /// Errors before the first picture are not the stream's: see [`Input::Live`].
+    starts_anywhere: bool,
     /// Presentation times that ffmpeg has announced and whose pictures are not out yet.
     announced: VecDeque<i64>,
     /// Pictures since the beginning that have been given their time.
@@ -157,11 +159,13 @@ impl Seen {
                 .and_then(|(_, rest)| rest.split_whitespace().next())
                 .and_then(|pts| pts.parse().ok());
             if let Some(pts) = pts {
+                self.starts_anywhere = false;
                 self.announced.push_back(pts);
                 self.give_times();
             }
         } else if (line.contains("[error]") || line.contains("[fatal]"))
             && self.errors.len() < Self::KEPT_ERRORS
+            && !self.starts_anywhere
         {
             self.errors.push(line.to_owned());
         }
@@ -183,6 +187,10 @@ impl Player {
     /// # Errors
     /// [`Error::Missing`] without ffmpeg.
     pub async fn start(input: &str, watch: Watch) -> Result<Self, Error> {
+        Self::open(input, Input::Live, watch).await
+    }
+
+    async fn open(input: &str, kind: Input, watch: Watch) -> Result<Self, Error> {
         let sound = TcpListener::bind("127.0.0.1:0")
             .await
             .map_err(|e| Error::io("a port for the sound", e))?;
@@ -190,9 +198,12 @@ impl Player {
             .local_addr()
             .map_err(|e| Error::io("a port for the sound", e))?
             .port();
-        let seen: Log<Seen> = Log::default();
+        let seen = Log::new(Seen {
+            starts_anywhere: kind == Input::Live,
+            ..Seen::default()
+        });
         let listener = seen.clone();
-        let arguments = arguments(input, watch.size, sound_port);
+        let arguments = arguments(input, kind, watch.size, sound_port);
         let mut process = Process::spawn_listening("ffmpeg", &arguments, move |line| {
             listener.change(|seen| seen.listen(line));
         })?;
@@ -216,12 +227,12 @@ impl Player {
         })
     }
 
-    /// Decodes all of `input` (a file, or a stream that ends).
+    /// Decodes all of `input`, a file, from its first byte.
     ///
     /// # Errors
     /// [`Error::Deadline`] when it has not ended after `within`.
     pub async fn decode(input: &str, watch: Watch, within: Duration) -> Result<Seen, Error> {
-        let mut player = Self::start(input, watch).await?;
+        let mut player = Self::open(input, Input::Recorded, watch).await?;
         player.process.end(within).await?;
         player
             .until("the last picture", within, |seen| {
@@ -365,19 +376,30 @@ async fn hear(listener: TcpListener, seen: Log<Seen>) {
     }
 }
 
-fn arguments(input: &str, size: Size, sound_port: u16) -> Vec<String> {
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// A stream: what ffmpeg has read to find its tracks is thrown away, or it would be shown late for ever. So the
+    /// first packet that is decoded may need a key frame that ffmpeg had and dropped.
+    Live,
+    /// A file, decoded whole.
+    Recorded,
+}
+
+fn arguments(input: &str, kind: Input, size: Size, sound_port: u16) -> Vec<String> {
     // One thread per codec: even the encoder of raw video works on frames in parallel, and holds one back
-    // per thread. No decoder delay, and no packets kept from probing: a real player would show them late for ever.
-    // Probing stops when both tracks are known (a server may begin between two key frames, so it may take a GOP):
-    // the frame rate is not measured, and
-    // the often advised `-probesize 32` is not used, because it loses the video track of a stream that begins
-    // with audio.
+    // per thread. No decoder delay. Probing stops when both tracks are known (a server may begin between two key
+    // frames, so it may take a GOP): the frame rate is not measured, and the often advised `-probesize 32` is not
+    // used, because it loses the video track of a stream that begins with audio.
     let mut all: Vec<String> =
-        "-hide_banner -nostats -nostdin -loglevel level+info -copyts -fflags nobuffer -fpsprobesize 0 -analyzeduration 3000000 -flags low_delay -threads 1 -i"
+        "-hide_banner -nostats -nostdin -loglevel level+info -copyts -fpsprobesize 0 -analyzeduration 3000000 -flags low_delay -threads 1"
             .split_whitespace()
             .map(str::to_owned)
             .collect();
-    all.push(input.to_owned());
+    if kind == Input::Live {
+        all.extend(["-fflags", "nobuffer"].map(str::to_owned));
+    }
+    all.extend(["-i", input].map(str::to_owned));
     let outputs = format!(
         "-map 0:v -vf showinfo=checksum=0 -fps_mode passthrough -enc_time_base 1:1000 -s {}x{} -pix_fmt yuv420p -threads 1 -flush_packets 1 -f rawvideo pipe:1 \
          -map 0:a? -ac 1 -ar {SAMPLE_RATE} -flush_packets 1 -f s16le tcp://127.0.0.1:{sound_port}",
@@ -471,6 +493,18 @@ mod tests {
         let mut seen = Seen::default();
         seen.listen("[h264 @ 0x5] [error] no frame!");
         seen.listen("[info] Stream mapping:");
+        assert_eq!(seen.errors, ["[h264 @ 0x5] [error] no frame!"]);
+    }
+
+    #[test]
+    fn errors_of_a_live_stream_count_from_its_first_picture() {
+        let mut seen = Seen {
+            starts_anywhere: true,
+            ..Seen::default()
+        };
+        seen.listen("[h264 @ 0x5] [error] Missing reference picture");
+        seen.listen("[Parsed_showinfo_0 @ 0x5] [info] n:   0 pts:   50 pts_time:0.05 pos: 1");
+        seen.listen("[h264 @ 0x5] [error] no frame!");
         assert_eq!(seen.errors, ["[h264 @ 0x5] [error] no frame!"]);
     }
 }

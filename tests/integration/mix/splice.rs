@@ -89,8 +89,13 @@ fn assert_seamless(file: &str, seen: &Seen) {
             pair[1].pts
         );
     }
+    // The GOP so far, which a viewer gets squeezed into a moment at its join, runs faster than its numbers.
+    let squeezed = |pair: &&[&Sighting]| pair[1].pts < pair[0].pts.map(|pts| pts + FRAME / 2);
+    let joined = all.windows(2).take_while(squeezed).count();
     let is_mixed = |s: &&Sighting| s.readings[1].colour.name() == Some("red");
-    let segments: Vec<&[&Sighting]> = all.chunk_by(|a, b| is_mixed(a) == is_mixed(b)).collect();
+    let segments: Vec<&[&Sighting]> = all[joined..]
+        .chunk_by(|a, b| is_mixed(a) == is_mixed(b))
+        .collect();
     let shape: Vec<_> = segments
         .iter()
         .map(|s| (is_mixed(&s[0]), s.len()))
