@@ -33,7 +33,7 @@ const ANOMALIES: [&str; 6] = ["ahead", "back", "reset", "unordered", "apart", OT
 const FEEDS: [&str; 2] = ["source", "program"];
 const CLASSES: [&str; 2] = ["low_latency", "viewer"];
 const PUSH_STATES: [&str; 5] = ["waiting", "connecting", "live", "backoff", "ended"];
-const MIX_INPUT_STATES: [&str; 5] = ["waiting", "joining", "live", "held", OTHER];
+const MIX_INPUT_STATES: [&str; 6] = ["waiting", "live", "held", "hidden", "placeholder", OTHER];
 const NEAR_MISSES: [&str; 2] = ["forgiven", "refused"];
 
 /// Dense around 0.4 s, the budget of the low latency class; then the viewers' 3 s.

@@ -1,4 +1,4 @@
-//! One input's decoders: access units in, canvas-ready pictures and samples out.
+//! One input's decoders: access units in, pictures as they were coded and samples out.
 //!
 //! Owns a GStreamer pipeline with two branches. Knows nothing of streams, clocks or layouts: what comes out has the
 //! media time of what went in and goes to a [`Sink`]. Called by [`input`](super::input) only.
@@ -10,14 +10,11 @@ use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as app;
+use gstreamer_video as video;
 use tokio::sync::Notify;
 
 use super::format::AudioFormat;
-use super::layout::Size;
-
-/// Canvas colours everywhere. Pads with other ones would cost a conversion per pad and output frame (0.16 core).
-pub const PICTURE_CAPS: &str =
-    "video/x-raw,format=I420,pixel-aspect-ratio=1/1,colorimetry=bt709,chroma-site=mpeg2";
+use super::picture::Raw;
 
 /// Media that may wait in front of a decoder; more means that it cannot keep up.
 pub const MAX_BACKLOG: Duration = Duration::from_secs(1);
@@ -26,9 +23,7 @@ pub const CATCH_UP_UNITS: u64 = 8;
 
 /// Who gets what was decoded. Called from GStreamer's threads: must not block.
 pub trait Sink: Send + Sync + 'static {
-    /// The size at which the stream's pictures are meant to be seen, before scaling.
-    fn size(&self, size: Size);
-    fn picture(&self, pts_us: i64, buffer: gst::Buffer, caps: gst::Caps);
+    fn picture(&self, pts_us: i64, picture: Raw);
     /// Left and right samples in turn.
     fn sound(&self, pts_us: i64, samples: &[f32]);
 }
@@ -89,7 +84,6 @@ pub struct Decoder {
     pipeline: gst::Pipeline,
     video: app::AppSrc,
     audio: app::AppSrc,
-    picture: gst::Element,
     sound: gst::Element,
     avc: Option<Bytes>,
     aac: Option<Bytes>,
@@ -103,22 +97,17 @@ impl Decoder {
     /// # Errors
     /// An element could not be made or started; the text says which.
     pub fn new(sink: Arc<impl Sink>, failure: &Arc<Failure>) -> Result<Self, String> {
-        let description = format!(
-            "appsrc name=video is-live=true format=time max-bytes=0 \
-             ! avdec_h264 name=decoder max-threads=1 \
-             ! videoconvertscale n-threads=1 add-borders=true \
-             ! capsfilter name=picture caps={PICTURE_CAPS} \
+        let description = "appsrc name=video is-live=true format=time max-bytes=0 \
+             ! avdec_h264 max-threads=1 ! video/x-raw \
              ! appsink name=pictures sync=false async=false qos=false max-buffers=8 drop=true \
              appsrc name=audio is-live=true format=time max-bytes=0 \
              ! avdec_aac ! audioconvert ! audioresample ! capsfilter name=sound \
-             ! appsink name=sounds sync=false async=false qos=false max-buffers=64 drop=true"
-        );
-        let pipeline = launch(&description)?;
+             ! appsink name=sounds sync=false async=false qos=false max-buffers=64 drop=true";
+        let pipeline = launch(description)?;
         failure.watch(&pipeline);
         let decoder = Self {
             video: child(&pipeline, "video")?,
             audio: child(&pipeline, "audio")?,
-            picture: child(&pipeline, "picture")?,
             sound: child(&pipeline, "sound")?,
             avc: None,
             aac: None,
@@ -134,28 +123,36 @@ impl Decoder {
     }
 
     fn connect(&self, sink: Arc<impl Sink>) -> Result<(), String> {
-        let codec: gst::Element = child(&self.pipeline, "decoder")?;
-        let sizes = sink.clone();
-        if let Some(pad) = codec.static_pad("src") {
-            pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-                if let Some(gst::EventView::Caps(caps)) = info.event().map(|e| e.view())
-                    && let Some(size) = display_size(caps.caps())
-                {
-                    sizes.size(size);
+        let pictures: app::AppSink = child(&self.pipeline, "pictures")?;
+        if let Some(pad) = pictures.static_pad("sink") {
+            // With this the decoder writes into the very memory that we get; else it copies each picture there.
+            pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+                match info.query_mut().map(gst::QueryRef::view_mut) {
+                    Some(gst::QueryViewMut::Allocation(query)) => {
+                        query.add_allocation_meta::<video::VideoMeta>(None);
+                        gst::PadProbeReturn::Handled
+                    }
+                    _ => gst::PadProbeReturn::Ok,
                 }
-                gst::PadProbeReturn::Ok
             });
         }
-        let pictures: app::AppSink = child(&self.pipeline, "pictures")?;
         let to = sink.clone();
+        let mut format: Option<(gst::Caps, Arc<video::VideoInfo>)> = None;
         pictures.set_callbacks(
             app::AppSinkCallbacks::builder()
                 .new_sample(move |from| {
                     let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                    if let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned())
-                        && let Some(pts) = buffer.pts()
-                    {
-                        to.picture(pts.useconds() as i64, buffer, caps);
+                    let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned())
+                    else {
+                        return Ok(gst::FlowSuccess::Ok);
+                    };
+                    let kept = format.take().filter(|(kept, _)| *kept == caps);
+                    format = kept.or_else(|| {
+                        let info = video::VideoInfo::from_caps(&caps).ok()?;
+                        Some((caps, Arc::new(info)))
+                    });
+                    if let (Some((_, info)), Some(pts)) = (&format, buffer.pts()) {
+                        to.picture(pts.useconds() as i64, Raw::new(buffer, info.clone()));
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })
@@ -182,9 +179,9 @@ impl Decoder {
         Ok(())
     }
 
-    /// The filters that [`set_picture_size`] and [`set_sound_rate`] act on.
-    pub fn filters(&self) -> (gst::Element, gst::Element) {
-        (self.picture.clone(), self.sound.clone())
+    /// The filter that [`set_sound_rate`] acts on.
+    pub fn sound_filter(&self) -> gst::Element {
+        self.sound.clone()
     }
 
     /// An AVCDecoderConfigurationRecord that holds from the next unit on.
@@ -266,43 +263,13 @@ impl Drop for Decoder {
     }
 }
 
-/// Pictures are scaled to `size` from now on, with black bars where their aspect is another; `None` leaves them as
-/// they are.
-pub fn set_picture_size(filter: &gst::Element, size: Option<Size>) {
-    let text = match size {
-        Some(size) => format!("{PICTURE_CAPS},width={},height={}", size.width, size.height),
-        None => PICTURE_CAPS.to_owned(),
-    };
-    set_caps(filter, &text);
-}
-
 /// Samples come at that rate from now on.
 pub fn set_sound_rate(filter: &gst::Element, rate: u32) {
-    set_caps(
-        filter,
-        &format!("audio/x-raw,format=F32LE,layout=interleaved,channels=2,rate={rate}"),
-    );
-}
-
-fn set_caps(filter: &gst::Element, text: &str) {
-    // The text is made above of literals and numbers.
-    if let Ok(caps) = text.parse::<gst::Caps>() {
+    let caps = format!("audio/x-raw,format=F32LE,layout=interleaved,channels=2,rate={rate}");
+    // Made of literals and a number.
+    if let Ok(caps) = caps.parse::<gst::Caps>() {
         filter.set_property("caps", caps);
     }
-}
-
-/// Width and height with the pixels' own aspect applied to the width.
-fn display_size(caps: &gst::CapsRef) -> Option<Size> {
-    let structure = caps.structure(0)?;
-    let width = u32::try_from(structure.get::<i32>("width").ok()?).ok()?;
-    let height = u32::try_from(structure.get::<i32>("height").ok()?).ok()?;
-    let aspect = structure.get::<gst::Fraction>("pixel-aspect-ratio").ok();
-    let (numer, denom) = aspect.map_or((1, 1), |a| (a.numer().max(1), a.denom().max(1)));
-    let width = u64::from(width) * numer as u64 / denom as u64;
-    Some(Size {
-        width: u32::try_from(width).ok()?,
-        height,
-    })
 }
 
 fn clock_time(duration: Duration) -> gst::ClockTime {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::decode::{CATCH_UP_UNITS, Decoder, Failure};
 use super::format;
 use super::input::Shared;
+use super::scene::Tracks;
 use crate::media::{Codec, Feed, Headers, Kind, Message, Role, Slot, StreamKey};
 use crate::relay::{Item, Join, Read, Relay, Subscriber};
 
@@ -135,7 +136,7 @@ impl Feeder {
         let decoder = tokio::task::spawn_blocking(move || Decoder::new(shared, &failure))
             .await
             .map_err(|e| e.to_string())??;
-        self.shared.decoders_started(decoder.filters());
+        self.shared.decoders_started(decoder.sound_filter());
         Ok(decoder)
     }
 
@@ -218,6 +219,10 @@ impl Feeder {
 
     fn video(&mut self, item: &Item, key: bool, arrival: Option<Instant>) {
         let message = item.message();
+        if self.shared.tracks() == Tracks::Sound {
+            self.needs_key = true;
+            return;
+        }
         if self.needs_key {
             if !key {
                 self.shared.lost(1);
@@ -254,7 +259,9 @@ impl Feeder {
 
     fn audio(&mut self, item: &Item, arrival: Option<Instant>) {
         // Old sound is of no use: frames decode alone.
-        let Some(now) = arrival else { return };
+        let Some(now) = arrival.filter(|_| self.shared.tracks() != Tracks::Pictures) else {
+            return;
+        };
         let message = item.message();
         if let Some(headers) = item.headers().cloned() {
             self.headers(&headers, Kind::Audio);

@@ -42,10 +42,16 @@ pub struct MixInfo {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct InputInfo {
-    pub stream: String,
+    /// The scene's name for it.
+    pub id: String,
+    /// `audio+video`, `audio`, `video`, `picture` or `canvas`.
+    pub kind: &'static str,
+    /// Null for what is no stream.
+    pub stream: Option<String>,
     pub layer: u32,
     pub state: InputState,
-    /// The box in pixels: `x`, `y`, `width`, `height`; null until the canvas is known.
+    /// The box in pixels: `x`, `y`, `width`, `height`; null until the canvas is known, and
+    /// for what is not to be seen.
     #[serde(flatten, serialize_with = "box_or_nulls")]
     pub rect: Option<Rect>,
     pub gain: f32,

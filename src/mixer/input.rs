@@ -18,6 +18,8 @@ use super::decode::{self, Sink};
 use super::feed;
 use super::format::{AudioConfig, DEFAULT_AUDIO};
 use super::layout::Size;
+use super::picture::{Cut, Raw, Scaler};
+use super::scene::Tracks;
 use super::signal::Signal;
 use super::slot::Slot;
 use super::tick::Lead;
@@ -39,13 +41,28 @@ pub enum InputState {
     Live,
     /// It has stopped; its last picture stays, without sound.
     Held,
+    /// It has stopped, and by the mix's policy its place is another's for now.
+    Hidden,
+    /// It has stopped, and by the mix's policy a picture stands in for it.
+    Placeholder,
 }
 
-/// A decoded picture, scaled to its box.
+impl InputState {
+    pub const ALL: [Self; 5] = [
+        Self::Waiting,
+        Self::Live,
+        Self::Held,
+        Self::Hidden,
+        Self::Placeholder,
+    ];
+}
+
+/// A decoded picture.
 #[derive(Debug, Clone)]
 pub(super) struct Picture {
-    pub buffer: gst::Buffer,
-    pub caps: gst::Caps,
+    pub raw: Raw,
+    /// The cut that was wanted of it when it was decoded.
+    pub fitted: Option<(Cut, Raw)>,
     /// When its access unit arrived; `None` when that was forgotten.
     pub arrival: Option<Instant>,
 }
@@ -53,7 +70,7 @@ pub(super) struct Picture {
 /// What is known of the stream's format.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
-    /// Size of its pictures as meant to be seen.
+    /// Size of its newest picture as meant to be seen, shown or not.
     pub size: Option<Size>,
     pub audio: Option<AudioConfig>,
     /// A codec that is not decoded here, by name.
@@ -94,17 +111,20 @@ pub(super) struct Shared {
     track: Mutex<Track>,
     facts: Mutex<Facts>,
     target: Mutex<Target>,
+    /// Used by the decoder's thread alone.
+    scaler: Mutex<Scaler>,
     lost: Mutex<u64>,
     /// Woken by each decoded picture, for the catch-up's pace.
     pub decoded: Notify,
 }
 
-/// How decoded media should come, and the filters that see to it while there are decoders.
+/// How decoded media should come, and the filter that sees to it while there are decoders.
 #[derive(Default)]
 struct Target {
-    size: Option<Size>,
+    cut: Option<Cut>,
+    tracks: Tracks,
     rate: u32,
-    filters: Option<(gst::Element, gst::Element)>,
+    sound: Option<gst::Element>,
 }
 
 /// Locks hold values that are complete after every statement, so one whose holder panicked can be read on.
@@ -139,6 +159,7 @@ impl Input {
                 rate: DEFAULT_AUDIO.rate,
                 ..Target::default()
             }),
+            scaler: Mutex::default(),
             lost: Mutex::new(0),
             decoded: Notify::new(),
         });
@@ -154,23 +175,51 @@ impl Input {
         &self.key
     }
 
+    /// Whether it comes at all; what a policy makes of its absence is the mix's matter.
     pub fn state(&self, now: Instant) -> InputState {
-        let facts = lock(&self.shared.facts);
-        let recent = |at: Option<Instant>| {
-            at.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER)
-        };
-        match (facts.last_picture, facts.last_sound) {
-            (None, None) => InputState::Waiting,
-            (picture, sound) if recent(picture) || recent(sound) => InputState::Live,
-            _ => InputState::Held,
+        match self.silent(now) {
+            None => InputState::Waiting,
+            Some(silent) if silent < HELD_AFTER => InputState::Live,
+            Some(_) => InputState::Held,
         }
+    }
+
+    /// Time since its last picture or sound; `None`: neither has ever come.
+    pub fn silent(&self, now: Instant) -> Option<Duration> {
+        let facts = lock(&self.shared.facts);
+        let last = facts.last_picture.max(facts.last_sound)?;
+        Some(now.saturating_duration_since(last))
+    }
+
+    /// Takes only that of the stream from now on.
+    pub fn set_tracks(&self, tracks: Tracks) {
+        let before = std::mem::replace(&mut lock(&self.shared.target).tracks, tracks);
+        if before == tracks {
+            return;
+        }
+        let mut facts = lock(&self.shared.facts);
+        if tracks == Tracks::Sound {
+            (facts.last_picture, facts.size) = (None, None);
+            *lock(&self.shared.slot) = Slot::default();
+        }
+        if tracks == Tracks::Pictures {
+            facts.last_sound = None;
+        }
+    }
+
+    /// Has something come of what is taken, so that a mix need not wait for it?
+    pub fn has_shown(&self) -> bool {
+        if lock(&self.shared.target).tracks == Tracks::Sound {
+            return lock(&self.shared.facts).last_sound.is_some();
+        }
+        self.has_picture()
     }
 
     pub fn facts(&self) -> Facts {
         lock(&self.shared.facts).clone()
     }
 
-    /// Size of its pictures as meant to be seen; `None` before the first.
+    /// Size of its newest picture as meant to be seen; `None` before the first.
     pub fn size(&self) -> Option<Size> {
         lock(&self.shared.facts).size
     }
@@ -184,28 +233,21 @@ impl Input {
         lock(&self.shared.slot).newest_us().is_some()
     }
 
-    /// Pictures come in this size from now on, with bars where the aspect differs.
-    pub fn set_size(&self, size: Size) {
-        let filters = {
-            let mut target = lock(&self.shared.target);
-            target.size = Some(size);
-            target.filters.clone()
-        };
-        if let Some((picture, _)) = filters {
-            decode::set_picture_size(&picture, Some(size));
-        }
+    /// This is what will be shown of pictures decoded from now on; `None`: nothing.
+    pub fn set_cut(&self, cut: Option<Cut>) {
+        lock(&self.shared.target).cut = cut;
     }
 
     /// Sound comes at this rate from now on.
     pub fn set_rate(&self, rate: u32) {
         lock(&self.shared.track).set_rate(rate);
-        let filters = {
+        let filter = {
             let mut target = lock(&self.shared.target);
             target.rate = rate;
-            target.filters.clone()
+            target.sound.clone()
         };
-        if let Some((_, sound)) = filters {
-            decode::set_sound_rate(&sound, rate);
+        if let Some(filter) = filter {
+            decode::set_sound_rate(&filter, rate);
         }
     }
 
@@ -314,37 +356,49 @@ impl Shared {
         change(&mut lock(&self.facts));
     }
 
-    /// Decoders have started; their filters get the targets set so far.
-    pub fn decoders_started(&self, filters: (gst::Element, gst::Element)) {
-        let (size, rate) = {
+    /// Decoders have started; the filter of their sound gets the rate set so far.
+    pub fn decoders_started(&self, sound: gst::Element) {
+        let rate = {
             let mut target = lock(&self.target);
-            target.filters = Some(filters.clone());
-            (target.size, target.rate)
+            target.sound = Some(sound.clone());
+            target.rate
         };
-        decode::set_picture_size(&filters.0, size);
-        decode::set_sound_rate(&filters.1, rate);
+        decode::set_sound_rate(&sound, rate);
     }
 
     pub fn decoders_gone(&self) {
-        lock(&self.target).filters = None;
+        lock(&self.target).sound = None;
+    }
+
+    /// What is taken of the stream.
+    pub fn tracks(&self) -> Tracks {
+        lock(&self.target).tracks
     }
 }
 
 impl Sink for Shared {
-    fn size(&self, size: Size) {
-        lock(&self.facts).size = Some(size);
-    }
-
-    fn picture(&self, pts_us: i64, buffer: gst::Buffer, caps: gst::Caps) {
+    fn picture(&self, pts_us: i64, raw: Raw) {
         self.decoded.notify_one();
+        let size = Some(raw.seen());
+        let (tracks, cut) = {
+            let target = lock(&self.target);
+            (target.tracks, target.cut)
+        };
+        if tracks == Tracks::Sound {
+            return;
+        }
+        lock(&self.facts).size = size;
+        let is_live = |clock: &Clock| clock.live_from_us.is_some_and(|from| pts_us >= from);
+        if !is_live(&lock(&self.clock)) {
+            return;
+        }
+        // What cannot be scaled here is tried again, and reported, where it is to be shown.
+        let scaled = cut.and_then(|cut| Some((cut, lock(&self.scaler).scale(&raw, cut).ok()?)));
         let now = Instant::now();
         let at = self.since_zero(now);
         let (due, arrival) = {
             let mut clock = lock(&self.clock);
-            if clock.live_from_us.is_none_or(|from| pts_us < from) {
-                return;
-            }
-            let Some(due) = clock.mapper.map(pts_us) else {
+            let Some(due) = clock.mapper.map(pts_us).filter(|_| is_live(&clock)) else {
                 return;
             };
             clock.video.observe(at - due);
@@ -356,8 +410,8 @@ impl Sink for Shared {
         lock(&self.slot).push(
             due,
             Picture {
-                buffer,
-                caps,
+                raw,
+                fitted: scaled,
                 arrival,
             },
         );
@@ -365,6 +419,9 @@ impl Sink for Shared {
     }
 
     fn sound(&self, pts_us: i64, samples: &[f32]) {
+        if self.tracks() == Tracks::Pictures {
+            return;
+        }
         let now = Instant::now();
         let at = self.since_zero(now);
         let due = {

@@ -6,6 +6,8 @@
 //! names GStreamer.
 
 mod audio;
+mod canvas;
+mod cast;
 mod clock;
 mod decode;
 mod feed;
@@ -14,12 +16,15 @@ mod info;
 mod input;
 pub mod layout;
 mod output;
+mod picture;
 mod program;
 mod run;
 pub mod scene;
 mod session;
+mod shape;
 mod signal;
 mod slot;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -42,6 +47,7 @@ pub use scene::{
 
 use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
 use crate::relay::{Origin, PublishError, Relay};
+use cast::Stills;
 use output::SharedObserver;
 use session::{Context, Session};
 
@@ -54,14 +60,7 @@ const ELEMENTS: [(&str, &[&str]); 4] = [
     ("libgstreamer1.0-0", &["capsfilter"]),
     (
         "gstreamer1.0-plugins-base",
-        &[
-            "appsrc",
-            "appsink",
-            "compositor",
-            "videoconvertscale",
-            "audioconvert",
-            "audioresample",
-        ],
+        &["appsrc", "appsink", "audioconvert", "audioresample"],
     ),
     (
         "gstreamer1.0-libav",
@@ -247,7 +246,7 @@ impl Mixer {
             shared.gone.notify_waiters();
         };
         let context = self.shared.context.clone();
-        let session = Session::start(id, scene, publisher, zero, context, ended)?;
+        let session = Session::start(id, scene, Stills::new(), publisher, zero, context, ended)?;
         sessions.insert(id.to_owned(), session.clone());
         drop(sessions);
         Ok((session.info(), Outcome::Created))
@@ -267,13 +266,12 @@ impl Mixer {
         infos
     }
 
-    /// How many inputs of all mixes are waiting, live and held.
-    pub fn input_states(&self) -> [(InputState, usize); 3] {
+    /// How many inputs of all mixes are in each state; only streams count.
+    pub fn input_states(&self) -> [(InputState, usize); 5] {
         let sessions: Vec<_> = self.sessions().values().cloned().collect();
         let now = Instant::now();
         let states: Vec<_> = sessions.iter().flat_map(|s| s.input_states(now)).collect();
-        [InputState::Waiting, InputState::Live, InputState::Held]
-            .map(|state| (state, states.iter().filter(|&&s| s == state).count()))
+        InputState::ALL.map(|state| (state, states.iter().filter(|&&s| s == state).count()))
     }
 
     /// Asks the mix to end. In place it goes on until the source takes over at its next key frame; the mix is gone from
@@ -373,7 +371,7 @@ fn change(session: &Session, scene: Scene) -> Result<Outcome, Error> {
             "a running mix keeps its output; delete it and make another".into(),
         ));
     }
-    session.change(scene);
+    session.change(scene, Stills::new());
     Ok(Outcome::Changed)
 }
 

@@ -171,7 +171,7 @@ impl Packets for Output {
         self.observe(|o| o.frame());
         let arrival = {
             let mut in_flight = lock(&self.in_flight);
-            // Encoder and compositor keep times to the nanosecond, give or take a rounding.
+            // The encoder keeps times to the nanosecond, give or take a rounding.
             while in_flight.front().is_some_and(|&(t, _)| t + 1_000 < time_ns) {
                 in_flight.pop_front();
             }

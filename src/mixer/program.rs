@@ -1,8 +1,8 @@
-//! The program pipeline: layers of pictures and blocks of sound in, H.264 and AAC out.
+//! The program pipeline: drawn frames and blocks of sound in, H.264 and AAC out.
 //!
-//! Owns one GStreamer pipeline: a compositor with a fixed number of pads, each of which gets a buffer for every output
-//! frame, an x264 encoder tuned for latency, and an AAC encoder. Never waits for anything: it is told what to show and
-//! when. Called by one mix's thread; what comes out goes to [`Packets`] from GStreamer's threads.
+//! Owns one GStreamer pipeline, an x264 encoder tuned for latency and an AAC encoder, and the memory that frames are
+//! drawn in. Never waits for anything: it is told what to encode and when. Called by one mix's thread; what comes out
+//! goes to [`Packets`] from GStreamer's threads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,28 +10,23 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as app;
+use gstreamer_video as video;
 
 use super::audio::Frame;
-use super::decode::{Failure, PICTURE_CAPS, child, launch, stop};
+use super::canvas::Canvas;
+use super::decode::{Failure, child, launch, stop};
 use super::format::AudioFormat;
-use super::input::Picture;
-use super::layout::{Rect, Size};
+use super::layout::Size;
+use super::picture::Pool;
 
 /// Id of the mix's parameter sets. Anchors' encoders use 0: with another one a player that keeps sets by id has both,
 /// so neither splice leaves it with the wrong ones.
 const PARAMETER_SET_ID: u32 = 7;
 
-/// Inputs that one pipeline takes: one main and three subs, the everyday case. Each pad costs a blank buffer per frame
-/// while nothing is on it.
-pub(super) const PADS: usize = 4;
-
-/// The compositor gives pads this long before it composes without them. It never does wait, since every pad is fed for
-/// every frame; but with a shorter time it would throw away as late what was put together at the deadline.
-const COMPOSITOR_PATIENCE: Duration = Duration::from_millis(300);
-/// Frames that may wait in front of the compositor: more means that the encoder cannot keep up.
+/// Frames that may wait in front of the encoder: more means that it cannot keep up.
 const MAX_BACKLOG: u64 = 3;
-/// Side of what an empty pad gets.
-const BLANK: u32 = 16;
+/// A picture is repeated for frames that were left out, so that the output keeps its rate, but not for longer than this.
+const MAX_REPEATED: Duration = Duration::from_secs(1);
 
 /// Everything that makes the output's format. Another one needs another pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,31 +48,17 @@ pub(super) trait Packets: Send + Sync + 'static {
     fn audio(&self, time_ns: u64, header: &[u8], frame: &[u8]);
 }
 
-/// One pad's picture in one output frame.
-pub(super) struct Layer {
-    pub pad: usize,
-    pub picture: Picture,
-    pub rect: Rect,
-    /// Higher ones cover lower ones.
-    pub order: u32,
-}
-
 /// The running pipeline. Dropping it stops it.
 pub(super) struct Program {
     pipeline: gst::Pipeline,
-    pads: Vec<Pad>,
+    pictures: app::AppSrc,
+    info: video::VideoInfo,
+    pool: Pool,
+    /// The latest frame, and its number.
+    last: Option<(u64, gst::Buffer)>,
     sound: app::AppSrc,
     channels: u32,
-    blank: (gst::Buffer, gst::Caps),
     failure: Arc<Failure>,
-}
-
-struct Pad {
-    source: app::AppSrc,
-    pad: gst::Pad,
-    /// What the pad's properties say; `None` for hidden.
-    shown: Option<(Rect, u32)>,
-    caps: Option<gst::Caps>,
 }
 
 impl Program {
@@ -100,10 +81,9 @@ impl Program {
             key_frame_interval,
         } = settings;
         let key_frames = (key_frame_interval.as_secs_f64() * f64::from(*fps)).round() as u32;
+        let info = frame_info(*size, *fps).map_err(|e| e.to_string())?;
         let description = format!(
-            "compositor name=compositor background=black max-threads=1 latency={patience} \
-             start-time-selection=first \
-             ! {PICTURE_CAPS},width={width},height={height},framerate={fps}/1 \
+            "appsrc name=canvas is-live=true format=time max-bytes=0 \
              ! x264enc tune=zerolatency speed-preset={preset} threads=1 bitrate={video_kbps} \
                vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:sps-id={PARAMETER_SET_ID} \
              ! video/x-h264,profile=high,stream-format=avc,alignment=au \
@@ -112,9 +92,6 @@ impl Program {
              ! audioconvert ! avenc_aac aac-coder=fast bitrate={audio_bps} \
              ! audio/mpeg,mpegversion=4,stream-format=raw \
              ! appsink name=sounds sync=false async=false qos=false max-buffers=60 drop=true",
-            patience = COMPOSITOR_PATIENCE.as_nanos(),
-            width = size.width,
-            height = size.height,
             key_frames = key_frames.max(1),
             sound_caps = sound_caps(*audio),
             audio_bps = audio_kbps * 1_000,
@@ -122,18 +99,18 @@ impl Program {
         let pipeline = launch(&description)?;
         let failure = Arc::new(Failure::default());
         failure.watch(&pipeline);
-        let compositor: gst::Element = child(&pipeline, "compositor")?;
-        let pads = (0..PADS)
-            .map(|_| Pad::new(&pipeline, &compositor))
-            .collect::<Result<_, _>>()?;
         let program = Self {
-            pads,
+            pictures: child(&pipeline, "canvas")?,
             sound: child(&pipeline, "sound")?,
             channels: audio.channels,
-            blank: blank(),
+            pool: Pool::new(&info).map_err(|e| e.to_string())?,
+            last: None,
+            info,
             failure,
             pipeline,
         };
+        let caps = program.info.to_caps().map_err(|e| e.to_string())?;
+        program.pictures.set_caps(Some(&caps));
         program.connect(packets)?;
         program.start(zero)?;
         Ok(program)
@@ -166,26 +143,56 @@ impl Program {
         Ok(())
     }
 
-    /// Shows `layers` for one output frame. Pads without a layer get a blank one, since a pad that is not fed would make
-    /// the compositor wait. `false`: the encoder is behind, the frame was left out and the last one will be repeated.
-    pub fn push_frame(&mut self, pts_ns: u64, next_ns: u64, layers: &[Layer]) -> bool {
-        if self.pads[0].source.current_level_buffers() >= MAX_BACKLOG {
+    /// Encodes frame number `n` as `draw` makes it; `pts_ns` gives each frame's time. For frames left out before it the
+    /// one before them is repeated. `false`: the encoder is behind and this one was left out.
+    pub fn push_frame(
+        &mut self,
+        n: u64,
+        pts_ns: impl Fn(u64) -> u64,
+        draw: impl FnOnce(&mut Canvas<'_>),
+    ) -> bool {
+        if self.pictures.current_level_buffers() >= MAX_BACKLOG {
             return false;
         }
-        let (pts, duration) = (
-            gst::ClockTime::from_nseconds(pts_ns),
-            gst::ClockTime::from_nseconds(next_ns - pts_ns),
-        );
-        for (index, pad) in self.pads.iter_mut().enumerate() {
-            let layer = layers.iter().find(|layer| layer.pad == index);
-            pad.show(layer.map(|layer| (layer.rect, layer.order)));
-            let (buffer, caps) = match layer {
-                Some(layer) => (&layer.picture.buffer, &layer.picture.caps),
-                None => (&self.blank.0, &self.blank.1),
-            };
-            pad.push(buffer, caps, pts, duration);
+        let Ok(mut buffer) = self.pool.take() else {
+            return false;
+        };
+        if !self.drawn(&mut buffer, draw) {
+            return false;
         }
+        if let Some((last, picture)) = self.last.take() {
+            let most = u64::from(u32::try_from(self.info.fps().numer()).unwrap_or(0))
+                * MAX_REPEATED.as_secs();
+            for missing in (last + 1).max(n.saturating_sub(most))..n {
+                // The memory is shared; only the times are the repetition's own.
+                self.push(picture.copy(), pts_ns(missing), pts_ns(missing + 1));
+            }
+        }
+        self.last = Some((n, self.push(buffer, pts_ns(n), pts_ns(n + 1))));
         true
+    }
+
+    fn drawn(&self, buffer: &mut gst::Buffer, draw: impl FnOnce(&mut Canvas<'_>)) -> bool {
+        let stride = |n: usize| usize::try_from(self.info.stride()[n]).unwrap_or(0);
+        let size = Size {
+            width: self.info.width(),
+            height: self.info.height(),
+        };
+        let Ok(mut memory) = buffer.make_mut().map_writable() else {
+            return false;
+        };
+        let strides = [stride(0), stride(1), stride(2)];
+        let canvas = Canvas::packed(size, &mut memory, strides);
+        canvas.map(|mut canvas| draw(&mut canvas)).is_some()
+    }
+
+    fn push(&self, mut buffer: gst::Buffer, pts_ns: u64, next_ns: u64) -> gst::Buffer {
+        let writable = buffer.make_mut();
+        writable.set_pts(gst::ClockTime::from_nseconds(pts_ns));
+        writable.set_duration(gst::ClockTime::from_nseconds(next_ns - pts_ns));
+        // It can fail only while the pipeline is failing, which is reported by itself.
+        let _ = self.pictures.push_buffer(buffer.clone());
+        buffer
     }
 
     /// Encodes one block of sound.
@@ -219,75 +226,6 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         stop(&self.pipeline);
-    }
-}
-
-impl Pad {
-    fn new(pipeline: &gst::Pipeline, compositor: &gst::Element) -> Result<Self, String> {
-        let source = app::AppSrc::builder()
-            .is_live(true)
-            .format(gst::Format::Time)
-            .max_bytes(0)
-            .build();
-        pipeline.add(&source).map_err(|e| e.to_string())?;
-        let pad = compositor
-            .request_pad_simple("sink_%u")
-            .ok_or("the compositor gives no pad")?;
-        source
-            .static_pad("src")
-            .ok_or("appsrc has no pad")?
-            .link(&pad)
-            .map_err(|e| e.to_string())?;
-        pad.set_property("alpha", 0.0);
-        Ok(Self {
-            source,
-            pad,
-            shown: None,
-            caps: None,
-        })
-    }
-
-    fn show(&mut self, shown: Option<(Rect, u32)>) {
-        if self.shown == shown {
-            return;
-        }
-        match shown {
-            Some((rect, order)) => {
-                self.pad.set_property("xpos", rect.x as i32);
-                self.pad.set_property("ypos", rect.y as i32);
-                // Pictures come in this size; one still of the old size is scaled here for its one frame.
-                self.pad.set_property("width", rect.width as i32);
-                self.pad.set_property("height", rect.height as i32);
-                self.pad.set_property("zorder", order);
-                self.pad.set_property("alpha", 1.0);
-            }
-            None => {
-                self.pad.set_property("alpha", 0.0);
-                self.pad.set_property("width", BLANK as i32);
-                self.pad.set_property("height", BLANK as i32);
-            }
-        }
-        self.shown = shown;
-    }
-
-    fn push(
-        &mut self,
-        picture: &gst::Buffer,
-        caps: &gst::Caps,
-        pts: gst::ClockTime,
-        duration: gst::ClockTime,
-    ) {
-        if self.caps.as_ref() != Some(caps) {
-            self.source.set_caps(Some(caps));
-            self.caps = Some(caps.clone());
-        }
-        // The memory is shared; only the times are this frame's own.
-        let mut buffer = picture.copy();
-        let writable = buffer.make_mut();
-        writable.set_pts(pts);
-        writable.set_dts(gst::ClockTime::NONE);
-        writable.set_duration(duration);
-        let _ = self.source.push_buffer(buffer);
     }
 }
 
@@ -330,19 +268,11 @@ fn sound_caps(format: AudioFormat) -> String {
     format!("audio/x-raw,format=F32LE,layout=interleaved,rate={rate},channels={channels}")
 }
 
-/// A small black picture.
-fn blank() -> (gst::Buffer, gst::Caps) {
-    let luma = (BLANK * BLANK) as usize;
-    let mut planes = vec![16u8; luma];
-    planes.resize(luma * 3 / 2, 128);
-    let caps = gst::Caps::builder("video/x-raw")
-        .field("format", "I420")
-        .field("width", BLANK as i32)
-        .field("height", BLANK as i32)
-        .field("framerate", gst::Fraction::new(0, 1))
-        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-        .field("colorimetry", "bt709")
-        .field("chroma-site", "mpeg2")
-        .build();
-    (gst::Buffer::from_mut_slice(planes), caps)
+/// The format of frames.
+fn frame_info(size: Size, fps: u32) -> Result<video::VideoInfo, gst::glib::BoolError> {
+    video::VideoInfo::builder(video::VideoFormat::I420, size.width, size.height)
+        .fps(gst::Fraction::new(i32::try_from(fps).unwrap_or(1), 1))
+        .colorimetry(&"bt709".parse()?)
+        .chroma_site(video::VideoChromaSite::MPEG2)
+        .build()
 }

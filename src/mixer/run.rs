@@ -1,5 +1,5 @@
-//! One program pipeline at work: what is due is gathered from the inputs and given to it, sound and pictures each on
-//! their own beat.
+//! One program pipeline at work: what is due is gathered from the inputs, drawn and given to it, sound and pictures
+//! each on their own beat.
 //!
 //! Called in a loop by a mix's thread ([`session`](super::session)), which sleeps in between until the time that
 //! [`Run::beat`] names or until a decoder rings. Owns the beat and the pipeline; decides nothing about the mix's life.
@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::audio::{self, BLOCK};
+use super::cast::Snapshot;
 use super::output::Output;
-use super::program::{Layer, Program, Settings};
-use super::session::{IDLE, Session, Snapshot};
+use super::program::{Program, Settings};
+use super::session::{IDLE, Session};
+use super::stage::Stage;
 use super::tick::{Grid, Step};
 
 /// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
@@ -29,6 +31,7 @@ pub(super) struct Run<'a> {
     /// Number of the next block of sound since the mix's zero.
     block: i64,
     fps: u32,
+    stage: Stage,
     /// Pictures' beat, from when the sound encoder has shown its header.
     grid: Option<Grid>,
     previous: Option<Arc<Snapshot>>,
@@ -55,6 +58,7 @@ impl<'a> Run<'a> {
             // What is due by now is made at once: the encoder gives its header only with its first frames.
             block: (session.now_us(now) * rate / 1_000_000 / BLOCK as i64 - 3).max(0),
             fps: settings.fps,
+            stage: Stage::default(),
             grid: None,
             previous: None,
             given: session.tally().frames.load(Ordering::Relaxed),
@@ -87,7 +91,10 @@ impl<'a> Run<'a> {
     /// Mixes all blocks that are due; when the next one is.
     fn sound(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
         let now_us = self.session.now_us(now);
-        let late = snapshot.placed.iter().map(|p| p.input.lateness().1).max();
+        let late = snapshot
+            .streams()
+            .map(|(_, input)| input.lateness().1)
+            .max();
         // Twice as patient as the picture: waiting costs nothing while all is there, and a hole in the sound is heard
         // where a repeated picture is not seen.
         let least = 2 * self.session.deadline_us();
@@ -99,21 +106,26 @@ impl<'a> Run<'a> {
                 return end;
             }
             let ready = snapshot
-                .placed
-                .iter()
-                .all(|p| p.input.sound_ready(end, now));
+                .streams()
+                .all(|(_, input)| input.sound_ready(end, now));
             if !ready && now_us < start + patience {
                 return start + patience;
             }
             let mut sum = [[0.0; 2]; BLOCK];
-            for placed in &snapshot.placed {
-                placed.input.mix(start, placed.gain, &mut sum);
+            let layout = snapshot.layout(Duration::from_micros(end.max(0) as u64));
+            for (id, input) in snapshot.streams() {
+                let cell = layout.as_ref().and_then(|layout| layout.cell(id));
+                input.mix(start, cell.map_or(0.0, |cell| cell.gain), &mut sum);
             }
             // Who has just left fades out over this block instead of being cut.
-            let stays = |input| snapshot.placed.iter().any(|p| Arc::ptr_eq(&p.input, input));
-            let left = self.previous.iter().flat_map(|previous| &previous.placed);
-            for gone in left.filter(|p| !stays(&p.input)) {
-                gone.input.mix(start, 0.0, &mut sum);
+            let stays = |input| {
+                snapshot
+                    .streams()
+                    .any(|(_, other)| Arc::ptr_eq(other, input))
+            };
+            let left = self.previous.iter().flat_map(|previous| previous.streams());
+            for (_, gone) in left.filter(|(_, input)| !stays(input)) {
+                gone.mix(start, 0.0, &mut sum);
             }
             audio::soft_clip(&mut sum);
             let pts_ns = self.block as u128 * BLOCK as u128 * 1_000_000_000 / self.rate as u128;
@@ -126,10 +138,10 @@ impl<'a> Run<'a> {
     fn pictures(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
         let now_us = self.session.now_us(now);
         let tally = self.session.tally();
-        let Some(lead_at) = snapshot.placed.get(snapshot.lead) else {
+        let Some(lead_at) = snapshot.lead() else {
             return now_us + IDLE.as_micros() as i64;
         };
-        let lead = lead_at.input.lead();
+        let lead = lead_at.lead();
         if self.grid.is_none() {
             if !self.output.is_sounding() {
                 return now_us + IDLE.as_micros() as i64;
@@ -150,7 +162,7 @@ impl<'a> Run<'a> {
             return now_us;
         };
         let least = self.session.deadline_us();
-        let wanted = lead_at.input.lateness().0 + MARGIN_US;
+        let wanted = lead_at.lateness().0 + MARGIN_US;
         let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
         loop {
             tally
@@ -159,30 +171,23 @@ impl<'a> Run<'a> {
             if let Step::Wait(until) = grid.step(now_us, lead, patience) {
                 return until;
             }
-            let (pts, next) = (grid.pts_ns(grid.next()), grid.pts_ns(grid.next() + 1));
-            let mut fresh = None;
-            let mut layers = Vec::with_capacity(snapshot.placed.len());
-            for (index, placed) in snapshot.placed.iter().enumerate() {
-                let Some((picture, due, new)) = placed.input.picture(grid.until_us()) else {
-                    continue;
-                };
-                if index == snapshot.lead && new {
-                    fresh = Some((due, picture.arrival));
-                }
-                let Some(rect) = placed.rect else {
-                    continue;
-                };
-                layers.push(Layer {
-                    pad: placed.pad,
-                    picture,
-                    rect,
-                    order: placed.layer,
-                });
-            }
+            let n = grid.next();
+            let pts = grid.pts_ns(n);
+            let cast = snapshot.cast(grid.until_us());
+            let fresh = cast.fresh();
             if let Some((_, Some(arrival))) = fresh {
                 self.output.expect(pts, arrival);
             }
-            if !self.program.push_frame(pts, next, &layers) {
+            let layout = snapshot.layout(Duration::from_nanos(pts));
+            let stage = &mut self.stage;
+            let pushed = layout.is_some_and(|layout| {
+                self.program.push_frame(
+                    n,
+                    |n| grid.pts_ns(n),
+                    |canvas| stage.draw(canvas, &layout, &cast),
+                )
+            });
+            if !pushed {
                 tally.skipped.fetch_add(1, Ordering::Relaxed);
                 self.session.observe_skip();
             }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::cast::{Snapshot, Stills};
 use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
 use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
 use super::input::{Input, InputState};
-use super::layout::{self, Fact, Known, Rect, Size};
+use super::layout::Size;
 use super::output::{Output, SharedObserver, Tally};
-use super::program::{PADS, Program, Settings};
+use super::program::{Program, Settings};
 use super::run::Run;
 use super::scene::Scene;
 use super::signal::Signal;
@@ -45,35 +46,18 @@ pub(super) struct Context {
     pub observer: Arc<SharedObserver>,
 }
 
-/// The layout as the thread reads it: immutable, replaced whole.
-pub(super) struct Snapshot {
-    pub placed: Vec<Placed>,
-    pub lead: usize,
-}
-
-#[derive(Clone)]
-pub(super) struct Placed {
-    pub input: Arc<Input>,
-    /// The compositor pad that is this input's while it is in the mix.
-    pub pad: usize,
-    pub layer: u32,
-    pub gain: f32,
-    /// `None` until the canvas is known, and for what is hidden.
-    pub rect: Option<Rect>,
-    /// Of its pictures, as the layout was made with it.
-    size: Option<Size>,
-}
-
 /// What the lead gave when the mix started; kept whatever becomes of the lead.
 #[derive(Debug, Clone, Copy)]
 struct Base {
-    size: Size,
+    /// `None`: the scene itself said it.
+    size: Option<Size>,
     fps: u32,
     audio: AudioFormat,
 }
 
 struct Control {
     scene: Scene,
+    stills: Stills,
     revision: u64,
     state: MixState,
     error: Option<String>,
@@ -111,6 +95,7 @@ impl Session {
     pub fn start(
         id: &str,
         scene: Scene,
+        stills: Stills,
         publisher: Publisher,
         zero: Instant,
         context: Context,
@@ -123,16 +108,14 @@ impl Session {
             signal: Arc::default(),
             tally: Arc::default(),
             control: Mutex::new(Control {
-                scene: scene.clone(),
+                scene,
+                stills,
                 revision: 1,
                 state: MixState::Waiting,
                 error: None,
                 base: None,
             }),
-            snapshot: ArcSwap::from_pointee(Snapshot {
-                placed: Vec::new(),
-                lead: 0,
-            }),
+            snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             ending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
@@ -163,10 +146,10 @@ impl Session {
     }
 
     /// Replaces the scene. The output keeps running; a change of its format makes new headers and a key frame.
-    pub fn change(&self, scene: Scene) {
+    pub fn change(&self, scene: Scene, stills: Stills) {
         {
             let mut control = self.control();
-            control.scene = scene;
+            (control.scene, control.stills) = (scene, stills);
             control.revision += 1;
         }
         self.arrange();
@@ -187,66 +170,25 @@ impl Session {
         self.signal.ring();
     }
 
-    /// Makes the snapshot of the scene as it is now: inputs that stay are kept, with their pads.
+    /// Makes the snapshot of the scene as it is now.
     fn arrange(&self) {
-        let mut resized = Vec::new();
-        {
-            let control = self.control();
-            let old = self.snapshot.load();
-            let kept = |key| old.placed.iter().find(|p| p.input.key() == key);
-            let mut free: Vec<usize> = (0..PADS).rev().collect();
-            for placed in control.scene.inputs.iter().filter_map(|i| kept(i.key()?)) {
-                free.retain(|&pad| pad != placed.pad);
-            }
-            let mut placed = Vec::with_capacity(control.scene.inputs.len());
-            for wanted in &control.scene.inputs {
-                // Other sources are refused so far, and a scene has no more inputs than there are pads.
-                let Some(key) = wanted.key() else {
-                    continue;
-                };
-                let (input, pad) = match kept(key) {
-                    Some(placed) => (placed.input.clone(), placed.pad),
-                    None => match free.pop() {
-                        Some(pad) => (Arc::new(self.input(key.clone())), pad),
-                        None => continue,
-                    },
-                };
-                placed.push(Placed {
-                    pad,
-                    layer: wanted.layer,
-                    gain: wanted.loudness(),
-                    rect: None,
-                    size: input.size(),
-                    input,
-                });
-            }
-            if let Some(canvas) = control.canvas() {
-                let fact = |placed: &Placed| Fact {
-                    size: placed.size,
-                    ..Fact::default()
-                };
-                let known = Known {
-                    inputs: placed.iter().map(fact).collect(),
-                    ..Known::default()
-                };
-                let layout = layout::resolve(&control.scene, canvas, &known);
-                for (placed, cell) in placed.iter_mut().zip(layout.cells) {
-                    placed.rect = cell.view.map(|view| view.rect);
-                }
-            }
-            resized.extend(placed.iter().map(|p| (p.input.clone(), p.rect)));
-            let lead = control.scene.lead;
-            self.snapshot.store(Arc::new(Snapshot { placed, lead }));
-        }
-        let rate = self.control().audio().map(|audio| audio.rate);
-        for (input, rect) in resized {
-            if let Some(rect) = rect {
-                input.set_size(rect.size());
-            }
-            if let Some(rate) = rate {
-                input.set_rate(rate);
-            }
-        }
+        let control = self.control();
+        let now = Instant::now();
+        let on_air = matches!(control.state, MixState::Live | MixState::Ending);
+        let snapshot = self.snapshot.load().next(
+            &control.scene,
+            &control.stills,
+            control.canvas(),
+            now,
+            on_air.then(|| self.since_zero(now)),
+            |key| self.input(key),
+        );
+        snapshot.direct(control.audio().map(|audio| audio.rate));
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    fn since_zero(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.zero)
     }
 
     fn input(&self, key: crate::media::StreamKey) -> Input {
@@ -255,7 +197,7 @@ impl Session {
     }
 
     pub(super) fn now_us(&self, now: Instant) -> i64 {
-        now.saturating_duration_since(self.zero).as_micros() as i64
+        self.since_zero(now).as_micros() as i64
     }
 
     fn run(&self, publisher: Publisher) {
@@ -332,11 +274,17 @@ impl Session {
         now: Instant,
         pictures_since: &mut Option<Instant>,
     ) -> Option<Base> {
-        let lead = &snapshot.placed.get(snapshot.lead)?.input;
+        let lead = snapshot.lead()?;
         let facts = lead.facts();
-        let (in_place, output) = {
+        let (in_place, output, canvas, sizing) = {
             let control = self.control();
-            (control.scene.in_place, control.scene.output.clone())
+            let scene = &control.scene;
+            (
+                scene.in_place,
+                scene.output.clone(),
+                scene.canvas(),
+                scene.sizing(),
+            )
         };
         let foreign = facts.unsupported.clone().or_else(|| {
             let plain = facts.audio.is_none_or(|audio| audio.plain);
@@ -354,14 +302,22 @@ impl Session {
             ));
             return None;
         }
-        let mut others = snapshot
-            .placed
-            .iter()
-            .filter(|p| !Arc::ptr_eq(&p.input, lead));
-        // In place nothing changes for the viewers before there is something to see besides the main.
-        let company =
-            !in_place || snapshot.placed.len() == 1 || others.any(|p| p.input.has_picture());
-        let size = facts.size.filter(|_| lead.has_picture() && company)?;
+        let mut others = snapshot.members.iter().enumerate();
+        // In place nothing changes for the viewers before there is something to see or hear besides the main.
+        let company = !in_place
+            || snapshot.members.len() == 1
+            || others.any(|(n, member)| n != snapshot.lead && member.is_ready());
+        if !(lead.has_shown() && company) {
+            return None;
+        }
+        let size = match canvas {
+            Some(_) => None,
+            // 4:2:0 has no odd sides; a stranger's pixel aspect may give one.
+            None => {
+                let size = snapshot.members.get(sizing?)?.size()?;
+                Some(Size::even(size.width.into(), size.height.into()))
+            }
+        };
         let since = *pictures_since.get_or_insert(now);
         let waited = now.saturating_duration_since(since) > FORMAT_GRACE;
         let fps = match output.fps.or_else(|| lead.fps()) {
@@ -374,15 +330,7 @@ impl Session {
             None if waited => DEFAULT_AUDIO,
             None => return None,
         };
-        Some(Base {
-            // 4:2:0 has no odd sides; a stranger's pixel aspect may give one.
-            size: Size {
-                width: (size.width & !1).max(2),
-                height: (size.height & !1).max(2),
-            },
-            fps,
-            audio,
-        })
+        Some(Base { size, fps, audio })
     }
 
     /// The output's format as of now; `None` until the lead has told what the scene leaves open.
@@ -452,8 +400,7 @@ impl Session {
                 return End::Failed(error);
             }
             let mut snapshot = self.snapshot.load_full();
-            // Where a box hugs its picture, another size of the picture is another layout.
-            if snapshot.placed.iter().any(|p| p.input.size() != p.size) {
+            if snapshot.is_stale(now, self.since_zero(now)) {
                 self.arrange();
                 snapshot = self.snapshot.load_full();
             }
@@ -499,18 +446,25 @@ impl Session {
         let settings = self.settings();
         let control = self.control();
         let output = &control.scene.output;
-        let inputs = snapshot.placed.iter().map(|placed| {
-            let facts = placed.input.facts();
+        let layout = snapshot.way.target();
+        let present = snapshot.members.iter().filter(|member| !member.leaving);
+        let inputs = present.zip(&control.scene.inputs).map(|(member, asked)| {
+            let facts = member.actor.stream().map(|input| input.facts());
+            let cell = layout.and_then(|layout| layout.cell(&member.id));
             InputInfo {
-                stream: placed.input.key().stream().to_owned(),
-                layer: placed.layer,
-                state: placed.input.state(now),
-                rect: placed.rect,
-                gain: placed.gain,
-                error: facts
-                    .unsupported
-                    .map(|codec| format!("{codec} is not decoded here"))
-                    .or(facts.error),
+                id: member.id.to_string(),
+                kind: member.kind(),
+                stream: member.source.key().map(|key| key.stream().to_owned()),
+                layer: member.layer,
+                state: member.state(&snapshot.on_loss, now),
+                rect: cell
+                    .and_then(|cell| cell.view.as_ref())
+                    .map(|view| view.rect),
+                gain: asked.loudness(),
+                error: facts.and_then(|facts| {
+                    let foreign = |codec| format!("{codec} is not decoded here");
+                    facts.unsupported.map(foreign).or(facts.error)
+                }),
             }
         });
         MixInfo {
@@ -532,7 +486,7 @@ impl Session {
             },
             stats: Stats::new(
                 &self.tally,
-                snapshot.placed.iter().map(|placed| placed.input.losses()),
+                snapshot.streams().map(|(_, input)| input.losses()),
             ),
             error: control.error.clone(),
         }
@@ -541,13 +495,17 @@ impl Session {
     /// How many of its inputs are in each state.
     pub fn input_states(&self, now: Instant) -> Vec<InputState> {
         let snapshot = self.snapshot.load();
-        snapshot.placed.iter().map(|p| p.input.state(now)).collect()
+        let streams = snapshot
+            .members
+            .iter()
+            .filter(|m| m.actor.stream().is_some());
+        streams.map(|m| m.state(&snapshot.on_loss, now)).collect()
     }
 }
 
 impl Control {
     fn canvas(&self) -> Option<Size> {
-        self.scene.canvas().or(self.base.map(|base| base.size))
+        self.scene.canvas().or(self.base?.size)
     }
 
     fn audio(&self) -> Option<AudioFormat> {

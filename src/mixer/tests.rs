@@ -1,5 +1,6 @@
 //! Mixes of real publishers, judged by what a viewer's decoders make of them.
 
+mod changes;
 mod scenes;
 mod studio;
 
@@ -20,6 +21,7 @@ const MAIN: Look = Look {
     height: 640,
     fps: 20,
     colour: 0xff0000,
+    corner: None,
     hz: 440,
     rate: 48_000,
 };
@@ -29,6 +31,7 @@ const SUBS: [Look; 3] = [
         height: 240,
         fps: 15,
         colour: 0x00ff00,
+        corner: None,
         hz: 660,
         rate: 44_100,
     },
@@ -37,6 +40,7 @@ const SUBS: [Look; 3] = [
         height: 240,
         fps: 20,
         colour: 0x0000ff,
+        corner: None,
         hz: 880,
         rate: 48_000,
     },
@@ -45,6 +49,7 @@ const SUBS: [Look; 3] = [
         height: 480,
         fps: 10,
         colour: 0xffff00,
+        corner: None,
         hz: 1_320,
         rate: 48_000,
     },
@@ -114,6 +119,34 @@ fn is_steady(levels: &[f64], wanted: f64) -> bool {
         .filter(|&&v| (v - wanted).abs() < 0.06)
         .count();
     good > 0 && good * 10 >= levels.len() * 9
+}
+
+/// Mean level of a tone.
+fn loudness(sound: &[f32], hz: u32) -> f64 {
+    let levels = levels(sound, hz);
+    levels.iter().sum::<f64>() / levels.len().max(1) as f64
+}
+
+/// Lets a change settle, then some time of output pass; from when to when that is.
+async fn settled(viewer: &Viewer) -> (i64, i64) {
+    viewer.watch_for(300).await;
+    let from = viewer.now_ms();
+    viewer.watch_for(400).await;
+    (from, from + 400)
+}
+
+/// All frames have these colours at these places.
+fn assert_colours(what: &str, frames: &[&Frame], places: &[(u32, u32, u32)]) {
+    assert!(frames.len() > 5, "{what}: {} frames", frames.len());
+    for frame in frames {
+        for &(x, y, colour) in places {
+            let got = frame.at(x, y);
+            assert!(
+                frame.is_colour(x, y, colour),
+                "{what}: {got:?} at {x},{y} is not {colour:06x}"
+            );
+        }
+    }
 }
 
 fn state_of(mixer: &Mixer, id: &str, input: usize) -> InputState {

@@ -9,7 +9,7 @@
 const PULL: f64 = 0.02;
 /// The lead's interval may differ by this share from ours before following its phase makes no sense.
 const SAME_RATE: f64 = 0.05;
-/// Behind by more than this, frames are left out (the compositor repeats its last picture for them).
+/// Behind by more than this, frames are left out (the last picture is repeated for them).
 pub const BEHIND_US: i64 = 500_000;
 
 /// What is known about the lead input's pictures.
@@ -55,7 +55,7 @@ impl Grid {
         1_000_000 / i64::from(self.fps)
     }
 
-    /// Presentation time of frame `n` in nanoseconds: rounded down once from the exact time, as the compositor does.
+    /// Presentation time of frame `n` in nanoseconds: rounded down once from the exact time.
     pub fn pts_ns(&self, n: u64) -> u64 {
         let since = u128::from(n) * 1_000_000_000 / u128::from(self.fps);
         self.origin_us.max(0) as u64 * 1_000 + since as u64

@@ -2,10 +2,7 @@
 //!
 //! One place, so that nothing asked for is silently left out: a line goes when the engine has learnt what it refuses.
 
-use super::program::PADS;
-use super::scene::{
-    Colour, Draft, Fit, Invalid, MixSei, OnLoss, Passthrough, SceneInput, Source, Tracks,
-};
+use super::scene::{Draft, Invalid, MixSei, OnLoss, Passthrough, SceneInput, Source};
 
 /// Refuses a scene that the engine would not show as it is meant.
 ///
@@ -19,13 +16,6 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
             message: format!("{what}: not supported yet"),
         })
     };
-    if scene.inputs.len() > PADS {
-        let count = scene.inputs.len();
-        return refuse(
-            "inputs".into(),
-            &format!("{count} inputs, over the {PADS} that are mixed"),
-        );
-    }
     for (input, index) in scene.inputs.iter().zip(&draft.order) {
         if let Some((field, what)) = of(input) {
             return refuse(format!("inputs[{index}].{field}"), what);
@@ -34,19 +24,9 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
     let output = &scene.output;
     for (path, asked, what) in [
         (
-            "background",
-            scene.background != Colour::BLACK,
-            "a canvas of another colour than black",
-        ),
-        (
             "on_loss.policy",
-            scene.on_loss != OnLoss::Freeze,
-            "another policy than freeze",
-        ),
-        (
-            "transition_ms",
-            !scene.transition.is_zero(),
-            "a move over time",
+            matches!(scene.on_loss, OnLoss::Placeholder { .. }),
+            "a placeholder",
         ),
         ("watermark", scene.watermark.is_some(), "a watermark"),
         (
@@ -73,31 +53,11 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
 }
 
 fn of(input: &SceneInput) -> Option<(&'static str, &'static str)> {
-    let tracks = match &input.source {
-        Source::Picture(_) => return Some(("picture", "a still picture")),
-        Source::Colour(_) => return Some(("canvas", "a canvas as input")),
-        Source::Stream { tracks, .. } => *tracks,
-    };
-    [
-        (
-            "kind",
-            tracks != Tracks::Both,
-            "a stream's sound or picture alone",
-        ),
-        ("crop", input.crop.is_some(), "cropping"),
-        (
-            "fit",
-            input.fit != Fit::Letterbox,
-            "another fit than letterbox",
-        ),
-        ("opacity", input.opacity < 1.0, "opacity under 1"),
-        ("radius", input.radius.is_some(), "rounded corners"),
-        ("border", input.border.is_some(), "a border"),
-        ("name", input.name.is_some(), "a name tag"),
-    ]
-    .into_iter()
-    .find(|&(_, asked, _)| asked)
-    .map(|(field, _, what)| (field, what))
+    match &input.source {
+        Source::Picture(_) => Some(("picture", "a still picture")),
+        _ if input.name.is_some() => Some(("name", "a name tag")),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -136,32 +96,19 @@ mod tests {
             more[field] = value;
             (json!({"stream": "b"}), json!({}), more)
         };
-        let five: Vec<_> = (1..=5)
-            .map(|n| json!({"stream": format!("s{n}"), "layer": n}))
-            .collect();
         for (path, (sub, output, more)) in [
-            ("inputs", mix("inputs", json!(five))),
-            (
-                "inputs[0].canvas",
-                (json!({"canvas": "#000000"}), json!({}), json!({})),
-            ),
             (
                 "inputs[0].picture",
                 (json!({"picture": {"file": "a"}}), json!({}), json!({})),
             ),
-            ("inputs[0].kind", stream("kind", json!("audio"))),
-            (
-                "inputs[0].crop",
-                stream("crop", json!({"width": 10, "height": 10})),
-            ),
-            ("inputs[0].fit", stream("fit", json!("crop"))),
-            ("inputs[0].opacity", stream("opacity", json!(0.5))),
-            ("inputs[0].radius", stream("radius", json!(5))),
-            ("inputs[0].border", stream("border", json!({"width": 2}))),
             ("inputs[0].name", stream("name", json!({"text": "Ann"}))),
-            ("background", mix("background", json!("#ffffff"))),
-            ("on_loss.policy", mix("on_loss", json!({"policy": "hide"}))),
-            ("transition_ms", mix("transition_ms", json!(300))),
+            (
+                "on_loss.policy",
+                mix(
+                    "on_loss",
+                    json!({"policy": "placeholder", "picture": {"file": "a"}}),
+                ),
+            ),
             ("watermark", mix("watermark", json!({"file": "a"}))),
             ("output.passthrough", output("passthrough", json!("never"))),
             ("output.mix_sei", output("mix_sei", json!(true))),
@@ -175,12 +122,12 @@ mod tests {
 
     #[test]
     fn what_it_can_do_passes() {
-        let sub =
-            json!({"stream": "b", "mute": true, "hidden": true, "gain": 2, "opacity": 1, "x": 10});
+        let sub = json!({"stream": "b", "kind": "video", "hidden": true, "opacity": 0.5, "x": 10,
+            "crop": {"width": 10, "height": 10}, "fit": "crop", "radius": 5, "border": {"width": 2}});
         let output = json!({"gop": 1, "preset": "veryfast", "sample_rate": 44100, "channels": 1,
             "passthrough": "auto"});
-        let more =
-            json!({"template": 20, "background": "#000000", "on_loss": {"policy": "freeze"}});
+        let more = json!({"template": 20, "background": "#ff0000", "on_loss": {"policy": "hide"},
+                "transition_ms": 300});
         assert_eq!(verdict(sub, output, more), Ok(()));
     }
 }

@@ -32,14 +32,14 @@ pub use warning::{Remark, TINY};
 use fit::{even, floor_even};
 
 /// Width and height in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Size {
     pub width: u32,
     pub height: u32,
 }
 
 /// A box on the canvas, in pixels from its top left corner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Rect {
     pub x: u32,
     pub y: u32,
@@ -253,6 +253,15 @@ impl View {
     /// Does it hide all that lies under its box?
     pub fn is_solid(&self) -> bool {
         self.opacity >= 1.0 && self.radius == 0
+    }
+
+    /// Where a picture of that size goes in the box, and what of it is taken. Where the view was made for another size,
+    /// all of it is shown in its own aspect until there is a layout for it.
+    pub fn place(&self, size: Size) -> (Rect, Option<Rect>) {
+        if self.own == Some(size) {
+            return (self.picture, self.source);
+        }
+        (fit::letterbox(size, self.rect), None)
     }
 
     /// Where its name goes; `None` when it has none or the box is too small for letters.

@@ -36,6 +36,8 @@ pub struct Look {
     pub fps: u32,
     /// 0xRRGGBB, filling all but the counter.
     pub colour: u32,
+    /// Of the bottom right quarter, where that is another.
+    pub corner: Option<u32>,
     pub hz: u32,
     pub rate: u32,
 }
@@ -72,7 +74,7 @@ impl Anchor {
             rate = look.rate,
         );
         let pipeline = launch(&description).expect("the description is right");
-        draw_counter(&pipeline, look.fps);
+        draw_counter(&pipeline, look);
         for (name, kind) in [("pictures", Kind::Video), ("sounds", Kind::Audio)] {
             let sink: app::AppSink = child(&pipeline, name).expect("it is there");
             let to = Arc::downgrade(&publisher);
@@ -134,7 +136,7 @@ impl Drop for Anchor {
     }
 }
 
-fn draw_counter(pipeline: &gst::Pipeline, fps: u32) {
+fn draw_counter(pipeline: &gst::Pipeline, look: Look) {
     let identity: gst::Element = child(pipeline, "counter").expect("it is there");
     let pad = identity.static_pad("src").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
@@ -142,7 +144,7 @@ fn draw_counter(pipeline: &gst::Pipeline, fps: u32) {
         let layout = video::VideoInfo::from_caps(&caps).unwrap();
         let buffer = info.buffer_mut().unwrap().make_mut();
         // From its time, so that counters of one publisher stay comparable however late it draws.
-        let count = buffer.pts().unwrap().nseconds() * u64::from(fps) + 500_000_000;
+        let count = buffer.pts().unwrap().nseconds() * u64::from(look.fps) + 500_000_000;
         let count = (count / 1_000_000_000) as usize;
         let (width, height) = (layout.width() as usize, layout.height() as usize);
         let stride = layout.stride()[0] as usize;
@@ -151,6 +153,19 @@ fn draw_counter(pipeline: &gst::Pipeline, fps: u32) {
             for x in 0..width / 2 {
                 let bit = (count >> (2 * x * BITS / width)) & 1;
                 map[row * stride + x] = if bit == 1 { 235 } else { 16 };
+            }
+        }
+        for (plane, value) in look
+            .corner
+            .iter()
+            .flat_map(|&c| yuv(c).into_iter().enumerate())
+        {
+            let shift = usize::from(plane > 0);
+            let (width, height) = (width >> shift, height >> shift);
+            let (offset, stride) = (layout.offset()[plane], layout.stride()[plane] as usize);
+            for row in height / 2..height {
+                let row = offset + row * stride;
+                map[row + width / 2..row + width].fill(value.round() as u8);
             }
         }
         gst::PadProbeReturn::Ok
@@ -243,6 +258,17 @@ pub fn is_sequence(message: &Message) -> bool {
     matches!(message.role, crate::media::Role::Header(h) if h.slot == Slot::Sequence)
 }
 
+/// 0xRRGGBB in BT.709, limited range.
+fn yuv(rgb: u32) -> [f64; 3] {
+    let [r, g, b] = [16, 8, 0].map(|shift| f64::from(rgb >> shift & 0xff) / 255.0);
+    let luma = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    [
+        16.0 + 219.0 * luma,
+        128.0 + 224.0 * (b - luma) / 1.8556,
+        128.0 + 224.0 * (r - luma) / 1.5748,
+    ]
+}
+
 /// A decoded picture.
 pub struct Frame {
     pub pts_ms: i64,
@@ -265,13 +291,7 @@ impl Frame {
 
     /// Is the colour at that pixel about 0xRRGGBB (BT.709, limited range)?
     pub fn is_colour(&self, x: u32, y: u32, rgb: u32) -> bool {
-        let [r, g, b] = [16, 8, 0].map(|shift| f64::from(rgb >> shift & 0xff) / 255.0);
-        let luma = 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        let wanted = [
-            16.0 + 219.0 * luma,
-            128.0 + 224.0 * (b - luma) / 1.8556,
-            128.0 + 224.0 * (r - luma) / 1.5748,
-        ];
+        let wanted = yuv(rgb);
         let got = self.at(x, y);
         wanted
             .iter()
@@ -428,13 +448,7 @@ fn level(samples: &[f32], hz: u32) -> f64 {
 
 /// Threads of decoders, program pipelines and mixes in this process.
 pub fn mixing_threads() -> usize {
-    let ours = [
-        "mix",
-        "video:src",
-        "audio:src",
-        "sound:src",
-        "compositor:src",
-    ];
+    let ours = ["mix", "video:src", "audio:src", "sound:src", "canvas:src"];
     std::fs::read_dir("/proc/self/task")
         .expect("Linux")
         .flatten()

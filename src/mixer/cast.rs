@@ -1,0 +1,397 @@
+//! The cast of a mix: who plays the cells of its layout, and the layout as it is at a time.
+//!
+//! [`Snapshot`] is what control hands to the mix's thread: immutable, replaced whole, so that nothing is ever half
+//! changed. Read once per output frame and block of sound.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::input::{Input, InputState, Picture};
+use super::layout::{self, Content, Fact, Known, Layout, Presence, Size, Transition};
+use super::picture::{Cut, Raw};
+use super::scene::{self, OnLoss, Scene, Source, Tracks};
+use super::stage;
+use crate::media::StreamKey;
+
+/// The still pictures of a scene, ready to be shown.
+pub(super) type Stills = HashMap<scene::Picture, Raw>;
+
+/// The mix as the thread reads it.
+pub(super) struct Snapshot {
+    /// In the scene's order; those that are leaving follow until their move is over.
+    pub members: Vec<Member>,
+    /// Index of the lead.
+    pub lead: usize,
+    pub way: Way,
+    pub on_loss: OnLoss,
+    pub placeholder: Option<Raw>,
+    pub mark: Option<Raw>,
+}
+
+/// One input of the mix.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub id: Arc<str>,
+    pub source: Source,
+    pub layer: u32,
+    pub actor: Actor,
+    /// As the layout was made with it.
+    pub fact: Fact,
+    /// No longer in the scene.
+    pub leaving: bool,
+}
+
+/// Where a member's pictures come from.
+#[derive(Clone)]
+pub(super) enum Actor {
+    Stream(Arc<Input>),
+    Still(Raw),
+    /// A colour, which the layout knows.
+    Nothing,
+}
+
+/// The layout over time.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// The canvas is not known yet.
+    Unknown,
+    Still(Layout),
+    Moving(Transition),
+}
+
+impl Way {
+    /// The layout of the output frame at `time` since the mix's zero.
+    pub fn at(&self, time: Duration) -> Option<Cow<'_, Layout>> {
+        match self {
+            Way::Unknown => None,
+            Way::Still(layout) => Some(Cow::Borrowed(layout)),
+            Way::Moving(transition) => Some(transition.at(time)),
+        }
+    }
+
+    /// Where it leads.
+    pub fn target(&self) -> Option<&Layout> {
+        match self {
+            Way::Unknown => None,
+            Way::Still(layout) => Some(layout),
+            Way::Moving(transition) => Some(transition.target()),
+        }
+    }
+
+    /// Is a move under way that is over by `time`?
+    pub fn is_over(&self, time: Duration) -> bool {
+        matches!(self, Way::Moving(transition) if transition.is_over(time))
+    }
+}
+
+impl Snapshot {
+    pub fn empty() -> Self {
+        Self {
+            members: Vec::new(),
+            lead: 0,
+            way: Way::Unknown,
+            on_loss: OnLoss::Freeze,
+            placeholder: None,
+            mark: None,
+        }
+    }
+
+    /// The snapshot that follows this one: `scene` on a canvas of that size. Members that stay keep their inputs;
+    /// `join` makes those of new ones. `moves_at` is the output time from which the change may be a move; `None`: it is
+    /// one from frame to frame.
+    pub fn next(
+        &self,
+        scene: &Scene,
+        stills: &Stills,
+        canvas: Option<Size>,
+        now: Instant,
+        moves_at: Option<Duration>,
+        join: impl Fn(StreamKey) -> Input,
+    ) -> Self {
+        let mut members: Vec<_> = scene
+            .inputs
+            .iter()
+            .map(|input| {
+                let actor = self.actor(&input.source, stills, &join);
+                let fact = actor.fact(&scene.on_loss, now);
+                Member {
+                    id: input.id.clone(),
+                    source: input.source.clone(),
+                    layer: input.layer,
+                    actor,
+                    fact,
+                    leaving: false,
+                }
+            })
+            .collect();
+        let still = |picture: Option<&scene::Picture>| stills.get(picture?).cloned();
+        let placeholder = still(scene.on_loss.placeholder());
+        let mark = still(scene.watermark.as_ref().map(|asked| &asked.picture));
+        let way = match canvas {
+            None => Way::Unknown,
+            Some(canvas) => {
+                let known = Known {
+                    inputs: members.iter().map(|member| member.fact).collect(),
+                    placeholder: placeholder.as_ref().map(Raw::seen),
+                    watermark: mark.as_ref().map(Raw::seen),
+                };
+                let layout = layout::resolve(scene, canvas, &known);
+                self.way_to(layout, &members, scene.transition, moves_at)
+            }
+        };
+        if let Way::Moving(_) = way {
+            let stays = |old: &Member| {
+                let same = |new: &Member| new.id == old.id || new.source.key() == old.source.key();
+                old.source.key().is_some() && members.iter().any(same)
+                    || members.iter().any(|new| new.id == old.id)
+            };
+            let leaving: Vec<_> = self.members.iter().filter(|old| !stays(old)).collect();
+            members.extend(leaving.into_iter().map(|old| Member {
+                leaving: true,
+                ..old.clone()
+            }));
+        }
+        // What moves over the watermark's end fades out with its picture.
+        let mark = mark.or_else(|| self.mark.clone().filter(|_| matches!(way, Way::Moving(_))));
+        Self {
+            members,
+            lead: scene.lead,
+            way,
+            on_loss: scene.on_loss.clone(),
+            placeholder,
+            mark,
+        }
+    }
+
+    fn actor(&self, source: &Source, stills: &Stills, join: &impl Fn(StreamKey) -> Input) -> Actor {
+        match source {
+            Source::Colour(_) => Actor::Nothing,
+            Source::Picture(picture) => match stills.get(picture) {
+                Some(raw) => Actor::Still(raw.clone()),
+                None => Actor::Nothing,
+            },
+            Source::Stream { key, tracks } => {
+                let mut kept = self.members.iter().filter_map(|m| m.actor.stream());
+                let input = match kept.find(|input| input.key() == key) {
+                    Some(input) => input.clone(),
+                    None => Arc::new(join(key.clone())),
+                };
+                input.set_tracks(*tracks);
+                Actor::Stream(input)
+            }
+        }
+    }
+
+    /// How the layout comes to be `to`.
+    fn way_to(
+        &self,
+        to: Layout,
+        members: &[Member],
+        length: Duration,
+        moves_at: Option<Duration>,
+    ) -> Way {
+        let (Some(start), Some(target)) = (moves_at, self.way.target()) else {
+            return Way::Still(to);
+        };
+        if let Way::Moving(transition) = &self.way
+            && *target == to
+            && !transition.is_over(start)
+        {
+            return self.way.clone();
+        }
+        let Some(from) = self.way.at(start).filter(|from| from.canvas == to.canvas) else {
+            return Way::Still(to);
+        };
+        let mut from = from.into_owned();
+        // What shows itself for the first time has only now got its place: nobody has seen it elsewhere.
+        for member in members {
+            let old = self.members.iter().find(|old| old.id == member.id);
+            if old.is_some_and(|old| old.fact.size.is_none() && member.fact.size.is_some())
+                && let (Some(seen), Some(placed)) = (
+                    from.cells.iter_mut().find(|cell| cell.id == member.id),
+                    to.cell(&member.id),
+                )
+            {
+                seen.view.clone_from(&placed.view);
+            }
+        }
+        if length.is_zero() || from == to {
+            return Way::Still(to);
+        }
+        Way::Moving(Transition::new(from, to, start, length))
+    }
+
+    /// Has something become of a member, or a move come to its end, so that another snapshot is due?
+    pub fn is_stale(&self, now: Instant, time: Duration) -> bool {
+        let changed = |m: &Member| !m.leaving && m.actor.fact(&self.on_loss, now) != m.fact;
+        self.way.is_over(time) || self.members.iter().any(changed)
+    }
+
+    /// Tells the inputs what is wanted of them: pictures for their places, sound at that rate.
+    pub fn direct(&self, rate: Option<u32>) {
+        let target = self.way.target();
+        for (member, input) in self
+            .members
+            .iter()
+            .filter(|member| !member.leaving)
+            .filter_map(|member| Some((member, member.actor.stream()?)))
+        {
+            let view = target
+                .and_then(|layout| layout.cell(&member.id))
+                .and_then(|cell| cell.view.as_ref())
+                .filter(|view| view.content == Content::Input && view.own.is_some());
+            input.set_cut(view.map(|view| Cut {
+                part: view.source,
+                size: view.picture.size(),
+            }));
+            if let Some(rate) = rate {
+                input.set_rate(rate);
+            }
+        }
+    }
+
+    pub fn layout(&self, time: Duration) -> Option<Cow<'_, Layout>> {
+        self.way.at(time)
+    }
+
+    /// All streams, with the ids of their cells.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, &Arc<Input>)> {
+        self.members
+            .iter()
+            .filter_map(|member| Some((&*member.id, member.actor.stream()?)))
+    }
+
+    pub fn lead(&self) -> Option<&Arc<Input>> {
+        self.members.get(self.lead)?.actor.stream()
+    }
+
+    /// Everybody's pictures for the frame that shows what is due up to `until_us`.
+    pub fn cast(&self, until_us: i64) -> Cast<'_> {
+        let lead = self.lead();
+        let mut fresh = None;
+        let mut pictures = Vec::with_capacity(self.members.len());
+        for (id, input) in self.streams() {
+            let Some((picture, due, is_new)) = input.picture(until_us) else {
+                continue;
+            };
+            if is_new && lead.is_some_and(|lead| Arc::ptr_eq(lead, input)) {
+                fresh = Some((due, picture.arrival));
+            }
+            pictures.push((id, picture));
+        }
+        Cast {
+            snapshot: self,
+            pictures,
+            fresh,
+        }
+    }
+}
+
+impl Member {
+    /// What it is doing, with what the mix's policy makes of it.
+    pub fn state(&self, on_loss: &OnLoss, now: Instant) -> InputState {
+        let Some(input) = self.actor.stream() else {
+            return InputState::Live;
+        };
+        let state = input.state(now);
+        let lost =
+            state == InputState::Held && self.actor.fact(on_loss, now).presence == Presence::Lost;
+        match on_loss {
+            OnLoss::Hide { .. } if lost => InputState::Hidden,
+            OnLoss::Placeholder { .. } if lost => InputState::Placeholder,
+            _ => state,
+        }
+    }
+
+    /// The size of its newest picture.
+    pub fn size(&self) -> Option<Size> {
+        match &self.actor {
+            Actor::Stream(input) => input.size(),
+            Actor::Still(raw) => Some(raw.seen()),
+            Actor::Nothing => None,
+        }
+    }
+
+    /// Need a mix no longer wait for it?
+    pub fn is_ready(&self) -> bool {
+        self.actor.stream().is_none_or(|input| input.has_shown())
+    }
+
+    /// What it is, as the API spells it.
+    pub fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Stream { tracks, .. } => match tracks {
+                Tracks::Both => "audio+video",
+                Tracks::Sound => "audio",
+                Tracks::Pictures => "video",
+            },
+            Source::Picture(_) => "picture",
+            Source::Colour(_) => "canvas",
+        }
+    }
+}
+
+impl Actor {
+    /// What the layout must know of it.
+    fn fact(&self, on_loss: &OnLoss, now: Instant) -> Fact {
+        match self {
+            Actor::Nothing => Fact::default(),
+            Actor::Still(raw) => Fact {
+                size: Some(raw.seen()),
+                presence: Presence::Present,
+            },
+            Actor::Stream(input) => Fact {
+                size: input.size(),
+                presence: match input.state(now) {
+                    InputState::Live => Presence::Present,
+                    _ => on_loss.presence(input.silent(now)),
+                },
+            },
+        }
+    }
+
+    pub fn stream(&self) -> Option<&Arc<Input>> {
+        match self {
+            Actor::Stream(input) => Some(input),
+            Actor::Still(_) | Actor::Nothing => None,
+        }
+    }
+}
+
+/// The pictures of one output frame.
+pub(super) struct Cast<'a> {
+    snapshot: &'a Snapshot,
+    pictures: Vec<(&'a str, Picture)>,
+    fresh: Option<(i64, Option<Instant>)>,
+}
+
+impl Cast<'_> {
+    /// Due time and arrival of the lead's picture, when it is a new one.
+    pub fn fresh(&self) -> Option<(i64, Option<Instant>)> {
+        self.fresh
+    }
+}
+
+impl stage::Cast for Cast<'_> {
+    fn picture(&self, id: &str) -> Option<Picture> {
+        let stream = self.pictures.iter().find(|(of, _)| *of == id);
+        if let Some((_, picture)) = stream {
+            return Some(picture.clone());
+        }
+        let member = self.snapshot.members.iter().find(|m| *m.id == *id)?;
+        match &member.actor {
+            Actor::Still(raw) => Some(stage::still(raw)),
+            Actor::Stream(_) | Actor::Nothing => None,
+        }
+    }
+
+    fn placeholder(&self) -> Option<&Raw> {
+        self.snapshot.placeholder.as_ref()
+    }
+
+    fn mark(&self) -> Option<&Raw> {
+        self.snapshot.mark.as_ref()
+    }
+}

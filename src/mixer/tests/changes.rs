@@ -1,0 +1,126 @@
+//! What becomes of the picture when inputs and layouts come, go and move.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_input_leaves_its_place_to_the_others_until_it_returns() {
+    let (_guard, relay, mixer) = studio().await;
+    let request = json!({"app": "live", "template": "side-by-side",
+        "on_loss": {"policy": "hide", "after_ms": 1500},
+        "inputs": [{"stream": "main", "layer": 1, "fit": "crop"}, {"stream": "sub", "layer": 2, "fit": "crop"}],
+        "output": {"stream": "mixed", "width": 480, "height": 320, "fps": 20}});
+    mixer
+        .put("m", serde_json::from_value(request).unwrap())
+        .unwrap();
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    // It has never come: it is waited for, and has no place.
+    assert_eq!(state_of(&mixer, "m", 1), InputState::Waiting);
+    let alone = settled(&viewer).await;
+    let sub = Anchor::start(&relay, "sub", SUBS[0]);
+    eventually("live", || state_of(&mixer, "m", 1) == InputState::Live).await;
+    let shared = settled(&viewer).await;
+    drop(sub);
+    // State and box of one answer: a machine that stands still may bring what it held back after all.
+    let is = |state, shown| {
+        let sub = &mixer.get("m").unwrap().inputs[1];
+        (sub.state, sub.rect.is_some()) == (state, shown)
+    };
+    eventually("held in its place", || is(InputState::Held, true)).await;
+    let held = viewer.now_ms();
+    eventually("hidden", || is(InputState::Hidden, false)).await;
+    let hidden = settled(&viewer).await;
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    eventually("live again", || {
+        state_of(&mixer, "m", 1) == InputState::Live
+    })
+    .await;
+    let back = settled(&viewer).await;
+    mixer.remove("m").unwrap();
+
+    let film = decode(&viewer.seen());
+    let both = [(120, 200, MAIN.colour), (360, 200, SUBS[0].colour)];
+    let one = [(120, 200, MAIN.colour), (360, 200, MAIN.colour)];
+    for (what, (from, to), places) in [
+        ("alone", alone, one),
+        ("shared", shared, both),
+        ("held", (held, held + 300), both),
+        ("hidden", hidden, one),
+        ("back", back, both),
+    ] {
+        assert_colours(what, &film.between(from, to).0, &places);
+    }
+    let times: Vec<_> = film.frames.iter().map(|f| f.pts_ms).collect();
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_moves_what_stays_and_fades_what_comes_and_goes() {
+    const MOVE: i64 = 1_000;
+    let (_guard, relay, mixer) = studio().await;
+    let body = |transition: i64, subs: &[(&str, u32, u32)]| -> MixRequest {
+        let mut inputs = vec![json!({"stream": "main", "layer": 1, "fit": "stretch"})];
+        inputs.extend(subs.iter().zip(2..).map(|((name, x, y), layer)| {
+            json!({"stream": name, "layer": layer, "x": x, "y": y, "width": 80, "height": 120})
+        }));
+        serde_json::from_value(json!({"app": "live", "transition_ms": transition, "inputs": inputs,
+            "output": {"stream": "mixed", "width": 480, "height": 320, "fps": 20, "video_kbps": 2000}}))
+        .unwrap()
+    };
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let _subs = [0, 1].map(|n| Anchor::start(&relay, &format!("sub{n}"), SUBS[n]));
+    let viewer = Viewer::attach(&relay, "mixed");
+    mixer
+        .put("m", body(0, &[("sub0", 0, 40), ("sub1", 100, 190)]))
+        .unwrap();
+    eventually("all live", || {
+        (0..3).all(|n| state_of(&mixer, "m", n) == InputState::Live)
+    })
+    .await;
+    let before = settled(&viewer).await;
+    // One goes 400 to the right, the other leaves.
+    mixer.put("m", body(MOVE, &[("sub0", 400, 40)])).unwrap();
+    assert_eq!(mixer.get("m").unwrap().inputs.len(), 2);
+    viewer.watch_for(MOVE).await;
+    let after = settled(&viewer).await;
+    mixer.remove("m").unwrap();
+
+    let film = decode(&viewer.seen());
+    // Left edge of the green box in each frame, on a row below its counter.
+    let edge = |frame: &Frame| (0..480).find(|&x| frame.is_colour(x, 140, SUBS[0].colour));
+    let is_gone = |frame: &Frame| frame.is_colour(140, 290, MAIN.colour);
+    let (frames, sound) = film.between(before.0, before.1);
+    assert!(
+        frames
+            .iter()
+            .all(|f| edge(f).is_some_and(|x| x <= 2) && !is_gone(f))
+    );
+    assert!((loudness(sound, SUBS[1].hz) - 0.2).abs() < 0.06);
+    let (frames, sound) = film.between(after.0, after.1);
+    assert!(
+        frames
+            .iter()
+            .all(|f| edge(f).is_some_and(|x| x.abs_diff(400) <= 2) && is_gone(f))
+    );
+    assert!(loudness(sound, SUBS[1].hz) < 0.02);
+
+    let (frames, _) = film.between(before.1, after.0);
+    let way: Vec<_> = frames
+        .iter()
+        .filter_map(|f| Some((f.pts_ms, edge(f)?)))
+        .collect();
+    assert!(way.windows(2).all(|w| w[1].1 + 2 >= w[0].1), "{way:?}");
+    let under_way: Vec<_> = way.iter().filter(|(_, x)| (8..392).contains(x)).collect();
+    // A second is 20 frames; the first and last few move less than 8 pixels.
+    assert!((14..=20).contains(&under_way.len()), "{way:?}");
+    // Slow, fast, slow: in the middle 400 × 1.5 × 50 / 1000 = 30 a frame.
+    let fastest = way.windows(2).map(|w| w[1].1.saturating_sub(w[0].1)).max();
+    assert!(
+        fastest.is_some_and(|step| (24..=40).contains(&step)),
+        "{way:?}"
+    );
+    // Meanwhile the other is neither there nor gone.
+    let is_half = |f: &&&Frame| !f.is_colour(140, 290, SUBS[1].colour) && !is_gone(f);
+    assert!(frames.iter().filter(is_half).count() >= 6);
+}
