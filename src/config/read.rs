@@ -378,6 +378,8 @@ fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
             default.deadline,
             duration(MIN_WAIT..=Duration::from_secs(1)),
         ),
+        pictures: t.section("pictures", |t| t.entries(absolute).into_iter().collect()),
+        picture_networks: t.value("picture_networks", default.picture_networks, networks),
     }
 }
 

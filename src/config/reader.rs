@@ -137,6 +137,21 @@ impl<'r> Table<'r> {
             .collect()
     }
 
+    /// All that is left in this table: values under names of the operator's choosing.
+    pub(super) fn entries<T>(&mut self, parse: impl Fn(&Value) -> Parsed<T>) -> Vec<(String, T)> {
+        let values = std::mem::take(&mut self.values);
+        let mut entries = Vec::with_capacity(values.len());
+        for (name, value) in values {
+            let path = self.path(&name);
+            self.reader.known.borrow_mut().insert(path.clone());
+            match parse(&value) {
+                Ok(parsed) => entries.push((name, parsed)),
+                Err(message) => self.reader.mistake(path, message),
+            }
+        }
+        entries
+    }
+
     /// A list of tables. Absent is empty; entries for which `read` gives nothing are left out.
     pub(super) fn list<T>(
         &mut self,

@@ -167,6 +167,11 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("audio_kbps = 96", "audio_kbps = 11"),
         ("# video_kbps", "video_kbps"),
         ("deadline = \"40ms\"", "deadline = \"11ms\""),
+        (
+            "# pictures = { logo = \"/etc/linkmic/logo.png\" }",
+            "pictures = { logo = \"/etc/linkmic/logo.png\" }",
+        ),
+        ("picture_networks = []", "picture_networks = \"10.0.0.0/8\""),
         ("# dir = \"/var/lib/linkmic\"", "dir = \"/srv/linkmic\""),
         ("format = \"auto\"", "format = \"json\""),
         ("level = \"info\"", "level = \"debug\""),

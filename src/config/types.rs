@@ -303,6 +303,10 @@ pub struct Mixer {
     pub video_kbps: Option<u32>,
     /// How long an output picture waits for its inputs.
     pub deadline: Duration,
+    /// Files of still pictures by the ids that mixes name them by.
+    pub pictures: BTreeMap<String, PathBuf>,
+    /// Internal networks from which mixes may fetch pictures.
+    pub picture_networks: Vec<IpNet>,
 }
 
 impl Mixer {
@@ -448,6 +452,8 @@ impl Default for Mixer {
             audio_kbps: 96,
             video_kbps: None,
             deadline: Duration::from_millis(40),
+            pictures: BTreeMap::new(),
+            picture_networks: Vec::new(),
         }
     }
 }

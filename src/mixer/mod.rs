@@ -11,6 +11,7 @@ mod cast;
 mod clock;
 mod decode;
 mod feed;
+mod fetch;
 mod format;
 mod info;
 mod input;
@@ -25,17 +26,20 @@ mod shape;
 mod signal;
 mod slot;
 mod stage;
+mod stills;
 #[cfg(test)]
 mod tests;
 mod tick;
 mod unsupported;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use ipnet::IpNet;
 use tokio::sync::Notify;
 
 pub use info::{InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
@@ -49,7 +53,9 @@ use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
 use crate::relay::{Origin, PublishError, Relay};
 use cast::Stills;
 use output::SharedObserver;
+use scene::Source;
 use session::{Context, Session};
+use stills::Gallery;
 
 /// Longest id of a mix.
 pub const MAX_ID_BYTES: usize = 80;
@@ -82,6 +88,10 @@ pub struct Config {
     /// up to 200 ms.
     pub deadline: Duration,
     pub key_frame_interval: Duration,
+    /// Files of still pictures (PNG, JPEG) by the ids that requests name them by.
+    pub pictures: BTreeMap<String, PathBuf>,
+    /// Internal networks from which pictures may be fetched; all others are refused.
+    pub picture_networks: Vec<IpNet>,
 }
 
 impl Default for Config {
@@ -92,6 +102,8 @@ impl Default for Config {
             video_kbps: None,
             deadline: Duration::from_millis(40),
             key_frame_interval: Duration::from_secs(2),
+            pictures: BTreeMap::new(),
+            picture_networks: Vec::new(),
         }
     }
 }
@@ -148,6 +160,7 @@ pub struct Mixer {
 
 struct Shared {
     context: Context,
+    gallery: Gallery,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     /// Woken when a mix is gone.
     gone: Notify,
@@ -178,6 +191,7 @@ impl Mixer {
                 }
             }
         }
+        let gallery = Gallery::new(config.pictures.clone(), config.picture_networks.clone());
         let context = Context {
             relay,
             runtime,
@@ -187,6 +201,7 @@ impl Mixer {
         Ok(Self {
             shared: Arc::new(Shared {
                 context,
+                gallery,
                 sessions: Mutex::default(),
                 gone: Notify::new(),
             }),
@@ -204,7 +219,8 @@ impl Mixer {
     }
 
     /// Makes the mix `id` what the request says: starts it, or changes it while it runs. The same scene twice changes
-    /// nothing. Inputs that are absent are waited for.
+    /// nothing. Inputs that are absent are waited for; still pictures are fetched and decoded before anything is
+    /// changed, which may take seconds. Blocks for that long.
     ///
     /// # Errors
     /// [`Error::Invalid`] for the request's own mistakes; [`Error::Conflict`] when the output is taken, would feed on
@@ -213,11 +229,20 @@ impl Mixer {
         check_id(id)?;
         let draft = Scene::draft(&request)?;
         unsupported::unsupported(&draft)?;
+        let order = draft.order.clone();
         let scene = draft.accept()?;
+        let running = self.sessions().get(id).cloned();
+        if running.as_ref().is_some_and(|session| session.has(&scene))
+            && let Some(session) = running
+        {
+            return Ok((session.info(), Outcome::Unchanged));
+        }
+        let kept = running.map(|session| session.stills()).unwrap_or_default();
+        let stills = self.stills(&scene, &order, &kept)?;
         let mut sessions = self.sessions();
         check_outputs(&sessions, id, &scene)?;
         if let Some(session) = sessions.get(id) {
-            let outcome = change(session, scene)?;
+            let outcome = change(session, scene, stills)?;
             return Ok((session.info(), outcome));
         }
         let relay = &self.shared.context.relay;
@@ -246,10 +271,45 @@ impl Mixer {
             shared.gone.notify_waiters();
         };
         let context = self.shared.context.clone();
-        let session = Session::start(id, scene, Stills::new(), publisher, zero, context, ended)?;
+        let session = Session::start(id, scene, stills, publisher, zero, context, ended)?;
         sessions.insert(id.to_owned(), session.clone());
         drop(sessions);
         Ok((session.info(), Outcome::Created))
+    }
+
+    /// All still pictures of a scene, decoded; those in `kept` once and for all.
+    fn stills(&self, scene: &Scene, order: &[usize], kept: &Stills) -> Result<Stills, Error> {
+        let inputs = scene.inputs.iter().zip(order).filter_map(|(input, index)| {
+            let Source::Picture(picture) = &input.source else {
+                return None;
+            };
+            Some((format!("inputs[{index}].picture"), picture))
+        });
+        let placeholder = scene.on_loss.placeholder();
+        let mark = scene.watermark.as_ref().map(|asked| &asked.picture);
+        let others = [("on_loss.picture", placeholder), ("watermark", mark)];
+        let others = others
+            .into_iter()
+            .filter_map(|(path, picture)| Some((path.to_owned(), picture?)));
+        let mut stills = Stills::new();
+        for (path, picture) in inputs.chain(others) {
+            if stills.contains_key(picture) {
+                continue;
+            }
+            let raw = match kept.get(picture) {
+                Some(raw) => raw.clone(),
+                None => self
+                    .shared
+                    .gallery
+                    .get(picture)
+                    .map_err(|error| Error::Invalid {
+                        path,
+                        message: error.to_string(),
+                    })?,
+            };
+            stills.insert(picture.clone(), raw);
+        }
+        Ok(stills)
     }
 
     /// The mix as it stands.
@@ -354,7 +414,7 @@ fn check_id(id: &str) -> Result<(), Error> {
     })
 }
 
-fn change(session: &Session, scene: Scene) -> Result<Outcome, Error> {
+fn change(session: &Session, scene: Scene, stills: Stills) -> Result<Outcome, Error> {
     if session.is_ending() {
         return Err(conflict(
             "id",
@@ -371,7 +431,7 @@ fn change(session: &Session, scene: Scene) -> Result<Outcome, Error> {
             "a running mix keeps its output; delete it and make another".into(),
         ));
     }
-    session.change(scene, Stills::new());
+    session.change(scene, stills);
     Ok(Outcome::Changed)
 }
 

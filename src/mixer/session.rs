@@ -141,6 +141,15 @@ impl Session {
         self.control().scene.clone()
     }
 
+    /// Is that what it shows, and going to go on showing?
+    pub fn has(&self, scene: &Scene) -> bool {
+        !self.is_ending() && self.control().scene == *scene
+    }
+
+    pub fn stills(&self) -> Stills {
+        self.control().stills.clone()
+    }
+
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
     }

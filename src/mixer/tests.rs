@@ -2,7 +2,8 @@
 
 mod changes;
 mod scenes;
-mod studio;
+mod stills;
+pub(super) mod studio;
 
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
@@ -60,9 +61,13 @@ const IDLE_THREADS: usize = 8;
 const BOXES: [(u32, u32); 3] = [(240, 400), (240, 220), (240, 40)];
 
 async fn studio() -> (MutexGuard<'static, ()>, Relay, Mixer) {
+    studio_with(Config::default()).await
+}
+
+async fn studio_with(config: Config) -> (MutexGuard<'static, ()>, Relay, Mixer) {
     let guard = STUDIO.lock().await;
     let relay = Relay::new(relay::Config::default());
-    let mixer = Mixer::new(relay.clone(), Config::default()).expect("GStreamer is installed");
+    let mixer = Mixer::new(relay.clone(), config).expect("GStreamer is installed");
     (guard, relay, mixer)
 }
 

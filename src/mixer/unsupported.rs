@@ -2,7 +2,7 @@
 //!
 //! One place, so that nothing asked for is silently left out: a line goes when the engine has learnt what it refuses.
 
-use super::scene::{Draft, Invalid, MixSei, OnLoss, Passthrough, SceneInput, Source};
+use super::scene::{Draft, Invalid, MixSei, Passthrough};
 
 /// Refuses a scene that the engine would not show as it is meant.
 ///
@@ -17,18 +17,12 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
         })
     };
     for (input, index) in scene.inputs.iter().zip(&draft.order) {
-        if let Some((field, what)) = of(input) {
-            return refuse(format!("inputs[{index}].{field}"), what);
+        if input.name.is_some() {
+            return refuse(format!("inputs[{index}].name"), "a name tag");
         }
     }
     let output = &scene.output;
     for (path, asked, what) in [
-        (
-            "on_loss.policy",
-            matches!(scene.on_loss, OnLoss::Placeholder { .. }),
-            "a placeholder",
-        ),
-        ("watermark", scene.watermark.is_some(), "a watermark"),
         (
             "output.passthrough",
             output.passthrough != Passthrough::Auto,
@@ -50,14 +44,6 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
         }
     }
     Ok(())
-}
-
-fn of(input: &SceneInput) -> Option<(&'static str, &'static str)> {
-    match &input.source {
-        Source::Picture(_) => Some(("picture", "a still picture")),
-        _ if input.name.is_some() => Some(("name", "a name tag")),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -91,25 +77,8 @@ mod tests {
             output[field] = value;
             (json!({"stream": "b"}), output, json!({}))
         };
-        let mix = |field: &str, value: Value| {
-            let mut more = json!({});
-            more[field] = value;
-            (json!({"stream": "b"}), json!({}), more)
-        };
         for (path, (sub, output, more)) in [
-            (
-                "inputs[0].picture",
-                (json!({"picture": {"file": "a"}}), json!({}), json!({})),
-            ),
             ("inputs[0].name", stream("name", json!({"text": "Ann"}))),
-            (
-                "on_loss.policy",
-                mix(
-                    "on_loss",
-                    json!({"policy": "placeholder", "picture": {"file": "a"}}),
-                ),
-            ),
-            ("watermark", mix("watermark", json!({"file": "a"}))),
             ("output.passthrough", output("passthrough", json!("never"))),
             ("output.mix_sei", output("mix_sei", json!(true))),
             ("output.pass_sei", output("pass_sei", json!(true))),

@@ -23,6 +23,8 @@ pub fn mixer(
         audio_kbps: config.audio_kbps,
         video_kbps: config.video_kbps,
         deadline: config.deadline,
+        pictures: config.pictures.clone(),
+        picture_networks: config.picture_networks.clone(),
         ..mixer::Config::default()
     };
     let mixer = Mixer::new(relay, config).map_err(Error::Mixer)?;

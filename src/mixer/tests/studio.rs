@@ -446,6 +446,38 @@ fn level(samples: &[f32], hz: u32) -> f64 {
     2.0 * re.hypot(im) / sum
 }
 
+/// A picture of one colour, 0xAARRGGBB, as a file of that form (`png` or `jpeg`).
+pub fn image(form: &str, width: u32, height: u32, argb: u32) -> Vec<u8> {
+    let info = video::VideoInfo::builder(video::VideoFormat::Argb, width, height)
+        .build()
+        .unwrap();
+    let pixels: Vec<u8> = (0..width * height)
+        .flat_map(|_| argb.to_be_bytes())
+        .collect();
+    // JPEG is BT.601 of full range, whatever its encoder says.
+    let format = if form == "png" {
+        "RGBA"
+    } else {
+        "I420,colorimetry=1:4:0:0"
+    };
+    let pipeline = launch(&format!(
+        "appsrc name=raw format=time ! videoconvert ! video/x-raw,format={format} ! {form}enc ! appsink name=file sync=false"
+    ))
+    .expect("the description is right");
+    let source: app::AppSrc = child(&pipeline, "raw").expect("it is there");
+    source.set_caps(Some(&info.to_caps().unwrap()));
+    pipeline.set_state(gst::State::Playing).expect("it plays");
+    let mut buffer = gst::Buffer::from_mut_slice(pixels);
+    buffer.make_mut().set_pts(gst::ClockTime::ZERO);
+    source.push_buffer(buffer).expect("it takes it");
+    source.end_of_stream().expect("it ends");
+    let sink: app::AppSink = child(&pipeline, "file").expect("it is there");
+    let sample = sink.pull_sample().expect("a file");
+    let file = sample.buffer().unwrap().map_readable().unwrap().to_vec();
+    stop(&pipeline);
+    file
+}
+
 /// Threads of decoders, program pipelines and mixes in this process.
 pub fn mixing_threads() -> usize {
     let ours = ["mix", "video:src", "audio:src", "sound:src", "canvas:src"];
