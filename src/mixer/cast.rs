@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::input::{Input, InputState, Picture};
 use super::layout::{self, Content, Fact, Known, Layout, Presence, Size, Transition};
 use super::picture::{Cut, Raw};
-use super::scene::{self, OnLoss, Scene, Source, Tracks};
+use super::scene::{self, MixSei, OnLoss, Scene, Source, Tracks};
 use super::stage;
 use crate::media::StreamKey;
 
@@ -28,6 +28,7 @@ pub(super) struct Snapshot {
     pub on_loss: OnLoss,
     pub placeholder: Option<Raw>,
     pub mark: Option<Raw>,
+    pub mix_sei: MixSei,
 }
 
 /// One input of the mix.
@@ -95,6 +96,7 @@ impl Snapshot {
             on_loss: OnLoss::Freeze,
             placeholder: None,
             mark: None,
+            mix_sei: MixSei::Nothing,
         }
     }
 
@@ -162,6 +164,16 @@ impl Snapshot {
             on_loss: scene.on_loss.clone(),
             placeholder,
             mark,
+            mix_sei: scene.output.mix_sei.clone(),
+        }
+    }
+
+    /// What goes into the output's SEI: of a move its end.
+    pub fn text(&self) -> Option<String> {
+        match &self.mix_sei {
+            MixSei::Nothing => None,
+            MixSei::Text(text) => Some(text.clone()),
+            MixSei::Layout => serde_json::to_string(&self.way.target()?.sei()).ok(),
         }
     }
 

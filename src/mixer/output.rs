@@ -69,6 +69,8 @@ pub(super) struct Output {
     observer: Arc<SharedObserver>,
     metadata: Metadata,
     video_header: Mutex<Bytes>,
+    /// Goes in front of each key frame, as a NAL unit.
+    sei: Mutex<Bytes>,
     audio_header: Mutex<Bytes>,
     /// Set with the AAC header: from here on pictures may follow, since a splice takes both headers along.
     sounding: AtomicBool,
@@ -97,6 +99,7 @@ impl Output {
             observer,
             metadata,
             video_header: Mutex::default(),
+            sei: Mutex::default(),
             audio_header: Mutex::default(),
             sounding: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -112,6 +115,11 @@ impl Output {
     /// The relay wants no more.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
+    }
+
+    /// Key frames carry that text from the next one on; `None`: none.
+    pub fn tell(&self, text: Option<&str>) {
+        *lock(&self.sei) = text.map_or_else(Bytes::new, |text| format::user_data(text.as_bytes()));
     }
 
     /// The output frame at `pts_ns` will show a picture of the lead that arrived then.
@@ -158,7 +166,8 @@ impl Packets for Output {
             self.publish(Kind::Video, time_ns, format::avc_header(header));
         }
         let payload = if key {
-            format::avc_key_frame(header, unit)
+            let sei = lock(&self.sei).clone();
+            format::avc_key_frame(header, &sei, unit)
         } else {
             format::avc_frame(unit)
         };

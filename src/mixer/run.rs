@@ -78,6 +78,10 @@ impl<'a> Run<'a> {
 
     /// Makes all sound and pictures that are due with this layout; when the next are.
     pub fn beat(&mut self, snapshot: Arc<Snapshot>, now: Instant) -> i64 {
+        let kept = self.previous.as_ref();
+        if kept.is_none_or(|kept| !Arc::ptr_eq(kept, &snapshot)) {
+            self.output.tell(snapshot.text().as_deref());
+        }
         let next_sound = self.sound(&snapshot, now);
         let next_picture = self.pictures(&snapshot, now);
         self.previous = Some(snapshot);

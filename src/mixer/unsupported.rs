@@ -2,7 +2,7 @@
 //!
 //! One place, so that nothing asked for is silently left out: a line goes when the engine has learnt what it refuses.
 
-use super::scene::{Draft, Invalid, MixSei, Passthrough};
+use super::scene::{Draft, Invalid, Passthrough};
 
 /// Refuses a scene that the engine would not show as it is meant.
 ///
@@ -27,11 +27,6 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
             "output.passthrough",
             output.passthrough != Passthrough::Auto,
             "forbidding pass-through, which is not there either",
-        ),
-        (
-            "output.mix_sei",
-            output.mix_sei != MixSei::Nothing,
-            "the layout in SEI",
         ),
         (
             "output.pass_sei",
@@ -80,7 +75,6 @@ mod tests {
         for (path, (sub, output, more)) in [
             ("inputs[0].name", stream("name", json!({"text": "Ann"}))),
             ("output.passthrough", output("passthrough", json!("never"))),
-            ("output.mix_sei", output("mix_sei", json!(true))),
             ("output.pass_sei", output("pass_sei", json!(true))),
         ] {
             let error = verdict(sub, output, more).expect_err(path);

@@ -124,3 +124,73 @@ async fn a_change_moves_what_stays_and_fades_what_comes_and_goes() {
     let is_half = |f: &&&Frame| !f.is_colour(140, 290, SUBS[1].colour) && !is_gone(f);
     assert!(frames.iter().filter(is_half).count() >= 6);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_frames_tell_who_is_where() {
+    let (_guard, relay, mixer) = studio().await;
+    let body = |x: u32, sei: serde_json::Value| -> MixRequest {
+        serde_json::from_value(
+            json!({"app": "live", "inputs": [{"stream": "main", "layer": 1},
+            {"stream": "sub", "layer": 2, "x": x, "y": 0, "width": 80, "height": 120, "gain": 0.5}],
+            "output": {"stream": "mixed", "gop": 0.5, "fps": 20, "mix_sei": sei}}),
+        )
+        .unwrap()
+    };
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    let viewer = Viewer::attach(&relay, "mixed");
+    let mut shown = Vec::new();
+    for (x, sei) in [
+        (10, json!(true)),
+        (100, json!(true)),
+        (100, json!("on air")),
+        (100, json!(false)),
+    ] {
+        mixer.put("m", body(x, sei.clone())).unwrap();
+        eventually("live", || mixer.get("m").unwrap().state == MixState::Live).await;
+        // Whatever was on its way is out, then a key frame at least.
+        viewer.watch_for(300).await;
+        let from = viewer.now_ms();
+        viewer.watch_for(600).await;
+        shown.push((x, sei, from..from + 600));
+    }
+    mixer.remove("m").unwrap();
+    let seen = viewer.seen();
+    assert!(splice(&seen, 1).is_none(), "no new format");
+    let text = |message: &crate::media::Message| {
+        let payload = &message.payload;
+        let at = payload.windows(16).position(|w| w == format::TEXT_ID)?;
+        let end = (at + 16..payload.len()).find(|&n| payload[n] == 0x80)?;
+        Some(String::from_utf8(payload[at + 16..end].to_vec()).unwrap())
+    };
+    for (x, sei, times) in shown {
+        let frames = seen
+            .iter()
+            .map(|s| &s.message)
+            .filter(|m| m.kind == Kind::Video);
+        let frames: Vec<_> = frames
+            .filter(|m| times.contains(&m.dts.0) && !m.is_header())
+            .collect();
+        let keys = frames.iter().filter(|m| m.is_video_key());
+        let told: Vec<_> = keys.map(|m| text(m)).collect();
+        assert!(!told.is_empty());
+        assert!(frames.iter().all(|m| m.is_video_key() || text(m).is_none()));
+        for told in told {
+            if sei == json!(true) {
+                let told: serde_json::Value = serde_json::from_str(&told.unwrap()).unwrap();
+                let sub = &told["inputs"][1];
+                assert_eq!(
+                    (&sub["id"], &sub["x"], &sub["gain"]),
+                    (&json!("sub"), &json!(x), &json!(0.5))
+                );
+                assert_eq!(told["canvas"], json!({"width": 360, "height": 640}));
+            } else {
+                assert_eq!(told.as_deref(), sei.as_str());
+            }
+        }
+    }
+    // And decoders do not mind.
+    let film = decode(&seen);
+    let frames: Vec<_> = film.frames.iter().rev().take(10).collect();
+    assert_colours("the end", &frames, &[(140, 90, SUBS[0].colour)]);
+}

@@ -106,7 +106,7 @@ impl Anchor {
                 let payload = match kind {
                     Kind::Video => {
                         if key {
-                            format::avc_key_frame(&[], &unit)
+                            format::avc_key_frame(&[], &[], &unit)
                         } else {
                             format::avc_frame(&unit)
                         }
