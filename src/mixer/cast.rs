@@ -258,6 +258,9 @@ impl Snapshot {
                 part: view.source,
                 size: view.picture.size(),
             }));
+            // Only the lead's pictures are waited for, once the mix has begun.
+            let leads = self.lead().is_some_and(|lead| Arc::ptr_eq(lead, input));
+            input.set_quiet(rate.is_some() && !leads);
             if let Some(rate) = rate {
                 input.set_rate(rate);
             }

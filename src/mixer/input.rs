@@ -122,6 +122,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Target {
     cut: Option<Cut>,
+    /// Nobody is to be woken up for its pictures.
+    quiet: bool,
     tracks: Tracks,
     rate: u32,
     sound: Option<gst::Element>,
@@ -236,6 +238,11 @@ impl Input {
     /// This is what will be shown of pictures decoded from now on; `None`: nothing.
     pub fn set_cut(&self, cut: Option<Cut>) {
         lock(&self.shared.target).cut = cut;
+    }
+
+    /// Its pictures wake the mix's thread, or are found when it looks.
+    pub fn set_quiet(&self, quiet: bool) {
+        lock(&self.shared.target).quiet = quiet;
     }
 
     /// Sound comes at this rate from now on.
@@ -380,9 +387,9 @@ impl Sink for Shared {
     fn picture(&self, pts_us: i64, raw: Raw) {
         self.decoded.notify_one();
         let size = Some(raw.seen());
-        let (tracks, cut) = {
+        let (tracks, cut, quiet) = {
             let target = lock(&self.target);
-            (target.tracks, target.cut)
+            (target.tracks, target.cut, target.quiet)
         };
         if tracks == Tracks::Sound {
             return;
@@ -415,7 +422,9 @@ impl Sink for Shared {
                 arrival,
             },
         );
-        self.signal.ring();
+        if !quiet {
+            self.signal.ring();
+        }
     }
 
     fn sound(&self, pts_us: i64, samples: &[f32]) {
@@ -434,6 +443,6 @@ impl Sink for Shared {
         };
         lock(&self.facts).last_sound = Some(now);
         lock(&self.track).push(samples, due);
-        self.signal.ring();
+        self.signal.ring_for_sound();
     }
 }

@@ -19,6 +19,7 @@ pub mod layout;
 mod output;
 mod picture;
 mod program;
+mod recolour;
 mod run;
 pub mod scene;
 mod session;

@@ -13,6 +13,7 @@ use gstreamer_video::prelude::*;
 
 use super::canvas::{Plane, Planes};
 use super::layout::{Rect, Size};
+use super::recolour::Recolour;
 
 /// A picture in memory. Cheap to clone: the pixels are shared.
 #[derive(Debug, Clone)]
@@ -97,6 +98,14 @@ fn is_ready(info: &video::VideoInfo) -> bool {
         && colours.range() == video::VideoColorRange::Range16_235
 }
 
+/// Are they a standard-definition camera's: BT.601, else as the canvas has them?
+fn is_smpte(info: &video::VideoInfo) -> bool {
+    let colours = info.colorimetry();
+    info.format() == video::VideoFormat::I420
+        && colours.matrix() == video::VideoColorMatrix::Bt601
+        && colours.range() == video::VideoColorRange::Range16_235
+}
+
 /// Cuts and scales pictures of one source. Keeps what it needs for the next picture like the last one.
 #[derive(Debug, Default)]
 pub struct Scaler {
@@ -107,8 +116,12 @@ pub struct Scaler {
 struct Path {
     from: Arc<video::VideoInfo>,
     cut: Cut,
+    /// What comes out, and how the converter sees it.
     to: Arc<video::VideoInfo>,
+    made: video::VideoInfo,
     converter: video::VideoConverter,
+    /// What the converter leaves to be done.
+    recolour: Option<Recolour>,
     pool: Pool,
 }
 
@@ -144,12 +157,21 @@ impl Path {
         } else {
             video::VideoFormat::I420
         };
-        let to = video::VideoInfo::builder(format, cut.size.width, cut.size.height)
-            .fps(from.fps())
-            .interlace_mode(from.interlace_mode())
-            .colorimetry(&"bt709".parse()?)
-            .chroma_site(video::VideoChromaSite::MPEG2)
-            .build()?;
+        let frame = |colours: &video::VideoColorimetry| {
+            video::VideoInfo::builder(format, cut.size.width, cut.size.height)
+                .fps(from.fps())
+                .interlace_mode(from.interlace_mode())
+                .colorimetry(colours)
+                .chroma_site(video::VideoChromaSite::MPEG2)
+                .build()
+        };
+        let to = frame(&"bt709".parse()?)?;
+        // The converter would unpack each pixel to three full samples for that, at three times the cost of scaling.
+        let recolour = is_smpte(from).then(Recolour::bt601_to_bt709);
+        let made = match recolour {
+            Some(_) => frame(&from.colorimetry())?,
+            None => to.clone(),
+        };
         let mut config = video::VideoConverterConfig::new();
         config.set_resampler_method(video::VideoResamplerMethod::Linear);
         if let Some(part) = cut.part {
@@ -160,10 +182,12 @@ impl Path {
             config.set_src_height(Some(part.height as i32));
         }
         Ok(Self {
-            converter: video::VideoConverter::new(from, &to, Some(config))?,
+            converter: video::VideoConverter::new(from, &made, Some(config))?,
             pool: Pool::new(&to)?,
             from: from.clone(),
             to: Arc::new(to),
+            made,
+            recolour,
             cut,
         })
     }
@@ -174,8 +198,16 @@ impl Path {
         let mut buffer = self.pool.take()?;
         {
             let mut target =
-                video::VideoFrameRef::from_buffer_ref_writable(buffer.make_mut(), &self.to)?;
+                video::VideoFrameRef::from_buffer_ref_writable(buffer.make_mut(), &self.made)?;
             self.converter.frame_ref(&source, &mut target);
+            if let Some(recolour) = &self.recolour {
+                let mut strides = [0; 3];
+                for (stride, of) in strides.iter_mut().zip(target.plane_stride()) {
+                    *stride = usize::try_from(*of).unwrap_or(0);
+                }
+                let [luma, u, v, _] = target.planes_data_mut();
+                recolour.run([luma, u, v], strides);
+            }
         }
         Ok(Raw::new(buffer, self.to.clone()))
     }

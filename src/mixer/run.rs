@@ -22,6 +22,12 @@ const MAX_PATIENCE_US: i64 = 200_000;
 /// A pipeline that takes frames but gives none for this long is dead, whatever it says.
 const WATCHDOG: Duration = Duration::from_secs(2);
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.session.signal().want_sound(true);
+    }
+}
+
 /// One program pipeline at work.
 pub(super) struct Run<'a> {
     session: &'a Session,
@@ -104,9 +110,13 @@ impl<'a> Run<'a> {
         let least = 2 * self.session.deadline_us();
         let wanted = self.block_us(1) + late.unwrap_or(0) + MARGIN_US;
         let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
+        let signal = self.session.signal();
+        signal.want_sound(true);
         loop {
             let (start, end) = (self.block_us(self.block), self.block_us(self.block + 1));
             if now_us < end {
+                // Two hundred frames of sound a second come in: none of them is worth a wake-up before its time.
+                signal.want_sound(false);
                 return end;
             }
             let ready = snapshot

@@ -205,6 +205,10 @@ impl Session {
         Input::new(key, relay, runtime, self.zero, self.signal.clone())
     }
 
+    pub(super) fn signal(&self) -> &Signal {
+        &self.signal
+    }
+
     pub(super) fn now_us(&self, now: Instant) -> i64 {
         self.since_zero(now).as_micros() as i64
     }
