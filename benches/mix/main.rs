@@ -4,7 +4,8 @@
 //! shipped, publishes four clips ([`clips`]: 1280×720 at 30 frames a second, two of 320×480 at 15, one of 480×270 at
 //! 20), mixes them to 720p30 at 2.5 Mbit/s, and watches the program over RTMP. Latency is from a message's way into the
 //! server to the first program message with the number burnt into its picture. The server's CPU is all of it, the
-//! RTMP of four publishers and a viewer included; ffmpeg's is ffmpeg's alone, without that of the server it plays from.
+//! RTMP of four publishers and a viewer included, and shown as it was before the mix; ffmpeg's is ffmpeg's alone,
+//! without that of the server it plays from.
 //! Turns alternate, since numbers drift with the machine: the claim is the ratio within a round.
 
 mod clips;
@@ -39,6 +40,8 @@ const LINKMIC: &str = env!("CARGO_BIN_EXE_linkmic");
 const FOLDER: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/mix-clips");
 /// Above this share of CPU time taken by the hypervisor a run says nothing: it is discarded.
 const MAX_STEAL_PCT: f64 = 5.0;
+/// How long the server only relays before it mixes.
+const RELAYING: Duration = Duration::from_secs(2);
 /// From the first mixed frame to the window.
 const SETTLE: Duration = Duration::from_secs(3);
 /// From a mix's beginning to its first frame at most.
@@ -166,10 +169,13 @@ async fn measure(
     for source in &SOURCES {
         server.on_air(source.name).await?;
     }
-    // Every source has had its key frame, and the server is warm as a relay.
-    sleep(Duration::from_secs(2)).await;
     let used = |pid| Usage::of(&[pid]).unwrap_or_default();
+    // Every source has had its key frame, and the server is warm as a relay.
+    sleep(RELAYING / 2).await;
+    let warm = used(server.id());
+    sleep(RELAYING).await;
     let idle = used(server.id());
+    let relay = idle.since(&warm).cpu_s() / RELAYING.as_secs_f64();
     let (viewer, graph, began);
     match who {
         Who::Ours | Who::Beside => {
@@ -235,6 +241,7 @@ async fn measure(
     let mut figures = BTreeMap::new();
     let mut figure = |name: &str, value: f64| figures.insert(name.to_owned(), value);
     figure("cpu", ended.since(&begun).cpu_s() / seconds);
+    figure("relay", relay);
     figure("main p50", ms(&reading.pictures[0], 50));
     figure("main p99", ms(&reading.pictures[0], 99));
     for (n, latencies) in reading.pictures.iter().enumerate().skip(1) {

@@ -9,6 +9,7 @@ type Column = (&'static str, &'static [&'static str], usize);
 
 const COLUMNS: &[Column] = &[
     ("CPU, cores", &["cpu"], 3),
+    ("the server before the mix", &["relay"], 3),
     ("main p50 ms", &["main p50"], 1),
     ("main p99 ms", &["main p99"], 1),
     ("worst sub p50 ms", &["sub1 p50", "sub2 p50", "sub3 p50"], 1),
