@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Frames are told apart within a clip, so no latency may be longer.
 const SECONDS: u64 = 20;
 
+/// An AAC frame at 48 kHz, rounded.
+const SOUND_MS: u64 = 21;
+
 /// One source of the mix.
 pub struct Source {
     pub name: &'static str,
@@ -53,24 +56,42 @@ const fn sub(name: &'static str, size: Size, fps: u64, sound: &'static str) -> S
     }
 }
 
+/// One message of a clip.
+pub struct Piece {
+    /// When it is sent, ms from the clip's beginning.
+    due: u64,
+    /// Its timestamp, from there as well; below 0 it belongs to the round before.
+    time: i64,
+    pub tag: Tag,
+}
+
 /// A source, ready to be sent over and over.
 pub struct Clip {
     /// Sent once, before all else.
     pub headers: Vec<Tag>,
-    /// By rising time, which begins at 0.
-    pub tags: Vec<Tag>,
+    /// In the order in which they are sent.
+    pub pieces: Vec<Piece>,
     /// From its beginning to its next, ms.
     pub length_ms: u64,
-    /// Which of `tags` begin a beep.
+    /// Which of `pieces` begin a beep.
     pub beeps: Vec<usize>,
 }
 
 impl Clip {
-    /// Message `n`, counted through all rounds: its place in the clip, and when it is due, in ms from the first.
-    pub fn due(&self, n: usize) -> (usize, u64) {
-        let (round, at) = (n / self.tags.len(), n % self.tags.len());
-        let time = u64::from(self.tags[at].time);
-        (at, round as u64 * self.length_ms + time)
+    /// Message `n`, counted through all rounds: what it is, when it is due, and its timestamp, both in ms.
+    pub fn message(&self, n: usize) -> (&Tag, u64, u64) {
+        let (round, at) = (n / self.pieces.len(), n % self.pieces.len());
+        let (before, piece) = (round as u64 * self.length_ms, &self.pieces[at]);
+        let time = before.saturating_add_signed(piece.time);
+        (&piece.tag, before + piece.due, time)
+    }
+
+    /// Where its messages of one kind are, in the order of the file.
+    pub fn positions(&self, kind: u8) -> Vec<usize> {
+        let pieces = self.pieces.iter().enumerate();
+        let mut all: Vec<_> = pieces.filter(|(_, piece)| piece.tag.kind == kind).collect();
+        all.sort_by_key(|(_, piece)| piece.tag.time);
+        all.into_iter().map(|(at, _)| at).collect()
     }
 }
 
@@ -140,17 +161,6 @@ async fn read(source: &Source, file: &Path) -> Result<Clip, Error> {
         .into_iter()
         .filter(|tag| tag.is_header() || tag.is_media())
         .partition(Tag::is_header);
-    let onsets = sound::onsets(&name).await?;
-    let sounds = tags.iter().enumerate();
-    let sounds: Vec<usize> = sounds
-        .filter(|(_, tag)| tag.kind == Tag::AUDIO)
-        .map(|(at, _)| at)
-        .collect();
-    let beeps = onsets.iter().filter_map(|&n| sounds.get(n).copied());
-    let beeps = beeps
-        .filter(|&at| u64::from(tags[at].time) < length_ms)
-        .collect();
-    // What comes by decode time is in order already; what is past the end is at the end.
     tags.retain(|tag| u64::from(tag.time) < length_ms);
     let frames = tags.iter().filter(|tag| tag.kind == Tag::VIDEO).count() as u64;
     if headers.len() != 2 || frames != SECONDS * source.fps {
@@ -159,12 +169,43 @@ async fn read(source: &Source, file: &Path) -> Result<Clip, Error> {
             headers.len()
         )));
     }
-    Ok(Clip {
+    let mut pieces: Vec<Piece> = tags.into_iter().map(|tag| piece(tag, length_ms)).collect();
+    pieces.sort_by_key(|piece| piece.due);
+    let mut clip = Clip {
         headers,
-        tags,
+        pieces,
         length_ms,
-        beeps,
-    })
+        beeps: Vec::new(),
+    };
+    let sounds = clip.positions(Tag::AUDIO);
+    let onsets = sound::onsets(&name).await?;
+    clip.beeps = onsets
+        .iter()
+        .filter_map(|&n| sounds.get(n).copied())
+        .collect();
+    Ok(clip)
+}
+
+/// A picture leaves at its time, sound when the last sample of its frame has been heard: what of the clip's end is late
+/// by that comes at the beginning of the next round.
+fn piece(tag: Tag, length_ms: u64) -> Piece {
+    let time = u64::from(tag.time);
+    let due = match tag.kind {
+        Tag::AUDIO => time + SOUND_MS,
+        _ => time,
+    };
+    match due.checked_sub(length_ms) {
+        Some(due) => Piece {
+            due,
+            time: i64::from(tag.time) - length_ms as i64,
+            tag,
+        },
+        None => Piece {
+            due,
+            time: i64::from(tag.time),
+            tag,
+        },
+    }
 }
 
 fn ffmpeg(line: &str, rest: &[&str]) -> Result<Process, Error> {

@@ -44,9 +44,9 @@ pub struct Reading {
 }
 
 impl Sent<'_> {
-    /// When frame or sound number `nth` of `wanted` left, newest round first, no later than `by`.
+    /// When piece `at` of the clip last left, no later than `by`.
     fn newest(&self, at: usize, by: Instant) -> Option<Instant> {
-        let count = self.clip.tags.len();
+        let count = self.clip.pieces.len();
         let rounds = self.times.iter().skip(at).step_by(count);
         rounds.copied().take_while(|&time| time <= by).last()
     }
@@ -106,7 +106,7 @@ pub async fn read(
         ..Reading::default()
     };
     for (source, sent) in sent.iter().enumerate() {
-        let frames: Vec<usize> = positions(sent.clip, Tag::VIDEO);
+        let frames = sent.clip.positions(Tag::VIDEO);
         let (mut latencies, mut last) = (Latencies::default(), None);
         for (counters, (arrival, _)) in counters.iter().zip(&videos) {
             let Some(counter) = counters[source] else {
@@ -137,7 +137,7 @@ pub async fn read(
         };
         let left = main.clip.beeps.iter().flat_map(|&at| {
             let rounds = main.times.iter().skip(at);
-            rounds.step_by(main.clip.tags.len())
+            rounds.step_by(main.clip.pieces.len())
         });
         let latency = left
             .filter_map(|&left| arrival.checked_duration_since(left))
@@ -170,14 +170,6 @@ async fn counters(
     }
     ffmpeg.success(PATIENCE).await?;
     Ok(all)
-}
-
-/// Where in a clip its messages of one kind are.
-fn positions(clip: &Clip, kind: u8) -> Vec<usize> {
-    let tags = clip.tags.iter().enumerate();
-    tags.filter(|(_, tag)| tag.kind == kind)
-        .map(|(at, _)| at)
-        .collect()
 }
 
 fn flv<'a>(tags: impl Iterator<Item = &'a Tag>) -> Vec<u8> {

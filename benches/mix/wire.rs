@@ -134,11 +134,11 @@ impl Publisher {
         let log = sent.clone();
         let task = tokio::spawn(async move {
             for n in 0.. {
-                let (at, due_ms) = clip.due(n);
+                let (tag, due_ms, time_ms) = clip.message(n);
                 sleep_until(start + Duration::from_millis(due_ms)).await;
                 note(&log, Instant::now());
                 // That the server is gone shows in what comes out.
-                if connection.send(&clip.tags[at], due_ms).await.is_err() {
+                if connection.send(tag, time_ms).await.is_err() {
                     return;
                 }
             }
