@@ -166,7 +166,7 @@ impl Path {
                 .build()
         };
         let to = frame(&"bt709".parse()?)?;
-        // The converter would unpack each pixel to three full samples for that, at three times the cost of scaling.
+        // The converter would unpack each pixel to three full samples for that, at more than twice the cost of scaling.
         let recolour = is_smpte(from).then(Recolour::bt601_to_bt709);
         let made = match recolour {
             Some(_) => frame(&from.colorimetry())?,
