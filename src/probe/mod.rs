@@ -13,6 +13,7 @@ pub mod player;
 pub mod process;
 pub mod publisher;
 pub mod record;
+pub mod sync;
 pub mod tone;
 
 pub use picture::{Colour, Pattern, Reading, Region, Size};

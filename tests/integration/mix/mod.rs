@@ -3,6 +3,7 @@
 mod inputs;
 mod scene;
 mod splice;
+mod sync;
 
 use std::collections::BTreeSet;
 
