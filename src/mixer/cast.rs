@@ -282,13 +282,13 @@ impl Snapshot {
         self.members.get(self.lead)?.actor.stream()
     }
 
-    /// Everybody's pictures for the frame that shows what is due up to `until_us`.
-    pub fn cast(&self, until_us: i64) -> Cast<'_> {
+    /// Everybody's pictures for the frame presented at `pts_us`, which shows what is due up to `until_us`.
+    pub fn cast(&self, until_us: i64, pts_us: i64) -> Cast<'_> {
         let lead = self.lead();
         let mut fresh = None;
         let mut pictures = Vec::with_capacity(self.members.len());
         for (id, input) in self.streams() {
-            let Some((picture, due, is_new)) = input.picture(until_us) else {
+            let Some((picture, due, is_new)) = input.picture(until_us, pts_us) else {
                 continue;
             };
             if is_new && lead.is_some_and(|lead| Arc::ptr_eq(lead, input)) {

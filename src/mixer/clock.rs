@@ -138,6 +138,36 @@ impl Lateness {
     }
 }
 
+/// Pictures over which the delay of the screen is averaged: some seconds.
+const SCREEN_WINDOW: u32 = 64;
+/// Further off than this a picture tells of a stall or a jump, not of the screen.
+const SCREEN_LIMIT_US: i64 = 150_000;
+
+/// How much later than due an input's pictures are on screen, on average. An output frame shows the newest picture
+/// there is, so a picture waits for half a frame interval in the mean, and longer where its decoder is late; its sound
+/// has to wait as long. Negative for a lead whose beat we follow: a frame may then be presented a little before the
+/// picture's time.
+#[derive(Debug, Default)]
+pub struct Screen {
+    mean_us: f64,
+    seen: u32,
+}
+
+impl Screen {
+    /// A picture was shown for the first time, so much later than it was due.
+    pub fn observe(&mut self, late_us: i64) {
+        if late_us.abs() > SCREEN_LIMIT_US {
+            return;
+        }
+        self.seen = (self.seen + 1).min(SCREEN_WINDOW);
+        self.mean_us += (late_us as f64 - self.mean_us) / f64::from(self.seen);
+    }
+
+    pub fn delay_us(&self) -> i64 {
+        self.mean_us as i64
+    }
+}
+
 /// Intervals needed before a frame rate is told.
 const CADENCE_MIN: usize = 8;
 const CADENCE_WINDOW: usize = 64;
@@ -206,6 +236,20 @@ mod tests {
 
     fn mapped(mapper: &Mapper, media: i64) -> i64 {
         mapper.map(media).expect("an arrival was observed")
+    }
+
+    #[test]
+    fn the_screens_delay_is_the_mean_of_the_pictures_and_deaf_to_stalls() {
+        let mut screen = Screen::default();
+        assert_eq!(screen.delay_us(), 0);
+        screen.observe(30_000);
+        assert_eq!(screen.delay_us(), 30_000);
+        for n in 0..200 {
+            screen.observe(n % 2 * 40_000);
+        }
+        screen.observe(900_000);
+        let mean = screen.delay_us();
+        assert!((19_000..=21_000).contains(&mean), "{mean}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::audio::{Faults, Frame, Track};
-use super::clock::{Cadence, Lateness, Mapper};
+use super::clock::{Cadence, Lateness, Mapper, Screen};
 use super::decode::{self, Sink};
 use super::feed;
 use super::format::{AudioConfig, DEFAULT_AUDIO};
@@ -100,6 +100,7 @@ struct Clock {
     cadence: Cadence,
     video: Lateness,
     audio: Lateness,
+    screen: Screen,
 }
 
 /// What the feeding task, the decoders' callbacks and the mix's thread share.
@@ -267,24 +268,41 @@ impl Input {
         }
     }
 
-    /// The picture to show at `until_us`, its due time, and whether it is new.
-    pub fn picture(&self, until_us: i64) -> Option<(Picture, i64, bool)> {
-        let mut slot = lock(&self.shared.slot);
-        let fresh = slot.advance(until_us);
-        slot.current()
-            .map(|(due, picture)| (picture.clone(), *due, fresh))
+    /// The picture that the frame presented at `pts_us` shows of those due up to `until_us`, its due time, and whether
+    /// it is new.
+    pub fn picture(&self, until_us: i64, pts_us: i64) -> Option<(Picture, i64, bool)> {
+        let (picture, due, fresh) = {
+            let mut slot = lock(&self.shared.slot);
+            let fresh = slot.advance(until_us);
+            let (due, picture) = slot.current()?;
+            (picture.clone(), *due, fresh)
+        };
+        if fresh {
+            lock(&self.shared.clock).screen.observe(pts_us - due);
+        }
+        Some((picture, due, fresh))
     }
 
-    /// Adds this input's block of sound due at `start_us`.
+    /// How much later than due its sound belongs into the mix, to be heard with its pictures.
+    fn sound_delay_us(&self) -> i64 {
+        match lock(&self.shared.target).tracks {
+            Tracks::Sound => 0,
+            Tracks::Both | Tracks::Pictures => lock(&self.shared.clock).screen.delay_us(),
+        }
+    }
+
+    /// Adds this input's block of sound that is heard at `start_us`.
     pub fn mix(&self, start_us: i64, gain: f32, sum: &mut [Frame]) {
-        lock(&self.shared.track).mix(start_us, gain, sum);
+        let due_us = start_us - self.sound_delay_us();
+        lock(&self.shared.track).mix(due_us, gain, sum);
     }
 
     /// Need the block that ends at `until_us` not wait for this input: is its sound here, or has it none?
     pub fn sound_ready(&self, until_us: i64, now: Instant) -> bool {
         let last = lock(&self.shared.facts).last_sound;
         let sounding = last.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER);
-        !sounding || lock(&self.shared.track).covers(until_us)
+        let due_us = until_us - self.sound_delay_us();
+        !sounding || lock(&self.shared.track).covers(due_us)
     }
 
     /// How late pictures and sound have lately been at worst, in us.

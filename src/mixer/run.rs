@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
             }
             let n = grid.next();
             let pts = grid.pts_ns(n);
-            let cast = snapshot.cast(grid.until_us());
+            let cast = snapshot.cast(grid.until_us(), (pts / 1_000) as i64);
             let fresh = cast.fresh();
             if let Some((_, Some(arrival))) = fresh {
                 self.output.expect(pts, arrival);
