@@ -56,27 +56,19 @@ impl Studio {
     /// Publishes, and waits until the stream is on air.
     pub async fn publish(&self, name: &str, show: &Show) -> Publisher {
         let mut publisher = Publisher::start(&self.urls.push(name), show).expect("ffmpeg");
-        if let Err(deadline) = self.until_on_air(name).await {
-            publisher.check().unwrap_or_else(|e| panic!("{e}"));
-            panic!("{deadline}");
-        }
-        publisher
-    }
-
-    /// Waits until somebody publishes video as `name`.
-    ///
-    /// # Errors
-    /// When nobody did soon.
-    pub async fn until_on_air(&self, name: &str) -> Result<(), linkmic::probe::Error> {
         let path = format!("/api/v1/streams/live/{name}");
         let what = format!("{name} on air");
-        poll(&what, SOON, || async {
+        let live = poll(&what, SOON, || async {
             let answer = self.api.get(&path).await.ok()?;
             answer.json()["publisher"]["video"]
                 .is_object()
                 .then_some(())
-        })
-        .await
+        });
+        if let Err(deadline) = live.await {
+            publisher.check().unwrap_or_else(|e| panic!("{e}"));
+            panic!("{deadline}");
+        }
+        publisher
     }
 
     /// A `PUT` that has to succeed.

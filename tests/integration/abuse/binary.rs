@@ -122,15 +122,28 @@ impl Binary {
     /// # Panics
     /// When the process is gone.
     pub fn resident(&mut self) -> u64 {
+        let kilobytes = self.status("VmRSS:");
+        let kilobytes = kilobytes
+            .strip_suffix(" kB")
+            .and_then(|k| k.parse::<u64>().ok());
+        kilobytes.expect("VmRSS") * 1024
+    }
+
+    /// Threads alive.
+    ///
+    /// # Panics
+    /// As [`resident`](Self::resident).
+    pub fn threads(&mut self) -> usize {
+        self.status("Threads:").parse().expect("a number")
+    }
+
+    /// A line of the kernel's status of the process.
+    fn status(&mut self, key: &str) -> String {
         self.assert_alive();
         let id = self.process.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|l| l.trim().strip_suffix(" kB"));
-        kilobytes
-            .and_then(|k| k.trim().parse::<u64>().ok())
-            .expect("VmRSS")
-            * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.expect("a line of it").trim().to_owned()
     }
 
     /// Ends it in order.

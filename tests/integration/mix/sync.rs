@@ -1,20 +1,25 @@
 //! Picture and sound of each input belong together in the mix as they did at their source, judged by flash and beep.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use linkmic::probe::process::Process;
+use linkmic::probe::process::{Process, poll};
 use linkmic::probe::sync::{self, Clip};
 use linkmic::probe::{Region, Size};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{CANVAS, FPS, LONG};
-use crate::studio::Studio;
+use crate::abuse::binary::Binary;
+use crate::edge::SOON;
 
 /// Flashes that a judgement needs at least.
 const EVENTS: usize = 20;
 /// The median of an input may be off by so much, ms.
 const MEDIAN_MS: f64 = 25.0;
+/// How much is recorded for a judgement, s.
+const RECORDED: &str = "19";
+/// The beginning of a recording is the GOP so far, squeezed into a moment, and is not judged, ms.
+const JOINED: f64 = 1_500.0;
 /// From frame to frame of the mix, ms.
 const FRAME_MS: f64 = 1000.0 / FPS as f64;
 
@@ -80,107 +85,154 @@ fn scene() -> Value {
     })
 }
 
-/// Records `seconds` of what viewers of the main get.
-async fn record(studio: &Studio, seconds: u32, file: &Path) {
-    let (url, file) = (studio.urls.plain("a"), file.display().to_string());
-    let seconds = seconds.to_string();
-    let line = [
-        "-hide_banner",
-        "-nostats",
-        "-loglevel",
-        "warning",
-        "-y",
-        "-i",
-        &url,
-        "-t",
-        &seconds,
-        "-c",
-        "copy",
-        &file,
-    ];
-    let mut recorder = Process::spawn("ffmpeg", &line).expect("ffmpeg");
-    recorder
-        .success(LONG + Duration::from_secs(60))
-        .await
-        .unwrap_or_else(|e| panic!("{e}"));
+/// A server of its own, whose memory and threads can be counted, and the four anchors.
+struct Show {
+    server: Binary,
+    clips: Vec<PathBuf>,
+    /// From flash to beep at each anchor's source, ms.
+    own: Vec<f64>,
+    senders: Vec<Process>,
+    folder: TempDir,
+}
+
+impl Show {
+    /// Anchors on air, mixed.
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut clips, mut own) = (Vec::new(), Vec::new());
+        for anchor in stage() {
+            let file = folder.path().join(format!("{}.flv", anchor.name));
+            let written = anchor.clip.write(&file).await;
+            written.unwrap_or_else(|e| panic!("{e}"));
+            let Size { width, height } = anchor.clip.size;
+            let all = Region {
+                x: 0,
+                y: 0,
+                width,
+                height,
+            };
+            let offsets = offsets(&file, all, anchor.clip.tone).await;
+            assert!(offsets.len() >= EVENTS, "{}: {offsets:?}", anchor.name);
+            own.push(sync::median(&offsets));
+            clips.push(file);
+        }
+        let server = Binary::serve("").await;
+        let mut show = Self {
+            server,
+            clips,
+            own,
+            senders: Vec::new(),
+            folder,
+        };
+        for n in 0..show.clips.len() {
+            let sender = show.send(n).await;
+            show.senders.push(sender);
+        }
+        let put = show.server.control.put("/api/v1/mixes/m", &scene()).await;
+        let put = put.expect("an answer");
+        assert!(put.is_success(), "{}: {}", put.status, put.body);
+        show
+    }
+
+    /// Anchor number `n` on air.
+    async fn send(&self, n: usize) -> Process {
+        let name = stage()[n].name;
+        let before = self.epoch(name).await;
+        let sender = sync::send(&self.clips[n], &self.server.urls.push(name)).expect("ffmpeg");
+        let what = format!("{name} on air");
+        let on_air = poll(&what, SOON, || async {
+            let now = self.epoch(name).await;
+            (now.is_some() && now != before).then_some(())
+        });
+        on_air
+            .await
+            .unwrap_or_else(|e| panic!("{e}; {}", sender.said()));
+        sender
+    }
+
+    /// Which publisher that name has, if its video is known.
+    async fn epoch(&self, name: &str) -> Option<u64> {
+        let path = format!("/api/v1/streams/live/{name}");
+        let stream = self.server.control.get(&path).await.ok()?.json();
+        stream["publisher"]["video"].as_object()?;
+        stream["publisher"]["epoch"].as_u64()
+    }
+
+    /// Kills a sub's program, at whatever it is doing, and starts it again.
+    async fn stop_and_return(&mut self, n: usize) {
+        self.senders[n].kill().await;
+        self.senders[n] = self.send(n).await;
+    }
+
+    /// Judges what viewers of the main get.
+    async fn judge(&self, what: &str) {
+        let recording = self.folder.path().join("recording.flv");
+        let (url, file) = (self.server.urls.plain("a"), recording.display().to_string());
+        let line = [
+            "-hide_banner",
+            "-nostats",
+            "-loglevel",
+            "warning",
+            "-y",
+            "-i",
+            &url,
+            "-t",
+            RECORDED,
+            "-c",
+            "copy",
+            &file,
+        ];
+        let mut recorder = Process::spawn("ffmpeg", &line).expect("ffmpeg");
+        let recorded = recorder.success(LONG).await;
+        recorded.unwrap_or_else(|e| panic!("{e}"));
+        for (anchor, own) in stage().iter().zip(&self.own) {
+            let mixed = offsets(&recording, anchor.seen_at, anchor.clip.tone).await;
+            let off: Vec<f64> = mixed.iter().map(|offset| offset - own).collect();
+            let median = sync::median(&off);
+            let name = anchor.name;
+            println!(
+                "{what}, {name}: {median:+.1} ms in the median of {} events, {off:.0?}",
+                off.len()
+            );
+            assert!(off.len() >= EVENTS, "{what}, {name}: {} events", off.len());
+            assert!(
+                median.abs() <= MEDIAN_MS,
+                "{what}, {name}: off by {median:.1} ms"
+            );
+            let single = MEDIAN_MS + FRAME_MS;
+            assert!(
+                off.iter().all(|off| off.abs() <= single),
+                "{what}, {name}: {off:.0?}"
+            );
+        }
+    }
 }
 
 /// From each flash to its beep, ms.
 async fn offsets(file: &Path, region: Region, tone: f64) -> Vec<f64> {
-    let flashes = sync::flashes(file, region)
+    let mut flashes = sync::flashes(file, region)
         .await
         .unwrap_or_else(|e| panic!("{e}"));
+    flashes.retain(|flash| *flash > JOINED);
     let beeps = sync::beeps(file, tone)
         .await
         .unwrap_or_else(|e| panic!("{e}"));
     sync::offsets(&flashes, &beeps)
 }
 
-/// What an input's offset is at its source: the median over its clip.
-async fn own(clip: &Clip, file: &Path) -> f64 {
-    let Size { width, height } = clip.size;
-    let offsets = offsets(
-        file,
-        Region {
-            x: 0,
-            y: 0,
-            width,
-            height,
-        },
-        clip.tone,
-    )
-    .await;
-    assert!(offsets.len() >= EVENTS, "{}: {offsets:?}", file.display());
-    sync::median(&offsets)
-}
-
-/// Judges `recording` for each anchor against its own offset.
-async fn judge(what: &str, recording: &Path, own: &[f64]) {
-    for (anchor, own) in stage().iter().zip(own) {
-        let mixed = offsets(recording, anchor.seen_at, anchor.clip.tone).await;
-        let off: Vec<f64> = mixed.iter().map(|offset| offset - own).collect();
-        let median = sync::median(&off);
-        let name = anchor.name;
-        println!(
-            "{what}, {name}: {median:+.1} ms in the median of {} events, {off:.0?}",
-            off.len()
-        );
-        assert!(off.len() >= EVENTS, "{what}, {name}: {} events", off.len());
-        assert!(
-            median.abs() <= MEDIAN_MS,
-            "{what}, {name}: off by {median:.1} ms"
-        );
-        let single = MEDIAN_MS + FRAME_MS;
-        assert!(
-            off.iter().all(|off| off.abs() <= single),
-            "{what}, {name}: {off:.0?}"
-        );
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn picture_and_sound_of_each_input_stay_together_also_after_stops_and_returns() {
-    let studio = Studio::open().await;
-    let mut clips: Vec<(PathBuf, f64)> = Vec::new();
-    for anchor in stage() {
-        let file = studio.folder().join(format!("{}.flv", anchor.name));
-        anchor
-            .clip
-            .write(&file)
-            .await
-            .unwrap_or_else(|e| panic!("{e}"));
-        let own = own(&anchor.clip, &file).await;
-        clips.push((file, own));
+async fn picture_and_sound_of_each_input_stay_together_through_a_hundred_stops_and_returns() {
+    let mut show = Show::start().await;
+    show.judge("at the start").await;
+    for cycle in 0..20 {
+        show.stop_and_return(1 + cycle % 3).await;
     }
-    let own: Vec<f64> = clips.iter().map(|(_, own)| *own).collect();
-    let mut senders = Vec::new();
-    for (anchor, (file, _)) in stage().iter().zip(&clips) {
-        senders.push(sync::send(file, &studio.urls.push(anchor.name)).expect("ffmpeg"));
-        let on_air = studio.until_on_air(anchor.name).await;
-        on_air.unwrap_or_else(|e| panic!("{e}"));
+    let (resident, threads) = (show.server.resident(), show.server.threads());
+    for cycle in 0..100 {
+        show.stop_and_return(1 + cycle % 3).await;
     }
-    studio.put("/api/v1/mixes/m", &scene()).await;
-    let recording = studio.folder().join("start.flv");
-    record(&studio, 18, &recording).await;
-    judge("at the start", &recording, &own).await;
+    let what = "a hundred stops and returns";
+    show.server.assert_flat(resident, what).await;
+    assert_eq!(show.server.threads(), threads);
+    show.judge("after a hundred stops and returns").await;
 }
