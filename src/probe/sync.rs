@@ -60,73 +60,37 @@ impl Clip {
         let sound = format!(
             "aevalsrc='0.25*sin(2*PI*{tone}*t)*{on}':sample_rate={SAMPLE_RATE}:duration={seconds}"
         );
-        let gop = fps.to_string();
+        let coded = format!(
+            "-c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -g {fps} -b:v 400k \
+             -c:a aac -b:a 64k -ac 1 -f flv"
+        );
         let path = path.display().to_string();
-        let line = [
-            "-hide_banner",
-            "-nostats",
-            "-loglevel",
-            "warning",
-            "-y",
-            "-f",
-            "lavfi",
-            "-i",
-            &picture,
-            "-f",
-            "lavfi",
-            "-i",
-            &sound,
-            "-c:v",
-            "libx264",
-            "-preset",
-            "ultrafast",
-            "-tune",
-            "zerolatency",
-            "-pix_fmt",
-            "yuv420p",
-            "-g",
-            &gop,
-            "-b:v",
-            "400k",
-            "-c:a",
-            "aac",
-            "-b:a",
-            "64k",
-            "-ac",
-            "1",
-            "-f",
-            "flv",
-            &path,
-        ];
+        let lavfi = ["-f", "lavfi", "-i"];
+        let mut line = vec!["-hide_banner", "-nostats", "-loglevel", "warning", "-y"];
+        line.extend(lavfi.iter().chain(&[picture.as_str()]));
+        line.extend(lavfi.iter().chain(&[sound.as_str()]));
+        line.extend(coded.split_whitespace().chain([path.as_str()]));
         process::output("ffmpeg", &line, PATIENCE).await?;
         Ok(())
     }
 }
 
-/// Sends a clip in real time, again and again from its beginning, until it is dropped.
+/// Sends a clip again and again from its beginning, until it is dropped: `speed` seconds of media in each second, as a
+/// camera does whose clock is off. 1 is a clock that is right.
 ///
 /// # Errors
 /// [`Error::Missing`] without ffmpeg.
-pub fn send(clip: &Path, url: &str) -> Result<Process, Error> {
+pub fn send(clip: &Path, url: &str, speed: f64) -> Result<Process, Error> {
+    let before =
+        format!("-hide_banner -nostats -loglevel warning -readrate {speed} -stream_loop -1 -i");
+    let after = "-c copy -flvflags no_duration_filesize -f flv";
     let clip = clip.display().to_string();
-    let line = [
-        "-hide_banner",
-        "-nostats",
-        "-loglevel",
-        "warning",
-        "-re",
-        "-stream_loop",
-        "-1",
-        "-i",
-        &clip,
-        "-c",
-        "copy",
-        "-flvflags",
-        "no_duration_filesize",
-        "-f",
-        "flv",
-        url,
-    ];
+    let line: Vec<&str> = before
+        .split_whitespace()
+        .chain([clip.as_str()])
+        .chain(after.split_whitespace())
+        .chain([url])
+        .collect();
     Process::spawn("ffmpeg", &line)
 }
 
@@ -142,21 +106,8 @@ pub async fn flashes(recording: &Path, region: Region) -> Result<Vec<f64>, Error
         height,
     } = region;
     let filter = format!("crop={width}:{height}:{x}:{y},signalstats,metadata=mode=print:file=-");
-    let told = decode(
-        recording,
-        &[
-            "-map",
-            "0:v",
-            "-vf",
-            &filter,
-            "-fps_mode",
-            "passthrough",
-            "-f",
-            "null",
-            "-",
-        ],
-    )
-    .await?;
+    let told = format!("-map 0:v -vf {filter} -fps_mode passthrough -f null -");
+    let told = decode(recording, &told).await?;
     let told = String::from_utf8_lossy(&told);
     let mut found = Vec::new();
     let (mut time, mut was_bright) = (None, true);
@@ -197,26 +148,16 @@ struct Sound {
 impl Sound {
     async fn of(recording: &Path) -> Result<Self, Error> {
         // One decode for the samples and one for their times: one standard output each.
-        let rate = SAMPLE_RATE.to_string();
-        let raw = ["-map", "0:a", "-ac", "1", "-ar", &rate, "-f", "s16le", "-"];
+        let raw = format!("-map 0:a -ac 1 -ar {SAMPLE_RATE} -f s16le -");
         let bytes = decode(recording, &raw).await?;
         let samples: Vec<i16> = bytes
             .chunks_exact(2)
             .map(|b| i16::from_le_bytes([b[0], b[1]]))
             .collect();
-        let frames = [
-            "-map",
-            "0:a",
-            "-ac",
-            "1",
-            "-ar",
-            &rate,
-            "-af",
-            "astats=metadata=1:measure_overall=none:measure_perchannel=RMS_level,ametadata=mode=print:file=-",
-            "-f",
-            "null",
-            "-",
-        ];
+        let frames = format!(
+            "-map 0:a -ac 1 -ar {SAMPLE_RATE} -af \
+             astats=metadata=1:measure_overall=none:measure_perchannel=RMS_level,ametadata=mode=print:file=- -f null -"
+        );
         let told = decode(recording, &frames).await?;
         let told = String::from_utf8_lossy(&told);
         let mut times = Vec::new();
@@ -269,19 +210,14 @@ impl Sound {
 /// Samples in a frame of AAC-LC.
 const AAC_FRAME: usize = 1024;
 
-async fn decode(recording: &Path, rest: &[&str]) -> Result<Vec<u8>, Error> {
+async fn decode(recording: &Path, rest: &str) -> Result<Vec<u8>, Error> {
+    let before = "-hide_banner -nostats -nostdin -loglevel error -copyts -i";
     let recording = recording.display().to_string();
-    let mut line = vec![
-        "-hide_banner",
-        "-nostats",
-        "-nostdin",
-        "-loglevel",
-        "error",
-        "-copyts",
-        "-i",
-        &recording,
-    ];
-    line.extend_from_slice(rest);
+    let line: Vec<&str> = before
+        .split_whitespace()
+        .chain([recording.as_str()])
+        .chain(rest.split_whitespace())
+        .collect();
     process::output("ffmpeg", &line, PATIENCE).await
 }
 

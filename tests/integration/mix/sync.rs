@@ -1,6 +1,7 @@
 //! Picture and sound of each input belong together in the mix as they did at their source, judged by flash and beep.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use linkmic::probe::process::{Process, poll};
 use linkmic::probe::sync::{self, Clip};
@@ -92,12 +93,14 @@ struct Show {
     /// From flash to beep at each anchor's source, ms.
     own: Vec<f64>,
     senders: Vec<Process>,
+    /// How fast each anchor's clock is.
+    speeds: [f64; 4],
     folder: TempDir,
 }
 
 impl Show {
     /// Anchors on air, mixed.
-    async fn start() -> Self {
+    async fn start(speeds: [f64; 4]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut clips, mut own) = (Vec::new(), Vec::new());
         for anchor in stage() {
@@ -122,6 +125,7 @@ impl Show {
             clips,
             own,
             senders: Vec::new(),
+            speeds,
             folder,
         };
         for n in 0..show.clips.len() {
@@ -138,7 +142,8 @@ impl Show {
     async fn send(&self, n: usize) -> Process {
         let name = stage()[n].name;
         let before = self.epoch(name).await;
-        let sender = sync::send(&self.clips[n], &self.server.urls.push(name)).expect("ffmpeg");
+        let sender = sync::send(&self.clips[n], &self.server.urls.push(name), self.speeds[n]);
+        let sender = sender.expect("ffmpeg");
         let what = format!("{name} on air");
         let on_air = poll(&what, SOON, || async {
             let now = self.epoch(name).await;
@@ -168,20 +173,14 @@ impl Show {
     async fn judge(&self, what: &str) {
         let recording = self.folder.path().join("recording.flv");
         let (url, file) = (self.server.urls.plain("a"), recording.display().to_string());
-        let line = [
-            "-hide_banner",
-            "-nostats",
-            "-loglevel",
-            "warning",
-            "-y",
-            "-i",
-            &url,
-            "-t",
-            RECORDED,
-            "-c",
-            "copy",
-            &file,
-        ];
+        let before = "-hide_banner -nostats -loglevel warning -y -i";
+        let after = format!("-t {RECORDED} -c copy");
+        let line: Vec<&str> = before
+            .split_whitespace()
+            .chain([url.as_str()])
+            .chain(after.split_whitespace())
+            .chain([file.as_str()])
+            .collect();
         let mut recorder = Process::spawn("ffmpeg", &line).expect("ffmpeg");
         let recorded = recorder.success(LONG).await;
         recorded.unwrap_or_else(|e| panic!("{e}"));
@@ -222,7 +221,7 @@ async fn offsets(file: &Path, region: Region, tone: f64) -> Vec<f64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn picture_and_sound_of_each_input_stay_together_through_a_hundred_stops_and_returns() {
-    let mut show = Show::start().await;
+    let mut show = Show::start([1.0; 4]).await;
     show.judge("at the start").await;
     for cycle in 0..20 {
         show.stop_and_return(1 + cycle % 3).await;
@@ -235,4 +234,44 @@ async fn picture_and_sound_of_each_input_stay_together_through_a_hundred_stops_a
     show.server.assert_flat(resident, what).await;
     assert_eq!(show.server.threads(), threads);
     show.judge("after a hundred stops and returns").await;
+}
+
+/// A minute of clocks that are 1 % off, or as many as `LINKMIC_SOAK_MINUTES` says: `./run soak`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_differ_by_one_percent_part_neither_picture_and_sound_nor_anchors() {
+    let minutes = std::env::var("LINKMIC_SOAK_MINUTES").ok();
+    let minutes = minutes.map(|m| m.parse::<f64>().expect("LINKMIC_SOAK_MINUTES: minutes"));
+    let end = Instant::now() + Duration::from_secs_f64(60.0 * minutes.unwrap_or(1.0));
+    let mut show = Show::start([1.0, 1.01, 0.99, 1.0]).await;
+    let (mut resident, mut threads) = (0, 0);
+    for round in 0.. {
+        show.judge(&format!("round {round}")).await;
+        if round == 1 {
+            (resident, threads) = (show.server.resident(), show.server.threads());
+        } else if round > 1 {
+            show.server
+                .assert_flat(resident, &format!("round {round}"))
+                .await;
+            assert_eq!(show.server.threads(), threads);
+        }
+        if Instant::now() > end {
+            break;
+        }
+        if minutes.is_some() {
+            // A soak has anchors that come and go besides.
+            show.stop_and_return(1 + round % 3).await;
+        }
+    }
+    let mix = show
+        .server
+        .control
+        .get("/api/v1/mixes/m")
+        .await
+        .expect("an answer")
+        .json();
+    println!("{}", mix["stats"]);
+    assert_eq!(
+        mix["stats"]["sound_resyncs"], 0,
+        "sound that jumps is heard: {mix}"
+    );
 }
