@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::picture::{self, Colour, Pattern, Size};
-use super::process::{Log, Process};
+use super::process::{self, Log, Process};
 
 /// What a publisher sends.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Show {
     /// Seconds from key frame to key frame.
     pub gop_seconds: u32,
     pub video_kbps: u32,
+    /// Seconds of media in each second: 1 but for a camera whose clock is off.
+    pub speed: f64,
 }
 
 impl Show {
@@ -35,6 +37,7 @@ impl Show {
             tone,
             gop_seconds: 1,
             video_kbps: 600,
+            speed: 1.0,
         }
     }
 
@@ -47,6 +50,7 @@ impl Show {
             tone,
             gop_seconds: 1,
             video_kbps: 350,
+            speed: 1.0,
         }
     }
 }
@@ -129,6 +133,20 @@ impl Publisher {
         Ok(self.process.said())
     }
 
+    /// Sends nothing for so long, and then all that it has from meanwhile at once.
+    ///
+    /// # Errors
+    /// When it cannot be stopped.
+    pub async fn stall(&self, pause: Duration) -> Result<(), Error> {
+        for (signal, then) in [("STOP", pause), ("CONT", Duration::ZERO)] {
+            let id = self.process.id().unwrap_or_default();
+            let kill = format!("kill -{signal} {id}");
+            process::output("sh", &["-c", &kill], Duration::from_secs(5)).await?;
+            tokio::time::sleep(then).await;
+        }
+        Ok(())
+    }
+
     /// Ends in order: the last frames are sent, and the server hears FCUnpublish and deleteStream.
     pub async fn stop(mut self) {
         self.feeder.abort();
@@ -153,7 +171,7 @@ async fn feed(mut stdin: ChildStdin, show: Show, fed: Log<Fed>) {
     let mut pattern = Pattern::new(show.size, show.colour);
     let begin = tokio::time::Instant::now();
     for number in 0.. {
-        let due = begin + Duration::from_secs(1) * number as u32 / show.fps;
+        let due = begin + Duration::from_secs_f64(number as f64 / f64::from(show.fps) / show.speed);
         tokio::time::sleep_until(due).await;
         let frame = pattern.draw(number);
         fed.change(|fed| {

@@ -138,6 +138,14 @@ pub async fn beeps(recording: &Path, frequency: f64) -> Result<Vec<f64>, Error> 
     Ok(sound.onsets(frequency))
 }
 
+/// The recording's sound, mono, and how many samples a second it has.
+///
+/// # Errors
+/// [`Error::Ended`] with what ffmpeg said when it cannot decode it.
+pub async fn sound(recording: &Path) -> Result<(Vec<i16>, u32), Error> {
+    Ok((Sound::of(recording).await?.samples, SAMPLE_RATE))
+}
+
 /// Decoded sound with the time of each of its frames.
 struct Sound {
     samples: Vec<i16>,

@@ -29,6 +29,22 @@ pub fn is_present(samples: &[i16], rate: u32, frequency: f64) -> bool {
     here > -50.0 && here - beside > 15.0
 }
 
+/// Where mono `samples` at `rate` drop out for a moment, in samples from their beginning: 5 ms that are more than 6 dB
+/// under the loudest of the 20 ms before and of the 20 ms after.
+pub fn dips(samples: &[i16], rate: u32) -> Vec<usize> {
+    let window = rate as usize / 200;
+    let energy = |of: &[i16]| of.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
+    let windows: Vec<f64> = samples.chunks_exact(window).map(energy).collect();
+    let loudest = |of: &[f64]| of.iter().copied().fold(0.0, f64::max);
+    let dips = |at: &usize| {
+        let (before, after) = (&windows[at - 4..*at], &windows[at + 1..at + 5]);
+        // A quarter of the energy is 6 dB.
+        windows[*at] * 4.0 < loudest(before).min(loudest(after))
+    };
+    let last = windows.len().saturating_sub(4);
+    (4..last).filter(dips).map(|at| at * window).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +73,18 @@ mod tests {
             let got = level(&sines(&[(440.0, amplitude)]), RATE, 440.0);
             assert!((got - expected).abs() < 0.2, "{got} is not {expected}");
         }
+    }
+
+    #[test]
+    fn a_hole_of_5_ms_is_a_dip_and_a_tone_that_comes_or_goes_is_none() {
+        let mut samples = sines(&[(400.0, 0.2)]);
+        assert!(dips(&samples, RATE).is_empty());
+        samples[10_000..10_480].fill(0);
+        let found = dips(&samples, RATE);
+        assert!(found.iter().all(|at| (9_800..10_480).contains(at)) && !found.is_empty());
+        let louder = sines(&[(400.0, 0.2), (700.0, 0.5)]);
+        let change: Vec<i16> = [&samples[..9_600], &louder[9_600..]].concat();
+        assert!(dips(&change, RATE).is_empty());
     }
 
     #[test]

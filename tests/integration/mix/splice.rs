@@ -1,108 +1,204 @@
 //! What viewers notice of a mix's start and end: nothing but the picture.
 
-use linkmic::probe::Colour;
+use std::path::Path;
+use std::time::Duration;
+
 use linkmic::probe::flv::{self, Tag};
 use linkmic::probe::picture::{COUNTER_MODULUS, distance};
 use linkmic::probe::player::{Player, Seen, Sighting, Watch};
 use linkmic::probe::process::Process;
+use linkmic::probe::publisher::Show;
+
+use linkmic::probe::{Colour, sync, tone};
 
 use super::{CANVAS, FPS, LONG, main_show, one_plus_one, one_plus_one_regions, sub_show};
 use crate::studio::{Studio, advances};
 
 /// One frame of the main, ms.
 const FRAME: i64 = 1000 / FPS;
+/// Longer than the mix waits for it, and than its last picture counts as live.
+const STALL: Duration = Duration::from_millis(1_500);
+
+/// ffmpeg and librtmp as viewers of the main, and the files that they write.
+struct Recorders {
+    programs: [Process; 2],
+    by_ffmpeg: String,
+    by_rtmpdump: String,
+}
+
+impl Recorders {
+    fn start(studio: &Studio) -> Self {
+        let url = studio.urls.plain("a");
+        let file = |name: &str| studio.folder().join(name).display().to_string();
+        let (by_ffmpeg, by_rtmpdump) = (file("ffmpeg.flv"), file("rtmpdump.flv"));
+        let ffmpeg = "-hide_banner -nostats -loglevel warning -i";
+        let copy = "-c copy -copyts -y";
+        let ffmpeg: Vec<&str> = ffmpeg
+            .split_whitespace()
+            .chain([url.as_str()])
+            .chain(copy.split_whitespace())
+            .chain([by_ffmpeg.as_str()])
+            .collect();
+        let rtmpdump = ["--quiet", "--live", "--rtmp", &url, "--flv", &by_rtmpdump];
+        let programs = [
+            Process::spawn("ffmpeg", &ffmpeg),
+            Process::spawn("rtmpdump", &rtmpdump),
+        ];
+        Self {
+            programs: programs.map(|process| process.expect("installed")),
+            by_ffmpeg,
+            by_rtmpdump,
+        }
+    }
+
+    /// Waits for their end, which the clean end of the main is.
+    async fn end(&mut self) {
+        for recorder in &mut self.programs {
+            let ended = recorder.success(LONG).await;
+            ended.unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn viewers_stay_through_start_and_end_of_a_mix_in_place() {
     let studio = Studio::open().await;
     let a = studio.publish("a", &main_show()).await;
     let _b = studio.publish("b", &sub_show(Colour::RED, 700.0)).await;
-    let url = studio.urls.plain("a");
-    let by_ffmpeg = studio.folder().join("ffmpeg.flv").display().to_string();
-    let by_rtmpdump = studio.folder().join("rtmpdump.flv").display().to_string();
-    let mut recorders = [
-        Process::spawn(
-            "ffmpeg",
-            &[
-                "-hide_banner",
-                "-nostats",
-                "-loglevel",
-                "warning",
-                "-i",
-                &url,
-                "-c",
-                "copy",
-                "-copyts",
-                "-y",
-                &by_ffmpeg,
-            ],
-        ),
-        Process::spawn(
-            "rtmpdump",
-            &["--quiet", "--live", "--rtmp", &url, "--flv", &by_rtmpdump],
-        ),
-    ]
-    .map(|process| process.expect("installed"));
+    let mut recorders = Recorders::start(&studio);
     let mut viewer = studio.watch("a", &one_plus_one_regions()).await;
     advances(&mut viewer, 0, Colour::BLUE, 40).await;
     studio.put("/api/v1/mixes/m", &one_plus_one()).await;
     advances(&mut viewer, 1, Colour::RED, 45).await;
     studio.end_mix("m").await;
     advances(&mut viewer, 0, Colour::BLUE, 40).await;
-    // A clean end of the main is the end of the recordings.
     a.stop().await;
-    for recorder in &mut recorders {
-        recorder
-            .success(LONG)
-            .await
-            .unwrap_or_else(|e| panic!("{e}"));
+    recorders.end().await;
+    for file in [&recorders.by_ffmpeg, &recorders.by_rtmpdump] {
+        assert_seamless(file, &decode(file).await, &[true; 3]);
     }
-    for file in [&by_ffmpeg, &by_rtmpdump] {
-        let watch = Watch {
-            size: CANVAS,
-            regions: one_plus_one_regions().to_vec(),
-        };
-        let seen = Player::decode(file, watch, LONG)
-            .await
-            .unwrap_or_else(|e| panic!("{e}"));
-        assert_seamless(file, &seen);
-    }
-    let tags = flv::tags(&std::fs::read(&by_rtmpdump).expect("recorded")).expect("FLV");
-    assert_spliced(&tags);
+    assert_spliced(&tags(&recorders.by_rtmpdump), 2);
     pictures_were_whole(&viewer);
+}
+
+/// Mixes in a row, and what the main does while one is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Nothing,
+    /// It sends nothing for longer than anybody waits for it, and then all at once.
+    Stalls,
+    /// Its program dies, and another publishes in its place.
+    Replaced,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_splices_in_a_row_are_noticed_by_nobody() {
+    const MIXES: [Trouble; 5] = [
+        Trouble::Nothing,
+        Trouble::Nothing,
+        Trouble::Nothing,
+        Trouble::Stalls,
+        Trouble::Replaced,
+    ];
+    let studio = Studio::open().await;
+    // Its clock is 1 % fast.
+    let main = Show {
+        speed: 1.01,
+        ..main_show()
+    };
+    let mut a = studio.publish("a", &main).await;
+    let _b = studio.publish("b", &sub_show(Colour::RED, 700.0)).await;
+    let mut recorders = Recorders::start(&studio);
+    let mut viewer = studio.watch("a", &one_plus_one_regions()).await;
+    advances(&mut viewer, 0, Colour::BLUE, 40).await;
+    // Which segments have the main's own pictures without a break.
+    let mut steady = vec![true];
+    for trouble in MIXES {
+        studio.put("/api/v1/mixes/m", &one_plus_one()).await;
+        advances(&mut viewer, 1, Colour::RED, 30).await;
+        match trouble {
+            Trouble::Nothing => {}
+            Trouble::Stalls => a.stall(STALL).await.expect("it stalls"),
+            Trouble::Replaced => {
+                a.kill().await;
+                a = studio.publish("a", &main).await;
+            }
+        }
+        advances(&mut viewer, 0, Colour::BLUE, 20).await;
+        studio.end_mix("m").await;
+        advances(&mut viewer, 0, Colour::BLUE, 30).await;
+        steady.extend([trouble == Trouble::Nothing, true]);
+    }
+    a.stop().await;
+    recorders.end().await;
+    for file in [&recorders.by_ffmpeg, &recorders.by_rtmpdump] {
+        let seen = decode(file).await;
+        assert_seamless(file, &seen, &steady);
+        // Up to the fourth mix the main speaks without a break.
+        let until = segments(&seen)[7][0].pts.expect("a time");
+        let from = seen.sightings[0].pts.expect("a time");
+        let (sound, rate) = sync::sound(Path::new(file)).await.expect("sound");
+        let spoken = (until - from) as usize * rate as usize / 1000;
+        // It begins a little behind the first picture, and is done a little before the last.
+        let spoken = &sound[rate as usize..spoken.min(sound.len()) - rate as usize / 2];
+        let dips = tone::dips(spoken, rate);
+        assert!(dips.is_empty(), "{file}: {dips:?} of {}", spoken.len());
+    }
+    assert_spliced(&tags(&recorders.by_rtmpdump), 2 * MIXES.len());
+    pictures_were_whole(&viewer);
+}
+
+/// A file's pictures.
+async fn decode(file: &str) -> Seen {
+    let watch = Watch {
+        size: CANVAS,
+        regions: one_plus_one_regions().to_vec(),
+    };
+    let seen = Player::decode(file, watch, LONG).await;
+    seen.unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn tags(file: &str) -> Vec<Tag> {
+    flv::tags(&std::fs::read(file).expect("recorded")).expect("FLV")
 }
 
 fn pictures_were_whole(viewer: &Player) {
     viewer.look(|seen| assert_eq!(seen.errors, Vec::<String>::new()));
 }
 
-/// Three segments (the main, the mix, the main), decoded without an error, time always forward, and the main's
-/// number bound to the time within one frame inside each.
-fn assert_seamless(file: &str, seen: &Seen) {
-    assert_eq!(seen.errors, Vec::<String>::new(), "{file}");
+/// By turns the main and the mix, from where the join's beginning is over.
+fn segments(seen: &Seen) -> Vec<Vec<&Sighting>> {
     let all: Vec<&Sighting> = seen.sightings.iter().collect();
-    for pair in all.windows(2) {
-        assert!(
-            pair[1].pts > pair[0].pts,
-            "{file}: {:?} then {:?}",
-            pair[0].pts,
-            pair[1].pts
-        );
-    }
     // The GOP so far, which a viewer gets squeezed into a moment at its join, runs faster than its numbers.
     let squeezed = |pair: &&[&Sighting]| pair[1].pts < pair[0].pts.map(|pts| pts + FRAME / 2);
     let joined = all.windows(2).take_while(squeezed).count();
-    let is_mixed = |s: &&Sighting| s.readings[1].colour.name() == Some("red");
-    let segments: Vec<&[&Sighting]> = all[joined..]
-        .chunk_by(|a, b| is_mixed(a) == is_mixed(b))
-        .collect();
-    let shape: Vec<_> = segments
-        .iter()
-        .map(|s| (is_mixed(&s[0]), s.len()))
-        .collect();
-    let mixed: Vec<_> = shape.iter().map(|(mixed, _)| *mixed).collect();
-    assert_eq!(mixed, [false, true, false], "{file}: {shape:?}");
-    for segment in &segments {
+    let segments = all[joined..].chunk_by(|a, b| is_mixed(a) == is_mixed(b));
+    segments.map(<[&Sighting]>::to_vec).collect()
+}
+
+fn is_mixed(sighting: &Sighting) -> bool {
+    sighting.readings[1].colour.name() == Some("red")
+}
+
+/// By turns the main and the mix, decoded without an error, time always forward, and in those segments that are
+/// `steady` the main's number bound to the time within one frame.
+fn assert_seamless(file: &str, seen: &Seen, steady: &[bool]) {
+    assert_eq!(seen.errors, Vec::<String>::new(), "{file}");
+    let times: Vec<_> = seen.sightings.iter().map(|s| s.pts).collect();
+    for pair in times.windows(2) {
+        assert!(
+            pair[1] > pair[0],
+            "{file}: {:?} then {:?}",
+            pair[0],
+            pair[1]
+        );
+    }
+    let segments = segments(seen);
+    let shape: Vec<_> = segments.iter().map(|s| (is_mixed(s[0]), s.len())).collect();
+    let mixed = shape.iter().map(|(mixed, _)| *mixed);
+    let turns = (0..steady.len()).map(|n| n % 2 == 1);
+    assert!(mixed.eq(turns), "{file}: {shape:?}");
+    for (segment, _) in segments.iter().zip(steady).filter(|(_, steady)| **steady) {
         // Where number 0 would be, by each picture.
         let first = segment
             .iter()
@@ -159,14 +255,14 @@ fn median(of: &[i64]) -> i64 {
 
 /// On the wire: the headers of the beginning and one set per splice, each followed by a key frame; no media out of
 /// order, and no hole that a player would stumble over.
-fn assert_spliced(tags: &[Tag]) {
+fn assert_spliced(tags: &[Tag], splices: usize) {
     let video: Vec<&Tag> = tags.iter().filter(|t| t.kind == Tag::VIDEO).collect();
     let headers: Vec<usize> = (0..video.len())
         .filter(|at| video[*at].is_header())
         .collect();
     assert_eq!(
         headers.len(),
-        3,
+        1 + splices,
         "video headers: one at the beginning, one per splice"
     );
     for at in &headers {
@@ -176,7 +272,9 @@ fn assert_spliced(tags: &[Tag]) {
         );
     }
     let bodies: Vec<_> = headers.iter().map(|at| &video[*at].body).collect();
-    assert_eq!(bodies[0], bodies[2], "the main's own header comes back");
+    for own in bodies.iter().step_by(2) {
+        assert_eq!(bodies[0], *own, "the main's own header comes back");
+    }
     for (kind, frame) in [(Tag::VIDEO, FRAME), (Tag::AUDIO, 22)] {
         let times: Vec<i64> = tags
             .iter()
