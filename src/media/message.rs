@@ -106,6 +106,18 @@ pub enum Role {
     Frame,
 }
 
+/// What a video message has of tracks beside the main one, which alone is told by its [`Role`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beside {
+    /// Nothing; or nothing coded; or frames that go with the main track's in one message, and cannot stay behind.
+    #[default]
+    Nothing,
+    /// Key frames of others, with the main track's or without.
+    Keys,
+    /// Frames of others alone, which each build on a key frame of their own track.
+    Frames,
+}
+
 /// One message. The payload is shared and not copied, but for [`Message::timed`]; times are only ever rewritten by
 /// making a new message.
 #[derive(Debug, Clone)]
@@ -115,6 +127,7 @@ pub struct Message {
     pub codec: Codec,
     /// Enhanced RTMP track id; 0 for everything else. Of several in one message the main one, else the first.
     pub track: u8,
+    pub beside: Beside,
     /// Decode time on the timeline of the feed that it is in.
     pub dts: MediaTime,
     /// Presentation − decode time, in ms; 0 for anything but video.
@@ -137,6 +150,7 @@ impl Message {
             role: is.role,
             codec: is.codec,
             track: is.track,
+            beside: is.beside,
             dts,
             composition_ms: is.composition_ms,
             payload,

@@ -9,7 +9,7 @@ pub mod payload;
 pub mod repair;
 pub mod timeline;
 
-pub use message::{HeaderSlot, Headers, Kind, MediaTime, Message, Role, Slot};
+pub use message::{Beside, HeaderSlot, Headers, Kind, MediaTime, Message, Role, Slot};
 pub use name::{NameError, PerApp, StreamKey};
 pub use payload::Codec;
 pub use timeline::Timeline;

@@ -32,6 +32,8 @@ pub struct Reader {
     subscriber: Subscriber,
     class: Class,
     pace: Pace,
+    /// Where it had begun when all that comes was found to build on what it has.
+    settled: Option<u64>,
     wishes: Wishes,
     delivery: Delivery,
     /// When it had been given all there was for the last time; `None` while it has never.
@@ -85,11 +87,11 @@ impl Reader {
             arrival: joiner.arrival,
             subscriber: joiner.subscriber,
             class: joiner.class,
-            pace: if first.is_some() {
-                Pace::joining(from, now)
-            } else {
-                Pace::waiting(now)
+            pace: match &first {
+                Some(item) => Pace::joining(item, from, now),
+                None => Pace::waiting(now),
             },
+            settled: None,
             wishes: Wishes::default(),
             delivery: Delivery::new(joiner.socket, joiner.framing),
             caught_up: None,
@@ -135,7 +137,8 @@ impl Reader {
 
     /// May the loop's own batches, the next of which begins at `cursor`, be written to this reader as they are? Readers
     /// of the low latency class never: each message is weighed for each of them.
-    pub fn may_follow(&self, cursor: u64) -> bool {
+    /// Nor those who still miss key frames of a track beside the main one.
+    pub fn may_follow(&mut self, cursor: u64) -> bool {
         self.class == Class::Viewer
             && !self.blocked
             && self.gated.is_none()
@@ -145,6 +148,16 @@ impl Reader {
             && self.pace.is_live()
             && self.wishes.are_all()
             && self.subscriber.cursor() == cursor
+            && self.is_settled()
+    }
+
+    /// Asks the ring once for each place where it begins.
+    fn is_settled(&mut self) -> bool {
+        let began = self.pace.began();
+        if self.settled != Some(began) && self.subscriber.is_settled(began) {
+            self.settled = Some(began);
+        }
+        self.settled == Some(began)
     }
 
     /// The reader follows its loop from now on.

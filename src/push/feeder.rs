@@ -91,17 +91,14 @@ impl Feeder {
             }
             self.before_begin = false;
             // The recorded group of pictures lies behind the live edge by design; that is no lag.
-            self.pace = Pace::joining(None, now);
+            self.pace = Pace::joining(item, None, now);
             return self.begin(item, out);
         }
         let behind = Behind {
             time: head.since(message.dts),
             bytes: 0,
         };
-        match self
-            .pace
-            .judge(message, can_begin, behind, &self.budget, now)
-        {
+        match self.pace.judge(item, behind, &self.budget, now) {
             Verdict::Send => self.send(item, out),
             Verdict::Resume => self.begin(item, out),
             Verdict::Drop | Verdict::Evict => self.dropped += 1,

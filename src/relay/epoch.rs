@@ -118,7 +118,10 @@ impl Epoch {
         self.messages += 1;
         self.bytes += message.payload.len() as u64;
         match message.kind {
+            // Key frames are the main track's; others may have other codecs.
+            Kind::Video if self.video.is_some() && !message.is_video_key() => {}
             Kind::Video => self.video = Some(message.codec),
+            Kind::Audio if self.audio.is_some() && message.track != 0 => {}
             Kind::Audio => self.audio = Some(message.codec),
             // Metadata keeps nobody in a name.
             Kind::Data => return,

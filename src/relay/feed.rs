@@ -67,13 +67,17 @@ impl FeedState {
         self.attached > 0
     }
 
-    /// Puts a message on this feed's own timeline and into its ring. An unchanged time shares the message.
+    /// Puts a message on this feed's own timeline and into its ring. An unchanged time shares the message. `None`: it
+    /// has no place there, or no reader could make use of it.
     pub fn push(
         &mut self,
         message: Arc<Message>,
         now: Instant,
         config: &Config,
     ) -> Option<Arc<Item>> {
+        if self.ring.lacks_root(&message) {
+            return None;
+        }
         let placed = self.timeline.map(&message, now)?;
         let message = match placed.keeps(&message) {
             true => message,
@@ -92,6 +96,9 @@ impl FeedState {
         config: &Config,
     ) -> Option<MediaTime> {
         let message = item.shared();
+        if self.ring.lacks_root(message) {
+            return None;
+        }
         let placed = self.timeline.map(message, now)?;
         self.count(message);
         match placed.keeps(message) {

@@ -31,6 +31,7 @@ pub struct Item {
     message: Arc<Message>,
     /// Headers that belong to this message, when a reader may begin here.
     headers: Option<Arc<Headers>>,
+    root: Option<u64>,
     rtmp: OnceLock<Framed>,
     flv: OnceLock<Tag>,
 }
@@ -40,9 +41,16 @@ impl Item {
         Self {
             message,
             headers,
+            root: None,
             rtmp: OnceLock::new(),
             flv: OnceLock::new(),
         }
+    }
+
+    /// The same with that [`Self::root`].
+    pub(super) fn rooted(mut self, root: Option<u64>) -> Self {
+        self.root = root;
+        self
     }
 
     pub fn message(&self) -> &Message {
@@ -57,6 +65,13 @@ impl Item {
     /// The header set to send before this message to a reader that begins here; `None` where nobody may begin.
     pub fn headers(&self) -> Option<&Arc<Headers>> {
         self.headers.as_ref()
+    }
+
+    /// Sequence number, in its ring, of what a reader must have been given to make use of this: its own where readers
+    /// may begin, that of the key frame before it for a video track beside the main one. `None` for all else, which
+    /// makes sense, or as much as it will, to whoever has begun.
+    pub fn root(&self) -> Option<u64> {
+        self.root
     }
 
     /// The message as RTMP chunks on [`MEDIA_STREAM_ID`].

@@ -20,6 +20,7 @@ mod policy;
 mod publisher;
 mod registry;
 mod ring;
+mod roots;
 mod stream;
 mod subscriber;
 mod takeover;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::media::{Kind, Message, Role};
+use super::item::Item;
+use crate::media::{Kind, Role};
 
 /// What a class is owed and what it may cost.
 #[derive(Debug, Clone)]
@@ -117,15 +118,18 @@ pub struct Mark(State);
 #[derive(Debug)]
 pub struct Pace {
     state: State,
+    /// Sequence number of the place where the reader began, or continued after a skip: 0 before it has.
+    began: u64,
     last_progress: Instant,
 }
 
 impl Pace {
-    /// A reader that stands on a place to begin, however long ago that was recorded. `from`: how far behind that is,
-    /// where the first message judged does not show it.
-    pub fn joining(from: Option<Duration>, now: Instant) -> Self {
+    /// A reader that stands on a place to begin, `item`, however long ago that was recorded. `from`: how far behind that
+    /// is, where the first message judged does not show it.
+    pub fn joining(item: &Item, from: Option<Duration>, now: Instant) -> Self {
         Self {
             state: State::Joining { from },
+            began: item.root().unwrap_or(0),
             last_progress: now,
         }
     }
@@ -134,6 +138,7 @@ impl Pace {
     pub fn waiting(now: Instant) -> Self {
         Self {
             state: State::Waiting,
+            began: 0,
             last_progress: now,
         }
     }
@@ -158,6 +163,11 @@ impl Pace {
     /// Is every message to be sent as it is, as long as the lag stays within the budget?
     pub fn is_live(&self) -> bool {
         self.state == State::Live
+    }
+
+    /// Sequence number of the item at which the reader began, or continued after a skip; 0 before it has.
+    pub fn began(&self) -> u64 {
+        self.began
     }
 
     /// Why video is being left out now; `None` while it is not.
@@ -208,15 +218,23 @@ impl Pace {
         (behind.time > allowed).then_some(Cause::Time)
     }
 
-    /// Judges one message at the reader's cursor; `can_begin` says whether a reader may begin at it.
-    pub fn judge(
-        &mut self,
-        message: &Message,
-        can_begin: bool,
-        behind: Behind,
-        budget: &Budget,
-        now: Instant,
-    ) -> Verdict {
+    /// Judges one message at the reader's cursor.
+    ///
+    /// Frames of a track beside the main one that build on a key frame from before the reader's beginning are dropped,
+    /// and nobody misses them: [`Self::skipping`] is `None`.
+    pub fn judge(&mut self, item: &Item, behind: Behind, budget: &Budget, now: Instant) -> Verdict {
+        match self.weigh(item, behind, budget, now) {
+            Verdict::Resume => {
+                self.began = item.root().unwrap_or(0);
+                Verdict::Resume
+            }
+            Verdict::Send if item.root().is_some_and(|root| root < self.began) => Verdict::Drop,
+            verdict => verdict,
+        }
+    }
+
+    fn weigh(&mut self, item: &Item, behind: Behind, budget: &Budget, now: Instant) -> Verdict {
+        let (message, can_begin) = (item.message(), item.headers().is_some());
         if self.is_stuck(budget, now) {
             return Verdict::Evict;
         }
@@ -252,11 +270,22 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Kind, MediaTime};
+    use std::sync::Arc;
+
     use bytes::Bytes;
+
+    use crate::media::{MediaTime, Message};
 
     fn message(kind: Kind, payload: &'static [u8]) -> Message {
         Message::new(kind, MediaTime::ZERO, Bytes::from_static(payload))
+    }
+
+    fn item(message: &Message, can_begin: bool) -> Item {
+        Item::new(Arc::new(message.clone()), can_begin.then(Arc::default))
+    }
+
+    fn start() -> Item {
+        item(&message(Kind::Video, &[0x17, 1, 0, 0, 0]), true)
     }
 
     fn late(ms: u64) -> Behind {
@@ -270,12 +299,13 @@ mod tests {
     fn a_late_reader_loses_video_until_a_key_frame_that_is_in_time() {
         let now = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::joining(None, now);
+        let mut pace = Pace::joining(&start(), None, now);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
         let key = message(Kind::Video, &[0x17, 1, 0, 0, 0]);
         let header = message(Kind::Video, &[0x17, 0, 0, 0, 0]);
         let sound = message(Kind::Audio, &[0xaf, 1]);
-        let mut judge = |m: &Message, begin, lag| pace.judge(m, begin, late(lag), &budget, now);
+        let mut judge =
+            |m: &Message, begin, lag| pace.judge(&item(m, begin), late(lag), &budget, now);
         assert_eq!(judge(&inter, false, 100), Verdict::Send);
         assert_eq!(judge(&inter, false, 401), Verdict::Drop);
         assert_eq!(judge(&sound, false, 401), Verdict::Drop);
@@ -291,9 +321,9 @@ mod tests {
     fn a_joiner_gets_its_whole_gop_and_is_judged_once_it_has_caught_up() {
         let now = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::joining(None, now);
+        let mut pace = Pace::joining(&start(), None, now);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
-        let mut judge = |ms| pace.judge(&inter, false, late(ms), &budget, now);
+        let mut judge = |ms| pace.judge(&item(&inter, false), late(ms), &budget, now);
         assert_eq!(judge(2_900), Verdict::Send);
         assert_eq!(judge(900), Verdict::Send);
         assert_eq!(judge(10), Verdict::Send);
@@ -307,7 +337,7 @@ mod tests {
         let mut pace = Pace::waiting(now);
         let mut judge = |payload: &'static [u8], kind, begin| {
             let message = message(kind, payload);
-            pace.judge(&message, begin, Behind::default(), &budget, now)
+            pace.judge(&item(&message, begin), Behind::default(), &budget, now)
         };
         assert_eq!(
             judge(&[0x17, 0, 0, 0, 0], Kind::Video, false),
@@ -329,16 +359,16 @@ mod tests {
     fn a_reader_that_takes_nothing_is_closed() {
         let t0 = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::joining(None, t0);
+        let mut pace = Pace::joining(&start(), None, t0);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
         let later = t0 + budget.stuck + Duration::from_millis(1);
         assert_eq!(
-            pace.judge(&inter, false, Behind::default(), &budget, later),
+            pace.judge(&item(&inter, false), Behind::default(), &budget, later),
             Verdict::Evict
         );
         pace.progress(later);
         assert_eq!(
-            pace.judge(&inter, false, Behind::default(), &budget, later),
+            pace.judge(&item(&inter, false), Behind::default(), &budget, later),
             Verdict::Send
         );
     }
@@ -353,8 +383,8 @@ mod tests {
             bytes: budget.max_bytes + 1,
         };
         for (behind, cause) in [(heavy, Cause::Bytes), (late(401), Cause::Time)] {
-            let mut pace = Pace::joining(None, now);
-            let mut judge = |behind| pace.judge(&inter, false, behind, &budget, now);
+            let mut pace = Pace::joining(&start(), None, now);
+            let mut judge = |behind| pace.judge(&item(&inter, false), behind, &budget, now);
             assert_eq!(judge(late(0)), Verdict::Send);
             assert_eq!(judge(behind), Verdict::Drop);
             assert_eq!(judge(late(0)), Verdict::Drop, "no key frame");
@@ -366,9 +396,9 @@ mod tests {
     fn a_joiner_that_loses_as_much_ground_as_its_budget_skips() {
         let now = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::joining(None, now);
+        let mut pace = Pace::joining(&start(), None, now);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
-        let mut judge = |ms| pace.judge(&inter, false, late(ms), &budget, now);
+        let mut judge = |ms| pace.judge(&item(&inter, false), late(ms), &budget, now);
         // It begins 2 s behind, and may be 2.4 s behind for a while.
         assert_eq!(judge(2_000), Verdict::Send);
         assert_eq!(judge(2_400), Verdict::Send);
@@ -380,24 +410,24 @@ mod tests {
     fn what_waited_too_long_is_judged_again() {
         let now = Instant::now();
         let budget = Budget::low_latency();
-        let mut pace = Pace::joining(None, now);
+        let mut pace = Pace::joining(&start(), None, now);
         let key = message(Kind::Video, &[0x17, 1, 0, 0, 0]);
         let inter = message(Kind::Video, &[0x27, 1, 0, 0, 0]);
         assert_eq!(
-            pace.judge(&inter, false, late(0), &budget, now),
+            pace.judge(&item(&inter, false), late(0), &budget, now),
             Verdict::Send
         );
         pace.skip(Cause::Lost);
         let mark = pace.mark();
         assert_eq!(
-            pace.judge(&key, true, late(0), &budget, now),
+            pace.judge(&item(&key, true), late(0), &budget, now),
             Verdict::Resume
         );
         assert_eq!(pace.stale(late(400), &budget), None);
         assert_eq!(pace.stale(late(401), &budget), Some(Cause::Time));
         pace.back(mark);
         assert_eq!(
-            pace.judge(&inter, false, late(0), &budget, now),
+            pace.judge(&item(&inter, false), late(0), &budget, now),
             Verdict::Drop
         );
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::Config;
 use super::item::Item;
-use crate::media::{Headers, Kind, MediaTime, Message};
+use super::roots::Roots;
+use crate::media::{Beside, Headers, Kind, MediaTime, Message};
 
 /// Messages that a ring keeps at most, whatever their payloads and times say: 20 s at 800 a second, where an encoder
 /// sends some 110. Each costs about 250 bytes besides its payload.
@@ -52,6 +53,8 @@ pub(super) struct Ring {
     newest_start: Option<u64>,
     /// Headers as of the newest message.
     headers: Arc<Headers>,
+    /// Where video tracks beside the main one can be decoded from.
+    pub(super) roots: Roots,
     has_video: bool,
     bytes: usize,
     /// Whether anybody reads here or watches.
@@ -65,6 +68,7 @@ impl Ring {
             front: 0,
             newest_start: None,
             headers: Arc::default(),
+            roots: Roots::default(),
             has_video: false,
             bytes: 0,
             is_read: false,
@@ -97,28 +101,40 @@ impl Ring {
     }
 
     pub fn push(&mut self, message: Arc<Message>, config: &Config) -> Arc<Item> {
-        let start = self.note(&message);
+        let (start, root) = self.note(&message);
         let headers = start.then(|| self.headers.clone());
-        let item = Arc::new(Item::new(message, headers));
+        let item = Arc::new(Item::new(message, headers).rooted(root));
         self.append(item.clone(), config);
         item
     }
 
-    /// As [`Self::push`], of an item of another ring: what it is framed for is framed once for both, unless readers
-    /// may begin at it, who get the headers of their own ring.
+    /// As [`Self::push`], of an item of another ring: what it is framed for is framed once for both, unless it says
+    /// something of its ring: readers begin at it with that one's headers, or it builds on a message there.
     pub fn share(&mut self, item: &Arc<Item>, config: &Config) {
-        let start = self.note(item.shared());
-        let item = if start || item.headers().is_some() {
+        let (start, root) = self.note(item.shared());
+        let item = if root.is_some() || item.root().is_some() {
             let headers = start.then(|| self.headers.clone());
-            Arc::new(Item::new(item.shared().clone(), headers))
+            Arc::new(Item::new(item.shared().clone(), headers).rooted(root))
         } else {
             item.clone()
         };
         self.append(item, config);
     }
 
-    /// Takes note of the next message. Returns whether a reader may begin at it.
-    fn note(&mut self, message: &Arc<Message>) -> bool {
+    /// Are these frames of a track beside the main one whose key frame nobody has been given? They are not to be
+    /// pushed.
+    pub fn lacks_root(&self, message: &Message) -> bool {
+        message.beside == Beside::Frames && self.roots.root(message).is_none()
+    }
+
+    /// Can a reader that began at `began` decode all tracks in what comes from `cursor` on?
+    pub fn is_settled(&self, began: u64, cursor: u64) -> bool {
+        self.roots.are_within(began, cursor)
+    }
+
+    /// Takes note of the next message. Returns whether a reader may begin at it, and its [`Item::root`].
+    fn note(&mut self, message: &Arc<Message>) -> (bool, Option<u64>) {
+        let at = self.head();
         let mut start = message.is_video_key();
         if message.is_header() {
             self.headers = Arc::new(self.headers.with(message));
@@ -129,9 +145,26 @@ impl Ring {
             start = true;
         }
         if start {
-            self.newest_start = Some(self.head());
+            self.newest_start = Some(at);
+            self.roots.prune(message.dts);
         }
-        start
+        let mut root = start.then_some(at);
+        match message.beside {
+            // Another track may become the main one; this one's frames go on being decoded.
+            Beside::Nothing if message.is_video_key() && message.track != 0 => {
+                self.roots.note_keys(message, at);
+            }
+            Beside::Nothing => {}
+            Beside::Keys => {
+                self.roots.note_keys(message, at);
+                root = Some(at);
+            }
+            Beside::Frames => {
+                root = self.roots.root(message);
+                self.roots.note_frames(message);
+            }
+        }
+        (start, root)
     }
 
     fn append(&mut self, item: Arc<Item>, config: &Config) {
@@ -145,6 +178,7 @@ impl Ring {
     pub fn seal(&mut self) {
         self.newest_start = None;
         self.headers = Arc::default();
+        self.roots.clear();
         self.has_video = false;
     }
 
@@ -241,27 +275,36 @@ impl Ring {
 
     /// The GOP's video from `start`, 1 ms apart, so that its last frame keeps its own time. With B-frames the order of
     /// presentation is another one than that of decoding: pictures that are due by the live edge are presented 1 ms
-    /// apart up to it, those due later keep their time.
+    /// apart up to it, those due later keep their time. Tracks beside the main one come from their own key frames on.
+    ///
+    /// Headers that came after `start` stand before the picture that they came before.
     fn squeeze(&self, start: u64) -> Vec<Arc<Item>> {
         let from = (start - self.front) as usize;
-        let video: Vec<_> = self
+        let is_picture = |i: &Item| i.message().kind == Kind::Video && !i.message().is_header();
+        let is_of_use = |i: &Item| i.root().is_none_or(|root| root >= start);
+        let kept: Vec<_> = self
             .items
             .range(from..)
-            .filter(|i| i.message().kind == Kind::Video && !i.message().is_header())
+            .filter(|i| i.message().is_header() || (is_picture(i) && is_of_use(i)))
             .collect();
-        let Some(last) = video.last() else {
+        let Some(last) = kept.iter().rfind(|i| is_picture(i)) else {
             return Vec::new();
         };
         let last_dts = last.message().dts;
-        let count = video.len() as i64;
-        let mut due: Vec<_> = video.iter().map(|i| i.message().pts()).collect();
+        let pictures = || kept.iter().filter(|i| is_picture(i));
+        let mut due: Vec<_> = pictures().map(|i| i.message().pts()).collect();
         due.retain(|pts| *pts <= last_dts);
         due.sort_unstable();
-        video
-            .iter()
-            .enumerate()
-            .map(|(n, item)| {
-                let dts = last_dts + (n as i64 + 1 - count);
+        // Pictures from the next one on.
+        let mut left = pictures().count() as i64;
+        kept.iter()
+            .map(|item| {
+                let dts = last_dts + (1 - left).min(0);
+                if !is_picture(item) {
+                    let message = Arc::new(item.message().at(dts));
+                    return Arc::new(Item::new(message, None));
+                }
+                left -= 1;
                 let own = item.message().pts();
                 let pts = if own <= last_dts {
                     let later = due.len() - due.partition_point(|pts| *pts <= own);
@@ -270,7 +313,7 @@ impl Ring {
                     own
                 };
                 let message = Arc::new(item.message().timed(dts, pts));
-                Arc::new(Item::new(message, item.headers().cloned()))
+                Arc::new(Item::new(message, item.headers().cloned()).rooted(item.root()))
             })
             .collect()
     }
@@ -387,6 +430,30 @@ mod tests {
         assert!(private.iter().all(|i| i.message().kind == Kind::Video));
         // The ring's own messages are untouched.
         assert_eq!(read(&ring, ring.newest_start().unwrap())[0].1, 1_000);
+    }
+
+    #[test]
+    fn a_squeezed_joiner_gets_headers_that_came_in_the_middle_of_the_gop_at_their_place() {
+        let mut ring = Ring::new();
+        push(&mut ring, Kind::Video, 0, KEY);
+        push(&mut ring, Kind::Audio, 0, &[0xaf, 0, 7]);
+        push(&mut ring, Kind::Audio, 10, SOUND);
+        push(&mut ring, Kind::Video, 40, INTER);
+        push(&mut ring, Kind::Video, 80, INTER);
+        push(&mut ring, Kind::Video, 120, &[0x17, 0, 0, 0, 0, 2]);
+        let (private, _) = ring.join(Join::Squeeze);
+        let got: Vec<_> = private.iter().map(|i| i.message()).collect();
+        let got: Vec<_> = got.iter().map(|m| (m.dts.0, m.is_header())).collect();
+        // The last picture's own time is 80 ms.
+        let expected = [
+            (78, false),
+            (79, true),
+            (79, false),
+            (80, false),
+            (80, true),
+        ];
+        assert_eq!(got, expected);
+        assert!(private[1].headers().is_none());
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl Subscriber {
         self.cursor = self.cursor.min(cursor);
     }
 
+    /// Can this reader, which began at sequence number `began`, decode every track of whatever comes from its cursor on?
+    /// Once true, that stays so until it begins anew.
+    pub fn is_settled(&self, began: u64) -> bool {
+        let inner = self.stream.lock();
+        let ring = &inner.feed(self.feed).ring;
+        ring.is_settled(began, self.cursor)
+    }
+
     /// Media time of the newest message; zero before the first.
     pub fn head_time(&self) -> MediaTime {
         self.stream.lock().feed(self.feed).ring.head_time()

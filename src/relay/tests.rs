@@ -533,3 +533,34 @@ fn a_mix_that_waits_for_its_main_feeds_nobody() {
     assert!(scene.viewer.is_fed());
     assert!(!scene.peer.is_fed());
 }
+
+#[test]
+fn after_a_mix_another_track_of_the_source_comes_back_at_its_own_key_frame() {
+    let (relay, now) = (Relay::new(Config::default()), Instant::now());
+    let mut viewer = relay.subscribe(&key(), Feed::Program, Class::Viewer);
+    let source = relay.publish(&key(), anchor()).unwrap();
+    let one = |dts, is_key: bool, tag| {
+        let first = if is_key { 0x96 } else { 0xa6 };
+        let payload = vec![first, 1, b'a', b'v', b'0', b'1', 1, tag];
+        Message::new(Kind::Video, MediaTime(dts), payload.into())
+    };
+    let send = |messages: Vec<Message>| {
+        messages.into_iter().for_each(|message| {
+            source.publish(message, now);
+        });
+    };
+    send(vec![video(0, true, 1), one(0, true, 2), one(40, false, 3)]);
+    let mix = relay.overlay(&key()).unwrap();
+    mix.publish(video(7_000, true, 10), now);
+    send(vec![one(80, false, 4)]);
+    mix.request_end(now);
+    send(vec![video(120, true, 5), one(120, false, 6)]);
+    drop(mix);
+    send(vec![
+        one(160, false, 7),
+        one(200, true, 8),
+        one(240, false, 9),
+    ]);
+    let tags: Vec<_> = drain(&mut viewer).0.iter().map(|g| g.tag).collect();
+    assert_eq!(tags, [1, 2, 3, 10, 5, 8, 9]);
+}

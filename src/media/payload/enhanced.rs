@@ -1,7 +1,7 @@
 //! Enhanced RTMP packets: where the packet type, the tracks and their bodies are.
 
 use super::{Codec, FRAME_COMMAND, FRAME_KEY, PACKET_CODED_FRAMES, PACKET_SEQUENCE_START};
-use crate::media::message::{Kind, Slot};
+use crate::media::message::{Beside, Kind, Slot};
 
 const VIDEO_PACKET_CODED_FRAMES_X: u8 = 3;
 const VIDEO_PACKET_METADATA: u8 = 4;
@@ -130,11 +130,29 @@ impl<'a> Packet<'a> {
 
     /// Whether all tracks in it are key frames: one frame type stands for them all.
     pub(super) fn is_key_frame(&self) -> bool {
+        self.is_picture() && self.frame_type == FRAME_KEY
+    }
+
+    /// Whether it brings coded pictures.
+    fn is_picture(&self) -> bool {
         let coded = matches!(
             self.packet_type,
             PACKET_CODED_FRAMES | VIDEO_PACKET_CODED_FRAMES_X
         );
-        self.kind == Kind::Video && self.frame_type == FRAME_KEY && coded
+        self.kind == Kind::Video && coded
+    }
+
+    /// What it has of tracks beside `main`.
+    pub(super) fn beside(&self, main: u8) -> Beside {
+        if !self.is_picture() || self.tracks().all(|track| track.id == main) {
+            Beside::Nothing
+        } else if self.is_key_frame() {
+            Beside::Keys
+        } else if self.tracks().any(|track| track.id == main) {
+            Beside::Nothing
+        } else {
+            Beside::Frames
+        }
     }
 
     /// Whether it brings coded frames, and not a byte of any.
@@ -237,6 +255,11 @@ impl Tracks {
         std::iter::once(id).collect()
     }
 
+    /// In ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(|id| self.contains(*id))
+    }
+
     pub fn contains(&self, id: u8) -> bool {
         self.0[usize::from(id >> 6)] >> (id & 63) & 1 == 1
     }
@@ -248,7 +271,7 @@ impl Tracks {
 
     /// `None`: it is empty.
     pub fn lowest(&self) -> Option<u8> {
-        (0..=u8::MAX).find(|id| self.contains(*id))
+        self.iter().next()
     }
 }
 

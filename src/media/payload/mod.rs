@@ -8,14 +8,15 @@
 //!
 //! Several tracks in one message share its packet type and its frame type. Such a message is a header for each of
 //! its tracks, and a key frame when it says so and the main track is in it; the other tracks' own messages are
-//! never a place to begin at. The main track is 0 unless the publisher has none (see [`MainTrack`]).
+//! never a place to begin at, but say whether they are key frames of their own ([`Beside`]). The main track is 0 unless
+//! the publisher has none (see [`MainTrack`]).
 //!
 //! Reads, and changes nothing but composition times on demand; a payload that is too short or unknown is
 //! `Role::Frame` and passes through.
 
 mod enhanced;
 
-use super::message::{HeaderSlot, Kind, MediaTime, Message, Role, Slot};
+use super::message::{Beside, HeaderSlot, Kind, MediaTime, Message, Role, Slot};
 use enhanced::Packet;
 pub use enhanced::Tracks;
 
@@ -151,6 +152,7 @@ pub struct Description {
     pub codec: Codec,
     /// Enhanced RTMP track id; 0 for everything else.
     pub track: u8,
+    pub beside: Beside,
     pub composition_ms: i32,
 }
 
@@ -199,6 +201,7 @@ const UNKNOWN: Description = Description {
     role: Role::Frame,
     codec: Codec::Other,
     track: 0,
+    beside: Beside::Nothing,
     composition_ms: 0,
 };
 
@@ -259,7 +262,7 @@ fn enhanced(kind: Kind, payload: &[u8], main: u8) -> Description {
             role: header(kind, first.id, slot),
             codec: first.codec,
             track: first.id,
-            composition_ms: 0,
+            ..UNKNOWN
         };
     }
     let of_main = match first.id == main {
@@ -272,6 +275,7 @@ fn enhanced(kind: Kind, payload: &[u8], main: u8) -> Description {
         role: if is_key { Role::Key } else { Role::Frame },
         codec: own.codec,
         track: own.id,
+        beside: packet.beside(main),
         composition_ms: own
             .composition_at(&packet)
             .map_or(0, |at| signed24(payload.get(at..at + 3))),

@@ -420,6 +420,37 @@ fn where_no_track_is_0_the_lowest_makes_key_frames() {
 }
 
 #[test]
+fn frames_beside_the_main_track_are_told_apart() {
+    use Beside::{Frames, Keys, Nothing};
+    const INTER: u8 = 0xa6;
+    let both = |first, packet| many(first, packet, b"avc1", &[(0, b"a"), (1, b"b")]);
+    let one = |first, packet, id| vec![first, packet, b'v', b'p', b'0', b'9', id, b'x'];
+    for (name, payload, expected) in [
+        ("classic", b"\x17\x01\0\0\0K".to_vec(), Nothing),
+        ("a FourCC", b"\x93avc1K".to_vec(), Nothing),
+        ("track 0 alone", one(KEY, 1, 0), Nothing),
+        ("key frame of track 1", one(KEY, 1, 1), Keys),
+        ("the same without offset", one(KEY, 3, 1), Keys),
+        ("frame of track 1", one(INTER, 1, 1), Frames),
+        ("disposable frame of track 1", one(0xb6, 3, 1), Frames),
+        ("end of track 1", one(KEY, 2, 1), Nothing),
+        ("header of track 1", one(KEY, 0, 1), Nothing),
+        ("key frames of both", both(KEY, 1), Keys),
+        ("frames of both", both(INTER, 1), Nothing),
+        (
+            "frames of two others",
+            many(INTER, 1, b"avc1", &[(1, b"a"), (2, b"b")]),
+            Frames,
+        ),
+    ] {
+        assert_eq!(describe(Kind::Video, &payload).beside, expected, "{name}");
+    }
+    // Sound builds on nothing.
+    let sound = many(0x95, 1, b"Opus", &[(1, b"a")]);
+    assert_eq!(describe(Kind::Audio, &sound).beside, Nothing);
+}
+
+#[test]
 fn composition_times_are_rewritten_where_they_stand_and_said_where_they_were_implied() {
     type Case = (&'static [u8], i32, Option<&'static [u8]>);
     let cases: [Case; 9] = [

@@ -177,10 +177,7 @@ impl Reader {
             mark: self.pace.mark(),
             private: false,
         };
-        let can_begin = item.headers().is_some();
-        let verdict = self
-            .pace
-            .judge(message, can_begin, place, around.budget, around.now);
+        let verdict = self.pace.judge(item, place, around.budget, around.now);
         match verdict {
             Verdict::Send => self.delivery.out.push(item.clone(), undo),
             Verdict::Resume => {
