@@ -1,11 +1,12 @@
 //! Protocol breadth: codecs, forms and habits beyond the H.264 and AAC of every day.
 //!
 //! [`programs`]: what an ffmpeg that speaks Enhanced RTMP sends and can decode again. [`wire`]: bytes that no program
-//! at hand sends. [`times`]: clocks that jump. [`farewell`]: reconnect requests.
+//! at hand sends. [`times`]: clocks that jump. [`tracks`]: several video tracks. [`farewell`]: reconnect requests.
 
 mod farewell;
 mod programs;
 mod times;
+mod tracks;
 mod wire;
 
 use bytes::BytesMut;

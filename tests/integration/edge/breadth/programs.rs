@@ -92,12 +92,12 @@ const CLASSIC: [Codecs; 4] = [
     },
 ];
 
-/// Without B-frames, so that key frames of both tracks stand side by side: a player that comes in the middle begins at
-/// one of the main track's, and could decode the other track only from that one's next.
+/// The second video track has key frames of its own, elsewhere: a player that comes in the middle begins at one of the
+/// main track's, and can decode the other only from that one's next.
 const MULTITRACK: [Codecs; 1] = [Codecs {
     name: "two-of-each",
     make: "-map 0:v -map 0:v -map 1:a -map 1:a -c:v:0 libx264 -c:v:1 libx265 \
-           -x265-params keyint=25:bframes=0:pools=none:log-level=error -g 25 -c:a:0 aac -c:a:1 libopus",
+           -x265-params keyint=40:min-keyint=40:scenecut=0:bframes=2:pools=none:log-level=error -g 25 -c:a:0 aac -c:a:1 libopus",
     streams: &["Video: h264", "Video: hevc", "Audio: aac", "Audio: opus"],
 }];
 
