@@ -1,6 +1,8 @@
 //! One RTMP connection from accept to its end, or to the door of playback.
 
+mod companion;
 mod requests;
+mod words;
 
 use std::future::poll_fn;
 use std::io;
@@ -15,6 +17,8 @@ use tokio::time::{sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info};
 
+use self::companion::{Companion, news};
+use self::words::{GOING_DOWN, words};
 use super::Shared;
 use super::calls::Calls;
 use super::publishing::Publishing;
@@ -25,13 +29,12 @@ use crate::memory::Charge;
 use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
 use crate::relay::Bell;
-use crate::relay::door::Handover;
+use crate::relay::door::{Handover, News};
 use crate::rtmp::session::server::{ConnectInfo, Event, Session};
 use crate::rtmp::{chunk, handshake};
 
 /// The status code of a publisher who is refused or told to go.
 const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
-const GOING_DOWN: &str = "the server is going down";
 /// How long a publisher that was asked to reconnect is still listened to when the server goes down: until its next key
 /// frame, says Enhanced RTMP; this is what a shutdown has time for.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
@@ -46,7 +49,7 @@ const ORDINARY: usize = 1 << 20;
 /// Serves one connection and says why it ended. The handshake must be done by `deadline`.
 pub(super) async fn run(
     shared: &Arc<Shared>,
-    mut socket: Socket,
+    socket: Socket,
     peer: SocketAddr,
     deadline: Instant,
 ) -> Reason {
@@ -75,11 +78,15 @@ pub(super) async fn run(
         bell: Bell::new(),
         calls: Calls::new(),
         is_apart: false,
+        companion: None,
+        next_play: None,
+        is_cut: false,
         held: shared.config.memory.open(),
         stage_deadline: Instant::now() + shared.config.stage_deadline,
         leaving: None,
         has_heard: false,
     };
+    let mut socket = Arc::new(socket);
     let mut next = connection.serve(&mut socket).await;
     if let Next::Publishes = next {
         (connection, socket, next) = match serve_apart(connection, socket).await {
@@ -92,15 +99,17 @@ pub(super) async fn run(
             let last_words = connection.part(reason);
             // What it held is not kept while it hears them.
             drop(connection);
-            net::close(socket, &last_words).await;
+            // `None`: a player could not let go of it in time.
+            if let Some(socket) = Arc::into_inner(socket) {
+                net::close(socket, &last_words).await;
+            }
             reason
         }
         // No answer of those who are apart already.
         Next::Publishes => Reason::Internal,
         Next::Play(request) => {
-            let socket = match socket.settle() {
-                Ok(socket) => socket,
-                Err(_) => return Reason::SocketError,
+            let Some(Ok(socket)) = Arc::into_inner(socket).map(Socket::settle) else {
+                return Reason::SocketError;
             };
             let outbox = std::mem::take(&mut connection.outbox);
             let Connection {
@@ -135,13 +144,18 @@ pub(super) async fn run(
 /// of a connection which ended with that.
 async fn serve_apart(
     mut connection: Connection,
-    socket: Socket,
-) -> Result<(Connection, Socket, Next), Reason> {
+    socket: Arc<Socket>,
+) -> Result<(Connection, Arc<Socket>, Next), Reason> {
     let place = connection.shared.lanes.enter();
     connection.is_apart = true;
     connection.calls = Calls::new();
     let serve = async move {
-        let mut socket = socket.settle().map_err(|_| Reason::SocketError)?;
+        // Nobody else has it yet.
+        let socket = Arc::into_inner(socket).map(Socket::settle);
+        let Some(Ok(socket)) = socket else {
+            return Err(Reason::SocketError);
+        };
+        let mut socket = Arc::new(socket);
         let next = connection.serve(&mut socket).await;
         Ok((connection, socket, next))
     };
@@ -203,6 +217,12 @@ struct Connection {
     calls: Arc<Calls>,
     /// Whether it is served among publishers.
     is_apart: bool,
+    /// What plays on it beside its epochs.
+    companion: Option<Companion>,
+    /// A play that was granted and is to begin when there is nobody in its way.
+    next_play: Option<PlayRequest>,
+    /// Nothing that is written would make sense: a player's message was cut.
+    is_cut: bool,
     /// What its unfinished messages take of the memory for all.
     held: Charge,
     /// By when the client must publish or play, while it does neither.
@@ -236,13 +256,23 @@ enum Turn {
     Write,
     Shutdown,
     Bell,
+    News(News),
     Banned(usize),
     /// To look at the clock.
     Timer,
 }
 
 impl Connection {
-    async fn serve(&mut self, socket: &mut Socket) -> Next {
+    async fn serve(&mut self, socket: &mut Arc<Socket>) -> Next {
+        let next = self.converse(socket).await;
+        if let Next::Over(reason) = next {
+            self.end_all(reason);
+            self.dismiss_companion().await;
+        }
+        next
+    }
+
+    async fn converse(&mut self, socket: &mut Arc<Socket>) -> Next {
         let (shared, bell, calls) = (self.shared.clone(), self.bell.clone(), self.calls.clone());
         let caller = Waker::from(calls.clone());
         let mut shutdown = pin!(shared.shutdown.cancelled());
@@ -255,6 +285,7 @@ impl Connection {
             if !self.may_hold() {
                 return Next::Over(Reason::Overloaded);
             }
+            self.begin_play(socket);
             if let Err(e) = self.answer(socket) {
                 debug!(error = %e, "connection broke");
                 return Next::Over(Reason::SocketError);
@@ -283,6 +314,8 @@ impl Connection {
                     } else if rung.as_mut().poll(&mut caller).is_ready() {
                         rung.set(bell.rung());
                         Some(Turn::Bell)
+                    } else if let Some(news) = news(&mut self.companion, &mut caller) {
+                        Some(Turn::News(news))
                     } else if let Some(at) = banned(&mut self.publishing, &mut caller) {
                         Some(Turn::Banned(at))
                     } else {
@@ -298,7 +331,11 @@ impl Connection {
                 if !self.outbox.is_empty() && socket.tcp().poll_write_ready(context).is_ready() {
                     return Poll::Ready(Turn::Write);
                 }
-                let read = socket.poll_read(context, self.reader.buffer());
+                let buffer = self.reader.buffer();
+                let read = match Arc::get_mut(socket) {
+                    Some(socket) => socket.poll_read(context, buffer),
+                    None => socket.poll_read_shared(context, buffer),
+                };
                 read.map(Turn::Read)
             });
             match turn.await {
@@ -318,6 +355,11 @@ impl Connection {
                 }
                 Turn::Bell => {
                     if let Some(over) = self.end_each(|p, _| p.publisher().eviction()) {
+                        return over;
+                    }
+                }
+                Turn::News(news) => {
+                    if let Some(over) = self.hear(news) {
                         return over;
                     }
                 }
@@ -341,6 +383,10 @@ impl Connection {
     fn expire(&mut self) -> Option<Next> {
         if self.leaving.is_some() {
             return Some(Next::Over(Reason::Shutdown));
+        }
+        if self.companion.is_some() && self.publishing.is_empty() {
+            self.stage_deadline = Instant::now() + self.shared.config.stage_deadline;
+            return None;
         }
         if self.publishing.is_empty() {
             let limit = self.shared.config.stage_deadline.as_secs_f64();
@@ -367,6 +413,9 @@ impl Connection {
             self.session.acknowledge(total);
         }
         let output = self.session.output();
+        if let Some(companion) = self.companion.as_mut().filter(|c| c.has_floor()) {
+            return companion.say(&output);
+        }
         if output.is_empty() && self.outbox.is_empty() {
             return Ok(());
         }
@@ -448,7 +497,13 @@ impl Connection {
                 self.stage_deadline = Instant::now() + self.shared.config.stage_deadline;
                 None
             }
-            _ => None,
+            Event::StopPlay { stream_id } => {
+                self.stop_play(stream_id);
+                None
+            }
+            Event::Pause { .. } | Event::ReceiveAudio { .. } | Event::ReceiveVideo { .. } => {
+                self.pass_on(event)
+            }
         }
     }
 
@@ -488,7 +543,7 @@ impl Connection {
             }
             _ => ours.vanish(reason),
         }
-        self.over_unless_publishing(reason)
+        self.over_unless_busy(reason)
     }
 
     /// Says goodbye to a client that has said `connect`; to others there are no words.
@@ -498,10 +553,17 @@ impl Connection {
         Next::Over(reason)
     }
 
-    /// Ends what epochs there are and gives the bytes that still go out. Nobody leaves without having heard why.
-    fn part(&mut self, reason: Reason) -> bytes::BytesMut {
+    fn end_all(&mut self, reason: Reason) {
         while !self.publishing.is_empty() {
             self.end(0, reason);
+        }
+    }
+
+    /// Ends what epochs there are and gives the bytes that still go out. Nobody leaves without having heard why.
+    fn part(&mut self, reason: Reason) -> bytes::BytesMut {
+        self.end_all(reason);
+        if self.is_cut {
+            return bytes::BytesMut::new();
         }
         if !self.has_heard
             && let Some(words) = words(reason)
@@ -511,20 +573,6 @@ impl Connection {
         let mut bytes = std::mem::take(&mut self.outbox).into_inner();
         bytes.extend_from_slice(&self.session.output());
         bytes
-    }
-}
-
-/// What a client hears that is told to go; `None` where there is nobody to hear it.
-fn words(reason: Reason) -> Option<&'static str> {
-    match reason {
-        Reason::Dropped => Some("dropped by the operator"),
-        Reason::Banned => Some("banned by the operator"),
-        Reason::TooFast => Some("more than this application's max_kbps for too long"),
-        Reason::TakenOver => Some("another publisher has taken this name over"),
-        Reason::Idle => Some("no media came for too long"),
-        Reason::Overloaded => Some("the server's memory is full, and this message is large"),
-        Reason::Shutdown => Some(GOING_DOWN),
-        _ => None,
     }
 }
 

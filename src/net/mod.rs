@@ -93,6 +93,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// What waited elsewhere.
+    pub fn from(bytes: BytesMut) -> Self {
+        Self(bytes)
+    }
+
     /// What still waits.
     pub fn into_inner(self) -> BytesMut {
         self.0

@@ -141,6 +141,22 @@ impl Socket {
         }
     }
 
+    /// As [`Self::poll_read`], of a socket that others write to. One task may read.
+    pub fn poll_read_shared(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_read_buf(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_read_ready(cx))?;
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
     /// Has the runtime that this is called in watch the connection from now on, and no longer the one that did.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! through [`crate::relay::door::PlayDoor`].
 
 mod backlog;
+mod beside;
 mod chatter;
 mod delivery;
 mod departure;
@@ -38,7 +39,7 @@ use crate::media::{Class, StreamKey};
 use crate::metrics::Metrics;
 use crate::net::{self, Socket};
 use crate::reason::Reason;
-use crate::relay::door::{Handover, PlayDoor};
+use crate::relay::door::{Beside, Guest, Handover, PlayDoor};
 use crate::relay::{Budget, Join, Relay};
 
 pub use http::{Http, HttpConfig};
@@ -106,6 +107,7 @@ struct Shared {
     waiting: waiting::Room,
     fanout: fanout::Fanout,
     metrics: Arc<Metrics>,
+    tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
@@ -118,7 +120,12 @@ impl Playback {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
-        let fanout = fanout::Fanout::new(relay.clone(), config.clone(), metrics.clone(), tasks);
+        let fanout = fanout::Fanout::new(
+            relay.clone(),
+            config.clone(),
+            metrics.clone(),
+            tasks.clone(),
+        );
         Self {
             shared: Arc::new(Shared {
                 waiting: waiting::Room::new(config.waiting.clone()),
@@ -126,6 +133,7 @@ impl Playback {
                 config,
                 fanout,
                 metrics,
+                tasks,
                 shutdown,
             }),
         }
@@ -147,6 +155,10 @@ impl Playback {
 impl PlayDoor for Playback {
     fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Reason> + Send + '_>> {
         Box::pin(rtmp::play(&self.shared, handover))
+    }
+
+    fn play_beside(&self, beside: Beside) -> Guest {
+        beside::play(self.shared.clone(), beside)
     }
 }
 

@@ -49,7 +49,8 @@ pub struct Reader {
     finishing: bool,
     /// Tells the connection why it is over; taken when told.
     outcome: Option<oneshot::Sender<Reason>>,
-    /// Dropped with the reader: tells the connection that nothing is written any more.
+    /// Dropped with the reader: tells the connection that nothing is written any more. Sent to where the last message
+    /// was written to its end.
     released: oneshot::Sender<()>,
 }
 
@@ -286,6 +287,14 @@ impl Reader {
         if let Some(outcome) = self.outcome.take() {
             // The connection may have gone by itself meanwhile.
             let _ = outcome.send(reason);
+        }
+    }
+
+    /// It is let go of.
+    pub fn release(self) {
+        if self.delivery.out.is_empty() {
+            // The connection may have gone by itself meanwhile.
+            let _ = self.released.send(());
         }
     }
 

@@ -14,6 +14,7 @@ use super::waiting::Waited;
 use super::wish::Wish;
 use super::{ANSWER_DEADLINE, Arrival, Shared};
 use crate::logging::refused;
+use crate::media::{Class, Feed, StreamKey};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::door::Handover;
@@ -24,25 +25,38 @@ use crate::rtmp::session::server::{Event, Session};
 /// Status codes of a play that cannot be.
 const NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 const FAILED: &str = "NetStream.Play.Failed";
+/// That of a publish that cannot be.
+const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
 /// What a player hears that a ban ends.
-const BANNED: &str = "banned by the operator";
+pub(super) const BANNED: &str = "banned by the operator";
+
+/// Attaches a reader to its feed, if there is room for one more of its class; the error says why not.
+pub(super) fn subscribe(
+    shared: &Shared,
+    key: &StreamKey,
+    feed: Feed,
+    class: Class,
+) -> Result<Subscriber, String> {
+    let limit = shared.config.class(class).readers_per_name;
+    let subscriber = shared.relay.subscribe(key, feed, class);
+    if limit > 0 && subscriber.readers() > limit {
+        shared.metrics.limit_refused("readers_per_name");
+        let class = class.as_str();
+        return Err(format!(
+            "{limit} readers of class {class} already play this stream"
+        ));
+    }
+    Ok(subscriber)
+}
 
 /// Serves one player to its end.
 pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
     let class = shared.config.class(handover.class);
-    let mut subscriber = shared
-        .relay
-        .subscribe(&handover.key, handover.feed, handover.class);
-    if class.readers_per_name > 0 && subscriber.readers() > class.readers_per_name {
-        drop(subscriber);
-        shared.metrics.limit_refused("readers_per_name");
-        let why = format!(
-            "{} readers of class {} already play this stream",
-            class.readers_per_name,
-            handover.class.as_str()
-        );
-        return refuse(handover, FAILED, &why, Reason::LimitReached).await;
-    }
+    let subscribed = subscribe(shared, &handover.key, handover.feed, handover.class);
+    let mut subscriber = match subscribed {
+        Ok(subscriber) => subscriber,
+        Err(why) => return refuse(handover, FAILED, &why, Reason::LimitReached).await,
+    };
     match wait_for_stream(shared, &mut handover, &subscriber).await {
         Ok(()) => {}
         Err(Waited::Gone(reason)) => return reason,
@@ -155,6 +169,9 @@ async fn listen(
             match reader.next() {
                 Ok(Some(message)) => match session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Reason::Closed,
+                    Ok(Some(Event::Publish { stream_id, .. })) => {
+                        refuse_publish(session, stream_id);
+                    }
                     Ok(event) => {
                         if let Some(wish) = event.and_then(wish)
                             && !line.wish(wish).await
@@ -184,19 +201,7 @@ async fn listen(
             return Reason::TooSlow;
         }
         tokio::select! {
-            reason = &mut *over => {
-                return match reason {
-                    Ok(
-                        lost @ (Reason::TooSlow
-                        | Reason::Dropped
-                        | Reason::Internal
-                        | Reason::SocketError
-                        | Reason::Disconnected),
-                    ) => lost,
-                    Ok(_) => Reason::StreamEnded,
-                    Err(_) => Reason::Internal,
-                };
-            }
+            outcome = &mut *over => return end_of(outcome),
             () = shared.shutdown.cancelled() => return Reason::Shutdown,
             read = net::read_some(socket, reader.buffer()) => match read {
                 Ok(0) => return Reason::Disconnected,
@@ -207,8 +212,23 @@ async fn listen(
     }
 }
 
+/// Why a player is over that its writer loop, or the loop's own end, says is over.
+pub(super) fn end_of(outcome: Result<Reason, oneshot::error::RecvError>) -> Reason {
+    match outcome {
+        Ok(
+            lost @ (Reason::TooSlow
+            | Reason::Dropped
+            | Reason::Internal
+            | Reason::SocketError
+            | Reason::Disconnected),
+        ) => lost,
+        Ok(_) => Reason::StreamEnded,
+        Err(_) => Reason::Internal,
+    }
+}
+
 /// What an event of the session asks of the writer loop.
-fn wish(event: Event) -> Option<Wish> {
+pub(super) fn wish(event: Event) -> Option<Wish> {
     match event {
         Event::Pause { on, .. } => Some(Wish::Pause(on)),
         Event::ReceiveAudio { on, .. } => Some(Wish::Audio(on)),
@@ -236,6 +256,9 @@ async fn wait_for_stream(
             match handover.reader.next() {
                 Ok(Some(message)) => match handover.session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Err(Waited::Gone(Reason::Closed)),
+                    Ok(Some(Event::Publish { stream_id, .. })) => {
+                        refuse_publish(&mut handover.session, stream_id);
+                    }
                     Ok(_) => {}
                     Err(e) => return Err(Waited::Refused(e.to_string(), e.reason())),
                 },
@@ -263,6 +286,14 @@ async fn wait_for_stream(
             },
         }
     }
+}
+
+/// A connection that began by playing is its writer loop's. What plays goes on.
+fn refuse_publish(session: &mut Session, stream_id: u32) {
+    let why = "this connection began by playing; publish first, or open another";
+    let reason = Reason::LimitReached;
+    refused!(reason, "publish refused: {why}");
+    session.refuse_publish(stream_id, PUBLISH_DENIED, reason, why);
 }
 
 /// Writes an answer while nothing else writes to the socket.

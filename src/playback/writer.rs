@@ -506,6 +506,7 @@ impl Writer {
     fn dismiss(&self, mut reader: Reader, reason: Reason) {
         tracing::debug!(stream = %self.tail.key(), class = reader.class().as_str(), %reason, "player left its writer");
         reader.tell(reason);
+        reader.release();
     }
 }
 

@@ -4,12 +4,16 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::media::{Class, Feed, StreamKey};
 use crate::net::Socket;
 use crate::reason::Reason;
 use crate::rtmp::chunk;
-use crate::rtmp::session::server::Session;
+use crate::rtmp::session::server::{Event, Session};
 
 /// A connection whose request to play was authorised and not answered yet.
 pub struct Handover {
@@ -37,4 +41,53 @@ pub type Eviction = Pin<Box<dyn Future<Output = Reason> + Send>>;
 pub trait PlayDoor: Send + Sync {
     /// Serves the connection to its end and says why it ended.
     fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Reason> + Send + '_>>;
+
+    /// Serves a play on a connection that its owner goes on reading, because it publishes besides.
+    fn play_beside(&self, beside: Beside) -> Guest;
+}
+
+/// A play beside publishers, authorised and not answered yet.
+pub struct Beside {
+    /// Read by the connection alone. Written by whoever has the floor: see [`Guest`].
+    pub socket: Arc<Socket>,
+    pub peer: SocketAddr,
+    pub stream_id: u32,
+    pub key: StreamKey,
+    pub feed: Feed,
+    pub class: Class,
+    /// As in [`Handover`].
+    pub eviction: Eviction,
+}
+
+/// A connection's line to its player.
+///
+/// One of the two has the floor, and writes whole messages to the socket: the connection, until it says
+/// [`Said::Begin`]; then the player, until it tells [`News::Over`]. Meanwhile what the connection has to say goes
+/// through the player.
+pub struct Guest {
+    /// Dropping it ends the play.
+    pub said: Option<mpsc::Sender<Said>>,
+    pub news: mpsc::Receiver<News>,
+}
+
+/// What a connection says to its player.
+pub enum Said {
+    /// The answer to [`News::Ready`], which goes out first: what waits to be written, and the answer to `play`.
+    Begin(Bytes),
+    /// Whole messages, to go between the player's own.
+    Bytes(Bytes),
+    /// What the client wants of its play.
+    Event(Event),
+}
+
+/// What a player tells its connection. All but the first are the last.
+pub enum News {
+    /// There is something to play: to be answered with [`Said::Begin`].
+    Ready,
+    /// It will not begin, for that reason, in words for the client.
+    Refused { reason: Reason, words: String },
+    /// It is over, for that reason, and the connection has the floor again, to write these first.
+    Over { reason: Reason, unsent: Bytes },
+    /// It is over in the middle of a message: nothing that is written behind it would make sense.
+    Broken(Reason),
 }

@@ -15,8 +15,8 @@ use crate::rtmp::session::server::ConnectInfo;
 /// Status codes of refusals.
 const CONNECT_REJECTED: &str = "NetConnection.Connect.Rejected";
 const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
-const PLAY_FAILED: &str = "NetStream.Play.Failed";
-const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
+pub(super) const PLAY_FAILED: &str = "NetStream.Play.Failed";
+pub(super) const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 
 impl Connection {
     pub(super) fn connect(&mut self, info: ConnectInfo) -> Option<Next> {
@@ -72,7 +72,7 @@ impl Connection {
                 let publishing = Publishing::new(stream_id, publisher, &app, stay, now);
                 self.publishing.push(publishing);
                 self.calls.look_again();
-                (!self.is_apart).then_some(Next::Publishes)
+                (!self.is_apart && self.companion.is_none()).then_some(Next::Publishes)
             }
             Err(e) => {
                 let refusal = Refusal::new(Reason::NameBusy, e.to_string());
@@ -88,23 +88,16 @@ impl Connection {
         self.session
             .refuse_publish(stream_id, code, *reason, message);
         self.has_heard = true;
-        self.over_unless_publishing(refusal.reason)
+        self.over_unless_busy(refusal.reason)
     }
 
-    pub(super) fn over_unless_publishing(&self, reason: Reason) -> Option<Next> {
-        self.publishing.is_empty().then_some(Next::Over(reason))
+    /// The connection is over, unless it publishes or plays something else.
+    pub(super) fn over_unless_busy(&self, reason: Reason) -> Option<Next> {
+        let plays = self.companion.is_some() || self.next_play.is_some();
+        (self.publishing.is_empty() && !plays).then_some(Next::Over(reason))
     }
 
     pub(super) async fn play(&mut self, stream_id: u32, name: String, query: &str) -> Option<Next> {
-        if !self.publishing.is_empty() {
-            // Behind the door nobody would take its media, or notice when it stops. What it publishes goes on.
-            let why = "this connection publishes; open another to play";
-            let reason = Reason::LimitReached;
-            refused!(reason, "play refused: {why}");
-            self.session
-                .refuse_play(stream_id, PLAY_FAILED, reason, why);
-            return None;
-        }
         let decided = match self.key(&name) {
             Ok(key) => self
                 .authorize(Action::Play, &key, query)
@@ -112,16 +105,23 @@ impl Connection {
                 .map(|(grant, stay)| (key, grant, stay)),
             Err(refusal) => Err(refusal),
         };
-        Some(match decided {
-            Ok((key, Grant::Play { feed, class, .. }, stay)) => Next::Play(PlayRequest {
-                stream_id,
-                name,
-                key,
-                feed,
-                class,
-                stay,
-            }),
-            Ok((_, Grant::Publish { .. }, _)) => Next::Over(Reason::Internal),
+        match decided {
+            Ok((key, Grant::Play { feed, class, .. }, stay)) => {
+                let request = PlayRequest {
+                    stream_id,
+                    name,
+                    key,
+                    feed,
+                    class,
+                    stay,
+                };
+                if self.publishing.is_empty() && self.companion.is_none() {
+                    return Some(Next::Play(request));
+                }
+                self.next_play = Some(request);
+                None
+            }
+            Ok((_, Grant::Publish { .. }, _)) => Some(Next::Over(Reason::Internal)),
             Err(refusal) => {
                 refused!(refusal.reason, "play refused: {}", refusal.message);
                 let code = if refusal.reason == Reason::BadName {
@@ -132,9 +132,9 @@ impl Connection {
                 let Refusal { reason, message } = &refusal;
                 self.session.refuse_play(stream_id, code, *reason, message);
                 self.has_heard = true;
-                Next::Over(refusal.reason)
+                self.over_unless_busy(refusal.reason)
             }
-        })
+        }
     }
 
     fn key(&self, name: &str) -> Result<StreamKey, Refusal> {

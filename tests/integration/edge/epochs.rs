@@ -1,5 +1,6 @@
 //! Publishers that come back, or come instead of another: who gets the name, what readers see of it, what is told.
 
+mod beside;
 mod line;
 mod streams;
 

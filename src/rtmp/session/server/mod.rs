@@ -5,7 +5,7 @@
 //! [`Event::Publish`] and [`Event::Play`] are questions, answered by `accept_…` or `refuse_…` before the next message
 //! is handed in. Ingest and playback own one per connection.
 //!
-//! A connection publishes on as many streams as it likes, or plays on one. What else is asked for is refused on the
+//! A connection publishes on as many streams as it likes, and plays on one. What else is asked for is refused on the
 //! stream that asks, and the others go on.
 //!
 //! Messages that belong to no stream: audio and video for an id that was never created, or for one that does not
@@ -214,6 +214,13 @@ impl Session {
         }
     }
 
+    /// As [`Self::end_play`], of a play that ends by our will: the client hears `code` and the reason in words.
+    pub fn break_play(&mut self, stream_id: u32, code: &str, reason: Reason, words: &str) {
+        if self.turn(stream_id, State::Playing, State::Ended) {
+            self.status(stream_id, "error", code, &reason.describe(words));
+        }
+    }
+
     /// Asks the client to connect again, to the same URL, at its next good moment (Enhanced RTMP v2). False, and nothing
     /// queued, when it has not said in `connect` that it can be asked, or has been asked already.
     ///
@@ -371,12 +378,12 @@ impl Session {
             State::Publishing => format!("stream {stream_id} publishes already"),
             State::PlayAsked | State::Playing => format!("stream {stream_id} plays already"),
             State::Idle | State::Ended => match other {
-                // A player has its connection for itself: whoever writes media to it writes nothing else's.
-                Some(other) => {
+                // Whoever writes a player's media to a connection writes no other player's.
+                Some(other) if plays(asked) => {
                     stream.state = State::Ended;
                     format!("this connection plays on stream {other}; open another")
                 }
-                None => String::new(),
+                _ => String::new(),
             },
         };
         if !why.is_empty() {

@@ -10,7 +10,7 @@ use linkmic::rtmp::amf::{self, Writer};
 use linkmic::rtmp::command::Command;
 use linkmic::rtmp::session::client::Event;
 use linkmic::rtmp::url::Target;
-use linkmic::rtmp::{Framed, chunk, kind};
+use linkmic::rtmp::{Framed, Message, chunk, kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::Receiver;
@@ -23,13 +23,13 @@ use super::super::house::House;
 use super::VIDEO_HEADER;
 
 /// A client that says what it likes on any message stream.
-struct Many {
+pub struct Many {
     socket: TcpStream,
     reader: chunk::Reader,
 }
 
 impl Many {
-    async fn connect(house: &House) -> Self {
+    pub async fn connect(house: &House) -> Self {
         let target = Target::parse(&house.urls.plain("x")).expect("a URL");
         let (socket, reader) = shake_hands(&target, None).await;
         let mut many = Self { socket, reader };
@@ -51,7 +51,7 @@ impl Many {
         written.expect("the connection holds");
     }
 
-    async fn say(&mut self, stream_id: u32, name: &str, argument: impl FnOnce(&mut Writer)) {
+    pub async fn say(&mut self, stream_id: u32, name: &str, argument: impl FnOnce(&mut Writer)) {
         let mut body = Writer::new();
         body.string(name).number(0.0).null();
         argument(&mut body);
@@ -60,28 +60,37 @@ impl Many {
         self.write(&bytes).await;
     }
 
-    /// The next command of that name, and the message stream it came on.
-    async fn answer(&mut self, name: &str) -> (u32, Command) {
+    /// The next message of which `take` makes something.
+    pub async fn next<T>(&mut self, what: &str, take: impl Fn(Message) -> Option<T>) -> T {
         let next = async {
             loop {
                 while let Some(message) = self.reader.next().expect("it makes sense") {
-                    if message.type_id != kind::COMMAND {
-                        continue;
-                    }
-                    let command = Command::parse(&message).expect("a command");
-                    if command.name == name {
-                        return (message.stream_id, command);
+                    if let Some(taken) = take(message) {
+                        return taken;
                     }
                 }
                 let read = self.socket.read_buf(self.reader.buffer()).await;
-                assert!(read.expect("it holds") > 0, "closed before {name}");
+                assert!(read.expect("it holds") > 0, "closed before {what}");
             }
         };
-        timeout(SOON, next).await.expect("an answer")
+        let next = timeout(SOON, next).await;
+        next.unwrap_or_else(|_| panic!("{what} does not come"))
+    }
+
+    /// The next command of that name, and the message stream it came on.
+    pub async fn answer(&mut self, name: &str) -> (u32, Command) {
+        let named = |message: Message| {
+            if message.type_id != kind::COMMAND {
+                return None;
+            }
+            let command = Command::parse(&message).expect("a command");
+            (command.name == name).then_some((message.stream_id, command))
+        };
+        self.next(name, named).await
     }
 
     /// The next `onStatus`: its message stream, code and description.
-    async fn status(&mut self) -> (u32, String, String) {
+    pub async fn status(&mut self) -> (u32, String, String) {
         let (stream_id, command) = self.answer("onStatus").await;
         let info = &command.arguments[0];
         let text = |key| amf::property(info, key).and_then(amf::text);
@@ -89,12 +98,17 @@ impl Many {
         (stream_id, text("code"), text("description"))
     }
 
-    /// A new message stream that asks to publish; what it was told.
-    async fn publish(&mut self, url: &str) -> (u32, String, String) {
+    /// A new message stream.
+    pub async fn create(&mut self) -> u32 {
         self.say(0, "createStream", |_| {}).await;
         let (_, created) = self.answer("_result").await;
         let id = created.arguments.first().and_then(amf::number);
-        let id = id.expect("an id") as u32;
+        id.expect("an id") as u32
+    }
+
+    /// A new message stream that asks to publish; what it was told.
+    pub async fn publish(&mut self, url: &str) -> (u32, String, String) {
+        let id = self.create().await;
         let name = url.rsplit('/').next().expect("a name").to_owned();
         self.say(id, "publish", |w| {
             w.string(&name).string("live");
@@ -104,7 +118,7 @@ impl Many {
     }
 
     /// A header and a key frame.
-    async fn picture(&mut self, stream_id: u32, time: u32) {
+    pub async fn picture(&mut self, stream_id: u32, time: u32) {
         let mut bytes = BytesMut::new();
         for body in [VIDEO_HEADER.to_vec(), numbered(stream_id, true, 100)] {
             Framed::new(kind::VIDEO, time, stream_id, body.into()).write_to(&mut bytes);
@@ -113,14 +127,14 @@ impl Many {
     }
 
     /// Reads until the server closes.
-    async fn closed(&mut self) {
+    pub async fn closed(&mut self) {
         let mut sink = [0; 4096];
         let end = async { while matches!(self.socket.read(&mut sink).await, Ok(1..)) {} };
         timeout(SOON, end).await.expect("closed");
     }
 }
 
-const START: &str = "NetStream.Publish.Start";
+pub const START: &str = "NetStream.Publish.Start";
 
 /// Three names on one connection and a viewer of each, who has seen a picture.
 async fn three(house: &House) -> (Many, [Client; 3]) {
@@ -144,7 +158,7 @@ async fn three(house: &House) -> (Many, [Client; 3]) {
 }
 
 /// Still gets pictures.
-async fn goes_on(many: &mut Many, stream_id: u32, viewer: &mut Client) {
+pub async fn goes_on(many: &mut Many, stream_id: u32, viewer: &mut Client) {
     many.picture(stream_id, 100_000).await;
     viewer.media_until(is_key_frame).await;
 }
@@ -155,7 +169,7 @@ async fn ends(viewer: &mut Client) {
 }
 
 /// The next end of an epoch: whose and why.
-async fn next_end(events: &mut Receiver<Fact>) -> (String, Reason) {
+pub async fn next_end(events: &mut Receiver<Fact>) -> (String, Reason) {
     let end = async {
         loop {
             if let Fact::Unpublished { key, reason, .. } = events.recv().await.expect("events") {
@@ -219,14 +233,14 @@ async fn a_refused_request_leaves_what_the_connection_publishes_alone() {
         (4, "NetStream.Publish.Denied"),
         "{why}"
     );
-    many.say(0, "createStream", |_| {}).await;
-    many.answer("_result").await;
+    many.create().await;
     many.say(5, "play", |w| {
-        w.string("a");
+        w.string("no name");
     })
     .await;
     let (id, code, why) = many.status().await;
-    assert_eq!((id, code.as_str()), (5, "NetStream.Play.Failed"), "{why}");
+    let code = code.as_str();
+    assert_eq!((id, code), (5, "NetStream.Play.StreamNotFound"), "{why}");
     for (id, viewer) in [(1, &mut a), (2, &mut b), (3, &mut c)] {
         goes_on(&mut many, id, viewer).await;
     }

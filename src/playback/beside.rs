@@ -1,0 +1,175 @@
+//! One RTMP player on a connection that publishes besides: waits for its stream, joins a writer loop, passes on what its
+//! connection has to say, and gives the socket back at a message's end.
+//!
+//! Owns the play and not the conversation: that is read and answered by the connection ([`Guest`]).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{Instrument, info};
+
+use super::reader::Joiner;
+use super::rtmp::{BANNED, end_of, subscribe, wish};
+use super::waiting::Waited;
+use super::{ANSWER_DEADLINE, Arrival, Shared};
+use crate::reason::Reason;
+use crate::relay::door::{Beside, Guest, News, Said};
+use crate::relay::{Framing, Subscriber};
+
+/// What a connection may have said that its player has not heard yet; a client that asks for more is no player.
+const SAID: usize = 64;
+
+/// Begins to serve a player.
+pub(super) fn play(shared: Arc<Shared>, beside: Beside) -> Guest {
+    let (say, mut said) = mpsc::channel(SAID);
+    // It is told that the stream is there, and the end.
+    let (tell, news) = mpsc::channel(2);
+    let serve = {
+        let shared = shared.clone();
+        async move {
+            let last = serve(&shared, beside, &mut said, &tell).await;
+            // The connection may have gone by itself meanwhile.
+            let _ = tell.send(last).await;
+        }
+    };
+    shared.tasks.spawn(serve.in_current_span());
+    Guest {
+        said: Some(say),
+        news,
+    }
+}
+
+async fn serve(
+    shared: &Shared,
+    mut beside: Beside,
+    said: &mut mpsc::Receiver<Said>,
+    tell: &mpsc::Sender<News>,
+) -> News {
+    let refused = |reason, words| News::Refused { reason, words };
+    let mut subscriber = match subscribe(shared, &beside.key, beside.feed, beside.class) {
+        Ok(subscriber) => subscriber,
+        Err(why) => return refused(Reason::LimitReached, why),
+    };
+    let over = |reason| News::Over {
+        reason,
+        unsent: Bytes::new(),
+    };
+    match wait_for_stream(shared, &mut beside, &subscriber, said).await {
+        Ok(()) => {}
+        Err(Waited::Gone(reason)) => return over(reason),
+        Err(Waited::Refused(words, reason)) => return refused(reason, words),
+    }
+    let first = match tell.send(News::Ready).await {
+        Ok(()) => said.recv().await,
+        Err(_) => None,
+    };
+    let Some(Said::Begin(first)) = first else {
+        return over(Reason::Closed);
+    };
+    let Beside {
+        socket,
+        peer,
+        stream_id,
+        class,
+        mut eviction,
+        ..
+    } = beside;
+    let (outcome, mut told) = oneshot::channel();
+    let (released, let_go) = oneshot::channel();
+    info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = class.as_str(), "player joined beside a publisher");
+    let private = subscriber.join(shared.config.class(class).join);
+    let joined = shared.fanout.join(Joiner {
+        id: shared.fanout.next_id(),
+        arrival: Arrival {
+            door: if socket.is_encrypted() {
+                "rtmps"
+            } else {
+                "rtmp"
+            },
+            peer,
+            since: SystemTime::now(),
+        },
+        socket,
+        subscriber,
+        class,
+        framing: Framing::Rtmp { stream_id },
+        first,
+        private,
+        outcome,
+        released,
+    });
+    // What was to be written first went with the player.
+    let Ok(line) = joined else {
+        return News::Broken(Reason::LimitReached);
+    };
+    let reason = loop {
+        tokio::select! {
+            heard = said.recv() => {
+                let taken = match heard {
+                    Some(Said::Begin(bytes) | Said::Bytes(bytes)) => line.control(bytes).await,
+                    Some(Said::Event(event)) => match wish(event) {
+                        Some(wish) => line.wish(wish).await,
+                        None => true,
+                    },
+                    None => break Reason::Closed,
+                };
+                if !taken {
+                    break Reason::TooSlow;
+                }
+            }
+            outcome = &mut told => break end_of(outcome),
+            () = shared.shutdown.cancelled() => break Reason::Shutdown,
+            reason = &mut eviction => break reason,
+        }
+    };
+    line.finish(Bytes::new()).await;
+    let whole = matches!(timeout(ANSWER_DEADLINE, let_go).await, Ok(Ok(())));
+    if !whole {
+        return News::Broken(reason);
+    }
+    said.close();
+    let mut unsent = BytesMut::new();
+    while let Ok(said) = said.try_recv() {
+        if let Said::Bytes(bytes) = said {
+            unsent.extend_from_slice(&bytes);
+        }
+    }
+    News::Over {
+        reason,
+        unsent: unsent.freeze(),
+    }
+}
+
+/// Holds a player that came before its publisher, within the bounds for those.
+async fn wait_for_stream(
+    shared: &Shared,
+    beside: &mut Beside,
+    subscriber: &Subscriber,
+    said: &mut mpsc::Receiver<Said>,
+) -> Result<(), Waited> {
+    if subscriber.is_fed() {
+        return Ok(());
+    }
+    let _place = shared
+        .waiting
+        .enter(&beside.key, beside.peer.ip())
+        .inspect_err(|full| shared.metrics.limit_refused(full.limit()))?;
+    let deadline = Instant::now() + shared.waiting.patience();
+    loop {
+        tokio::select! {
+            () = subscriber.fed() => return Ok(()),
+            () = sleep_until(deadline) => return Err(shared.waiting.in_vain()),
+            () = shared.shutdown.cancelled() => return Err(Waited::going_down()),
+            reason = &mut beside.eviction => {
+                return Err(Waited::Refused(BANNED.to_owned(), reason));
+            }
+            // What it wants of its play it may say once that has begun.
+            heard = said.recv() => if heard.is_none() {
+                return Err(Waited::Gone(Reason::Closed));
+            },
+        }
+    }
+}
