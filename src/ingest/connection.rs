@@ -1,6 +1,7 @@
 //! One RTMP connection from accept to its end, or to the door of playback.
 
 mod companion;
+mod greeting;
 mod requests;
 mod words;
 
@@ -18,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info};
 
 use self::companion::{Companion, news};
+use self::greeting::shake_hands;
 use self::words::{GOING_DOWN, words};
 use super::Shared;
 use super::calls::Calls;
@@ -29,9 +31,9 @@ use crate::memory::Charge;
 use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
 use crate::relay::Bell;
-use crate::relay::door::{Handover, News};
+use crate::relay::door::{Handover, News, Played};
+use crate::rtmp::chunk;
 use crate::rtmp::session::server::{ConnectInfo, Event, Session};
-use crate::rtmp::{chunk, handshake};
 
 /// The status code of a publisher who is refused or told to go.
 const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
@@ -80,6 +82,7 @@ pub(super) async fn run(
         is_apart: false,
         companion: None,
         next_play: None,
+        asked: None,
         is_cut: false,
         held: shared.config.memory.open(),
         stage_deadline: Instant::now() + shared.config.stage_deadline,
@@ -87,56 +90,67 @@ pub(super) async fn run(
         has_heard: false,
     };
     let mut socket = Arc::new(socket);
-    let mut next = connection.serve(&mut socket).await;
-    if let Next::Publishes = next {
-        (connection, socket, next) = match serve_apart(connection, socket).await {
-            Ok(back) => back,
-            Err(reason) => return reason,
+    loop {
+        let mut next = connection.serve(&mut socket).await;
+        if let Next::Publishes = next {
+            (connection, socket, next) = match serve_apart(connection, socket).await {
+                Ok(back) => back,
+                Err(reason) => return reason,
+            };
+        }
+        let request = match next {
+            Next::Over(reason) => {
+                let last_words = connection.part(reason);
+                // What it held is not kept while it hears them.
+                drop(connection);
+                // `None`: a player could not let go of it in time.
+                if let Some(socket) = Arc::into_inner(socket) {
+                    net::close(socket, &last_words).await;
+                }
+                return reason;
+            }
+            // No answer of those who are apart already.
+            Next::Publishes => return Reason::Internal,
+            Next::Play(request) => request,
         };
-    }
-    match next {
-        Next::Over(reason) => {
-            let last_words = connection.part(reason);
-            // What it held is not kept while it hears them.
-            drop(connection);
-            // `None`: a player could not let go of it in time.
-            if let Some(socket) = Arc::into_inner(socket) {
-                net::close(socket, &last_words).await;
-            }
-            reason
+        let Some(Ok(settled)) = Arc::into_inner(socket).map(Socket::settle) else {
+            return Reason::SocketError;
+        };
+        // Nothing waits here unless the client sent commands without reading any answer.
+        if !connection.outbox.is_empty() {
+            return Reason::TooSlow;
         }
-        // No answer of those who are apart already.
-        Next::Publishes => Reason::Internal,
-        Next::Play(request) => {
-            let Some(Ok(socket)) = Arc::into_inner(socket).map(Socket::settle) else {
-                return Reason::SocketError;
-            };
-            let outbox = std::mem::take(&mut connection.outbox);
-            let Connection {
-                reader, session, ..
-            } = connection;
-            // Nothing waits here unless the client sent commands without reading any answer.
-            if !outbox.is_empty() {
-                return Reason::TooSlow;
-            }
-            let stay = request.stay;
-            let handover = Handover {
-                socket,
-                peer,
-                session,
-                reader,
-                stream_id: request.stream_id,
-                name: request.name,
-                key: request.key,
-                feed: request.feed,
-                class: request.class,
-                eviction: Box::pin(async move {
-                    stay.ended().await;
-                    Reason::Banned
-                }),
-            };
-            shared.door.play(handover).await
-        }
+        let stay = request.stay;
+        let handover = Handover {
+            socket: settled,
+            peer,
+            session: connection.session,
+            reader: connection.reader,
+            stream_id: request.stream_id,
+            name: request.name,
+            key: request.key,
+            feed: request.feed,
+            class: request.class,
+            eviction: Box::pin(async move {
+                stay.ended().await;
+                Reason::Banned
+            }),
+        };
+        let back = match shared.door.play(handover).await {
+            Played::Over(reason) => return reason,
+            Played::Publishes(back) => *back,
+        };
+        socket = back.socket;
+        connection.session = back.session;
+        connection.reader = back.reader;
+        connection.calls.look_again();
+        connection.asked = Some(back.request);
+        connection.companion = Some(Companion::new(
+            back.stream_id,
+            back.name,
+            back.guest,
+            back.has_begun,
+        ));
     }
 }
 
@@ -173,35 +187,6 @@ async fn serve_apart(
     }
 }
 
-async fn shake_hands(socket: &Socket, reader: &mut chunk::Reader) -> Result<(), Reason> {
-    let mut shake = handshake::Server::new();
-    let mut outbox = Outbox::default();
-    let mut buffer = bytes::BytesMut::with_capacity(4096);
-    loop {
-        match net::read_some(socket, &mut buffer).await {
-            Ok(0) => return Err(Reason::Disconnected),
-            Ok(_) => {}
-            Err(_) => return Err(Reason::SocketError),
-        }
-        let progress = shake.receive(&buffer).map_err(|e| {
-            debug!(error = %e, "handshake refused");
-            e.reason()
-        })?;
-        buffer.clear();
-        outbox
-            .send(socket, &progress.reply)
-            .map_err(|_| Reason::SocketError)?;
-        while !outbox.is_empty() {
-            socket.writable().await.map_err(|_| Reason::SocketError)?;
-            outbox.flush(socket).map_err(|_| Reason::SocketError)?;
-        }
-        if let Some(rest) = progress.done {
-            reader.buffer().extend_from_slice(&rest);
-            return Ok(());
-        }
-    }
-}
-
 struct Connection {
     shared: Arc<Shared>,
     peer: SocketAddr,
@@ -221,6 +206,8 @@ struct Connection {
     companion: Option<Companion>,
     /// A play that was granted and is to begin when there is nobody in its way.
     next_play: Option<PlayRequest>,
+    /// What it asked for while it was elsewhere.
+    asked: Option<Event>,
     /// Nothing that is written would make sense: a player's message was cut.
     is_cut: bool,
     /// What its unfinished messages take of the memory for all.
@@ -425,6 +412,11 @@ impl Connection {
     /// Acts on every whole message received. `Some` ends the loop.
     async fn take_messages(&mut self) -> Option<Next> {
         let now = Instant::now();
+        if let Some(asked) = self.asked.take()
+            && let Some(next) = self.act(asked, now).await
+        {
+            return Some(next);
+        }
         loop {
             let message = match self.reader.next() {
                 Ok(Some(message)) => message,

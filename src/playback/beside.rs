@@ -11,12 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{Instrument, info};
 
+use super::fanout::Line;
 use super::reader::Joiner;
 use super::rtmp::{BANNED, end_of, subscribe, wish};
 use super::waiting::Waited;
 use super::{ANSWER_DEADLINE, Arrival, Shared};
 use crate::reason::Reason;
-use crate::relay::door::{Beside, Guest, News, Said};
+use crate::relay::door::{Beside, Eviction, Guest, News, Said};
 use crate::relay::{Framing, Subscriber};
 
 /// What a connection may have said that its player has not heard yet; a client that asks for more is no player.
@@ -24,22 +25,49 @@ const SAID: usize = 64;
 
 /// Begins to serve a player.
 pub(super) fn play(shared: Arc<Shared>, beside: Beside) -> Guest {
-    let (say, mut said) = mpsc::channel(SAID);
+    guest(&shared.clone(), async move |mut said, tell| {
+        serve(&shared, beside, &mut said, &tell).await
+    })
+}
+
+/// Goes on with a player whose connection has come to publish besides.
+pub(super) fn go_on(shared: Arc<Shared>, playing: Playing) -> Guest {
+    guest(&shared.clone(), async move |mut said, _| {
+        follow(&shared, playing, &mut said).await
+    })
+}
+
+/// Spawns what serves a player, whose end its connection is told.
+fn guest<F>(
+    shared: &Shared,
+    serve: impl FnOnce(mpsc::Receiver<Said>, mpsc::Sender<News>) -> F,
+) -> Guest
+where
+    F: Future<Output = News> + Send + 'static,
+{
+    let (say, said) = mpsc::channel(SAID);
     // It is told that the stream is there, and the end.
     let (tell, news) = mpsc::channel(2);
-    let serve = {
-        let shared = shared.clone();
-        async move {
-            let last = serve(&shared, beside, &mut said, &tell).await;
-            // The connection may have gone by itself meanwhile.
-            let _ = tell.send(last).await;
-        }
+    let serve = serve(said, tell.clone());
+    let serve = async move {
+        // The connection may have gone by itself meanwhile.
+        let _ = tell.send(serve.await).await;
     };
     shared.tasks.spawn(serve.in_current_span());
     Guest {
         said: Some(say),
         news,
     }
+}
+
+/// A player in its writer loop.
+pub(super) struct Playing {
+    pub line: Line,
+    /// Why it is over.
+    pub told: oneshot::Receiver<Reason>,
+    /// The loop has let go of its socket.
+    pub let_go: oneshot::Receiver<()>,
+    pub eviction: Eviction,
 }
 
 async fn serve(
@@ -74,10 +102,10 @@ async fn serve(
         peer,
         stream_id,
         class,
-        mut eviction,
+        eviction,
         ..
     } = beside;
-    let (outcome, mut told) = oneshot::channel();
+    let (outcome, told) = oneshot::channel();
     let (released, let_go) = oneshot::channel();
     info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = class.as_str(), "player joined beside a publisher");
     let private = subscriber.join(shared.config.class(class).join);
@@ -105,6 +133,23 @@ async fn serve(
     let Ok(line) = joined else {
         return News::Broken(Reason::LimitReached);
     };
+    let playing = Playing {
+        line,
+        told,
+        let_go,
+        eviction,
+    };
+    follow(shared, playing, said).await
+}
+
+/// Passes on what the connection says until the play is over, and gives the floor back.
+async fn follow(shared: &Shared, playing: Playing, said: &mut mpsc::Receiver<Said>) -> News {
+    let Playing {
+        line,
+        mut told,
+        let_go,
+        mut eviction,
+    } = playing;
     let reason = loop {
         tokio::select! {
             heard = said.recv() => {

@@ -38,8 +38,7 @@ use fanout::Line;
 use crate::media::{Class, StreamKey};
 use crate::metrics::Metrics;
 use crate::net::{self, Socket};
-use crate::reason::Reason;
-use crate::relay::door::{Beside, Guest, Handover, PlayDoor};
+use crate::relay::door::{Beside, Guest, Handover, PlayDoor, Played};
 use crate::relay::{Budget, Join, Relay};
 
 pub use http::{Http, HttpConfig};
@@ -153,7 +152,7 @@ impl Playback {
 }
 
 impl PlayDoor for Playback {
-    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Reason> + Send + '_>> {
+    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Played> + Send + '_>> {
         Box::pin(rtmp::play(&self.shared, handover))
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
+use super::beside::{self, Playing};
 use super::chatter::{self, Chatter};
 use super::fanout::Line;
 use super::reader::Joiner;
@@ -17,7 +18,7 @@ use crate::logging::refused;
 use crate::media::{Class, Feed, StreamKey};
 use crate::net::{self, Socket};
 use crate::reason::Reason;
-use crate::relay::door::Handover;
+use crate::relay::door::{Beside, Handover, Played, Return};
 use crate::relay::{Framing, Subscriber};
 use crate::rtmp::chunk;
 use crate::rtmp::session::server::{Event, Session};
@@ -25,8 +26,6 @@ use crate::rtmp::session::server::{Event, Session};
 /// Status codes of a play that cannot be.
 const NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 const FAILED: &str = "NetStream.Play.Failed";
-/// That of a publish that cannot be.
-const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
 /// What a player hears that a ban ends.
 pub(super) const BANNED: &str = "banned by the operator";
 
@@ -49,26 +48,60 @@ pub(super) fn subscribe(
     Ok(subscriber)
 }
 
-/// Serves one player to its end.
-pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
-    let class = shared.config.class(handover.class);
-    let subscribed = subscribe(shared, &handover.key, handover.feed, handover.class);
-    let mut subscriber = match subscribed {
+/// Serves one player to its end, or until its connection wants to publish besides.
+pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played {
+    let class = handover.class;
+    let subscribed = subscribe(shared, &handover.key, handover.feed, class);
+    let subscriber = match subscribed {
         Ok(subscriber) => subscriber,
-        Err(why) => return refuse(handover, FAILED, &why, Reason::LimitReached).await,
+        Err(why) => {
+            let reason = Reason::LimitReached;
+            return Played::Over(refuse(handover, FAILED, &why, reason).await);
+        }
     };
     match wait_for_stream(shared, &mut handover, &subscriber).await {
-        Ok(()) => {}
-        Err(Waited::Gone(reason)) => return reason,
+        Ok(Wait::Over) => {}
+        Ok(Wait::Publishes(request)) => return give_back(shared, handover, request),
+        Err(Waited::Gone(reason)) => return Played::Over(reason),
         Err(Waited::Refused(why, reason)) => {
             let code = if reason == Reason::NotFound {
                 NOT_FOUND
             } else {
                 FAILED
             };
-            return refuse(handover, code, &why, reason).await;
+            return Played::Over(refuse(handover, code, &why, reason).await);
         }
     }
+    serve(shared, handover, subscriber).await
+}
+
+/// A player that still waits, whose connection wants to publish: it waits on beside.
+fn give_back(shared: &Arc<Shared>, handover: Handover, request: Event) -> Played {
+    let socket = Arc::new(handover.socket);
+    let beside = Beside {
+        socket: socket.clone(),
+        peer: handover.peer,
+        stream_id: handover.stream_id,
+        key: handover.key,
+        feed: handover.feed,
+        class: handover.class,
+        eviction: handover.eviction,
+    };
+    Played::Publishes(Box::new(Return {
+        socket,
+        session: handover.session,
+        reader: handover.reader,
+        request,
+        stream_id: handover.stream_id,
+        name: handover.name,
+        guest: beside::play(shared.clone(), beside),
+        has_begun: false,
+    }))
+}
+
+/// Serves a player whose stream is there.
+async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscriber) -> Played {
+    let class = shared.config.class(handover.class);
     let Handover {
         socket,
         mut session,
@@ -114,12 +147,27 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
             if let Some(socket) = Arc::into_inner(socket) {
                 net::close(socket, &session.output()).await;
             }
-            return Reason::LimitReached;
+            return Played::Over(Reason::LimitReached);
         }
     };
     let heard = listen(shared, &socket, &mut session, &mut reader, &line, &mut over);
     let reason = tokio::select! {
-        reason = heard => reason,
+        heard = heard => match heard {
+            Heard::Over(reason) => reason,
+            Heard::Publishes(request) => {
+                let playing = Playing { line, told: over, let_go, eviction };
+                return Played::Publishes(Box::new(Return {
+                    socket,
+                    session,
+                    reader,
+                    request,
+                    stream_id,
+                    name,
+                    guest: beside::go_on(shared.clone(), playing),
+                    has_begun: true,
+                }));
+            }
+        },
         reason = &mut eviction => reason,
     };
     match reason {
@@ -138,10 +186,17 @@ pub(super) async fn play(shared: &Shared, mut handover: Handover) -> Reason {
         Reason::Banned => session.close(reason, BANNED),
         // What it said was too much or made no sense; the session has the words for it already.
         Reason::LimitReached | Reason::Protocol | Reason::Amf | Reason::TooLarge => {}
-        _ => return reason,
+        _ => return Played::Over(reason),
     }
     super::part(line, session.output(), let_go, socket).await;
-    reason
+    Played::Over(reason)
+}
+
+/// What ends the hearing of a player.
+enum Heard {
+    Over(Reason),
+    /// It asks to publish besides.
+    Publishes(Event),
 }
 
 /// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`], [`Reason::Shutdown`],
@@ -154,7 +209,7 @@ async fn listen(
     reader: &mut chunk::Reader,
     line: &Line,
     over: &mut oneshot::Receiver<Reason>,
-) -> Reason {
+) -> Heard {
     let mut chatter = Chatter::new(reader.received(), std::time::Instant::now());
     loop {
         if !chatter.allows(reader.received(), std::time::Instant::now()) {
@@ -162,34 +217,34 @@ async fn listen(
             debug!(limit, "player closed: it says more a second than the limit");
             let why = format!("more than {limit} bytes a second of commands");
             session.close(Reason::LimitReached, &why);
-            return Reason::LimitReached;
+            return Heard::Over(Reason::LimitReached);
         }
         // What the client said comes first: bytes that arrived with the request are in the buffer already.
         loop {
             match reader.next() {
                 Ok(Some(message)) => match session.handle(message) {
-                    Ok(Some(Event::StopPlay { .. })) => return Reason::Closed,
-                    Ok(Some(Event::Publish { stream_id, .. })) => {
-                        refuse_publish(session, stream_id);
+                    Ok(Some(Event::StopPlay { .. })) => return Heard::Over(Reason::Closed),
+                    Ok(Some(request @ Event::Publish { .. })) => {
+                        return Heard::Publishes(request);
                     }
                     Ok(event) => {
                         if let Some(wish) = event.and_then(wish)
                             && !line.wish(wish).await
                         {
-                            return Reason::TooSlow;
+                            return Heard::Over(Reason::TooSlow);
                         }
                     }
                     Err(e) => {
                         debug!(error = %e, "player's command refused");
                         session.close(e.reason(), &e.to_string());
-                        return e.reason();
+                        return Heard::Over(e.reason());
                     }
                 },
                 Ok(None) => break,
                 Err(e) => {
                     debug!(error = %e, "player's bytes make no sense");
                     session.close(e.reason(), &e.to_string());
-                    return e.reason();
+                    return Heard::Over(e.reason());
                 }
             }
         }
@@ -198,15 +253,15 @@ async fn listen(
         }
         let answer = session.output();
         if !answer.is_empty() && !line.control(answer).await {
-            return Reason::TooSlow;
+            return Heard::Over(Reason::TooSlow);
         }
         tokio::select! {
-            outcome = &mut *over => return end_of(outcome),
-            () = shared.shutdown.cancelled() => return Reason::Shutdown,
+            outcome = &mut *over => return Heard::Over(end_of(outcome)),
+            () = shared.shutdown.cancelled() => return Heard::Over(Reason::Shutdown),
             read = net::read_some(socket, reader.buffer()) => match read {
-                Ok(0) => return Reason::Disconnected,
+                Ok(0) => return Heard::Over(Reason::Disconnected),
                 Ok(_) => {}
-                Err(_) => return Reason::SocketError,
+                Err(_) => return Heard::Over(Reason::SocketError),
             },
         }
     }
@@ -237,14 +292,22 @@ pub(super) fn wish(event: Event) -> Option<Wish> {
     }
 }
 
+/// What ends a wait.
+enum Wait {
+    /// The stream is there.
+    Over,
+    /// The connection asks to publish besides.
+    Publishes(Event),
+}
+
 /// Holds a player that came before its publisher, within bounds.
 async fn wait_for_stream(
     shared: &Shared,
     handover: &mut Handover,
     subscriber: &Subscriber,
-) -> Result<(), Waited> {
+) -> Result<Wait, Waited> {
     if subscriber.is_fed() {
-        return Ok(());
+        return Ok(Wait::Over);
     }
     let _place = shared
         .waiting
@@ -256,8 +319,8 @@ async fn wait_for_stream(
             match handover.reader.next() {
                 Ok(Some(message)) => match handover.session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Err(Waited::Gone(Reason::Closed)),
-                    Ok(Some(Event::Publish { stream_id, .. })) => {
-                        refuse_publish(&mut handover.session, stream_id);
+                    Ok(Some(request @ Event::Publish { .. })) => {
+                        return Ok(Wait::Publishes(request));
                     }
                     Ok(_) => {}
                     Err(e) => return Err(Waited::Refused(e.to_string(), e.reason())),
@@ -273,7 +336,7 @@ async fn wait_for_stream(
                 .map_err(Waited::Gone)?;
         }
         tokio::select! {
-            () = subscriber.fed() => return Ok(()),
+            () = subscriber.fed() => return Ok(Wait::Over),
             () = tokio::time::sleep_until(deadline) => return Err(shared.waiting.in_vain()),
             () = shared.shutdown.cancelled() => return Err(Waited::going_down()),
             reason = &mut handover.eviction => {
@@ -286,14 +349,6 @@ async fn wait_for_stream(
             },
         }
     }
-}
-
-/// A connection that began by playing is its writer loop's. What plays goes on.
-fn refuse_publish(session: &mut Session, stream_id: u32) {
-    let why = "this connection began by playing; publish first, or open another";
-    let reason = Reason::LimitReached;
-    refused!(reason, "publish refused: {why}");
-    session.refuse_publish(stream_id, PUBLISH_DENIED, reason, why);
 }
 
 /// Writes an answer while nothing else writes to the socket.

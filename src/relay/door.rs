@@ -39,11 +39,33 @@ pub type Eviction = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// Takes over connections that want to play.
 pub trait PlayDoor: Send + Sync {
-    /// Serves the connection to its end and says why it ended.
-    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Reason> + Send + '_>>;
+    /// Serves the connection to its end, or until it wants to publish besides.
+    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Played> + Send + '_>>;
 
     /// Serves a play on a connection that its owner goes on reading, because it publishes besides.
     fn play_beside(&self, beside: Beside) -> Guest;
+}
+
+/// How serving a connection that plays ended.
+pub enum Played {
+    /// It is closed, for that reason.
+    Over(Reason),
+    /// It asks to publish: it goes back to who reads publishers, and plays on beside.
+    Publishes(Box<Return>),
+}
+
+/// A connection that plays and asks to publish.
+pub struct Return {
+    pub socket: Arc<Socket>,
+    pub session: Session,
+    pub reader: chunk::Reader,
+    /// The request, which the session waits to have answered.
+    pub request: Event,
+    pub stream_id: u32,
+    pub name: String,
+    pub guest: Guest,
+    /// The player has the floor; else it waits for its stream, and the connection has it.
+    pub has_begun: bool,
 }
 
 /// A play beside publishers, authorised and not answered yet.

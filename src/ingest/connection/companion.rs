@@ -37,6 +37,16 @@ pub(super) struct Companion {
 }
 
 impl Companion {
+    pub(super) fn new(stream_id: u32, name: String, guest: Guest, has_floor: bool) -> Self {
+        Self {
+            stream_id,
+            name,
+            guest,
+            has_floor,
+            kept: BytesMut::new(),
+        }
+    }
+
     pub(super) fn has_floor(&self) -> bool {
         self.has_floor
     }
@@ -98,13 +108,8 @@ impl Connection {
                 Reason::Banned
             }),
         });
-        self.companion = Some(Companion {
-            stream_id: request.stream_id,
-            name: request.name,
-            guest,
-            has_floor: false,
-            kept: BytesMut::new(),
-        });
+        let (stream_id, name) = (request.stream_id, request.name);
+        self.companion = Some(Companion::new(stream_id, name, guest, false));
         self.calls.look_again();
     }
 

@@ -1,8 +1,11 @@
 //! A play on the connection that publishes: each on a message stream of its own.
 
+use linkmic::probe::process::poll;
+use linkmic::reason::Reason;
 use linkmic::rtmp::session::client::Event;
 use linkmic::rtmp::{Message, kind};
 
+use super::super::SOON;
 use super::super::client::{Client, is_key_frame};
 use super::super::clip::{number_of, numbered};
 use super::super::house::House;
@@ -199,7 +202,7 @@ async fn who_stops_publishing_goes_on_playing_and_both_end_with_the_connection()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_began_by_playing_is_told_to_publish_elsewhere_and_plays_on() {
+async fn who_began_by_playing_may_publish_besides() {
     let house = House::open().await;
     let mut other = source(&house, "other").await;
     let mut many = Many::connect(&house).await;
@@ -207,12 +210,84 @@ async fn who_began_by_playing_is_told_to_publish_elsewhere_and_plays_on() {
     ask(&mut many, &house, 1, "other").await;
     assert_eq!(status(&mut many, 1).await.0, PLAYS);
     pictures(&mut many, 1, 0..=0).await;
-    let (id, code, why) = many.publish(&house.urls.push("mine")).await;
-    assert_eq!((id, code.as_str()), (2, "NetStream.Publish.Denied"));
-    assert!(
-        why.contains("publish first") && why.contains("[limit_reached]"),
+    // Who may not publish plays on.
+    let (id, code, why) = many.publish(&house.urls.plain("mine")).await;
+    assert_eq!(
+        (id, code.as_str()),
+        (2, "NetStream.Publish.Denied"),
         "{why}"
     );
     other.send(kind::VIDEO, 40, numbered(1, false, LONG)).await;
     pictures(&mut many, 1, 1..=1).await;
+    let (id, code, _) = many.publish(&house.urls.push("mine")).await;
+    assert_eq!((id, code.as_str()), (3, START));
+    let mut viewer = Client::play(&house.urls.plain("mine"))
+        .await
+        .expect("granted");
+    for n in 2..10 {
+        other
+            .send(kind::VIDEO, 40 * n, numbered(n, false, LONG))
+            .await;
+        pictures(&mut many, 1, n..=n).await;
+        goes_on(&mut many, 3, &mut viewer).await;
+    }
+    other.unpublish().await;
+    assert_eq!(
+        status(&mut many, 1).await.0,
+        "NetStream.Play.UnpublishNotify"
+    );
+    assert_eq!(status(&mut many, 1).await.0, "NetStream.Play.Stop");
+    goes_on(&mut many, 3, &mut viewer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_stream_may_publish_meanwhile() {
+    let house = House::open().await;
+    let mut many = Many::connect(&house).await;
+    assert_eq!(many.create().await, 1);
+    ask(&mut many, &house, 1, "other").await;
+    house.wait_for_peers(1).await;
+    let (id, code, _) = many.publish(&house.urls.push("mine")).await;
+    assert_eq!((id, code.as_str()), (2, START));
+    let mut viewer = Client::play(&house.urls.plain("mine"))
+        .await
+        .expect("granted");
+    goes_on(&mut many, 2, &mut viewer).await;
+    let mut other = source(&house, "other").await;
+    assert_eq!(status(&mut many, 1).await.0, PLAYS);
+    other.send(kind::VIDEO, 40, numbered(1, true, LONG)).await;
+    let picture = |m: Message| (number_of(&m.payload) == Some(1)).then_some(m.stream_id);
+    assert_eq!(many.next("its picture", picture).await, 1);
+    goes_on(&mut many, 2, &mut viewer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_play_that_is_dropped_in_the_middle_of_a_message_takes_the_connection_along() {
+    let house = House::open().await;
+    let mut events = house.events();
+    let mut other = source(&house, "other").await;
+    let (mut many, _viewer) = publisher(&house).await;
+    assert_eq!(many.create().await, 2);
+    ask(&mut many, &house, 2, "other").await;
+    assert_eq!(status(&mut many, 2).await.0, PLAYS);
+    // It reads nothing any more: what it plays stands in the middle of a message.
+    for n in 1..200 {
+        other
+            .send(kind::VIDEO, n, numbered(n, n % 20 == 0, LONG))
+            .await;
+    }
+    let path = "/api/v1/streams/live/other/readers";
+    let told = || async {
+        let answer = house.control().get(path).await.expect("an answer").json();
+        let reader = answer["readers"].get(0)?;
+        (reader["unacknowledged_bytes"].as_u64()? > 0).then(|| reader["id"].to_string())
+    };
+    let id = poll("a stuck player", SOON, told).await.expect("it stands");
+    let gone = house.control().delete(&format!("{path}/{id}")).await;
+    assert_eq!(gone.expect("an answer").status, 202);
+    assert_eq!(
+        next_end(&mut events).await,
+        ("mine".into(), Reason::Dropped)
+    );
+    many.closed().await;
 }
