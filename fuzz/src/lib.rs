@@ -3,6 +3,9 @@
 #[path = "../../tests/integration/mutation/drive.rs"]
 pub mod drive;
 
+#[path = "../../tests/integration/mutation/doors.rs"]
+pub mod doors;
+
 use bytes::Bytes;
 use linkmic::rtmp::Message;
 

@@ -77,6 +77,20 @@ impl Trusted {
     }
 }
 
+/// The address that a whole header announces; `None` where the proxy speaks for itself. Any bytes give an answer.
+///
+/// # Errors
+/// When it is no header, or is cut off.
+pub fn parse(header: &[u8]) -> Result<Option<SocketAddr>, Error> {
+    if header.starts_with(v2::PROTOCOL_PREFIX) {
+        parse_binary(header)
+    } else if header.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
+        parse_text(header)
+    } else {
+        Err(Error::Missing)
+    }
+}
+
 async fn read_binary(tcp: &TcpStream, header: &mut Vec<u8>) -> Result<Option<SocketAddr>, Error> {
     header.resize(V2_FIXED, 0);
     read_exact(tcp, &mut header[SHORTEST..]).await?;
@@ -89,7 +103,7 @@ async fn read_binary(tcp: &TcpStream, header: &mut Vec<u8>) -> Result<Option<Soc
     }
     header.resize(V2_FIXED + rest, 0);
     read_exact(tcp, &mut header[V2_FIXED..]).await?;
-    parse_binary(header)
+    parse(header)
 }
 
 fn parse_binary(header: &[u8]) -> Result<Option<SocketAddr>, Error> {
@@ -128,7 +142,7 @@ async fn read_text(tcp: &TcpStream, header: &mut Vec<u8>) -> Result<Option<Socke
             break;
         }
     }
-    parse_text(header)
+    parse(header)
 }
 
 fn parse_text(header: &[u8]) -> Result<Option<SocketAddr>, Error> {

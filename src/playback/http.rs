@@ -8,7 +8,7 @@
 //! itself is [`super::flv`].
 
 mod answer;
-mod head;
+pub mod head;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

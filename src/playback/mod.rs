@@ -41,7 +41,7 @@ use crate::net::{self, Socket};
 use crate::relay::door::{Beside, Guest, Handover, PlayDoor, Played};
 use crate::relay::{Budget, Join, Relay};
 
-pub use http::{Http, HttpConfig};
+pub use http::{Http, HttpConfig, head as request_head};
 pub use info::{Arrival, ReaderInfo};
 pub use waiting::Limits as WaitingLimits;
 

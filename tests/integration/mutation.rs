@@ -5,6 +5,7 @@
 //! recorded differs from run to run. `LINKMIC_SEED` sets the first seed, `LINKMIC_MUTATION_SECONDS` the time.
 
 mod damage;
+mod doors;
 mod drive;
 mod recorded;
 
@@ -221,7 +222,7 @@ fn seeds_of_the_fuzz_targets_hold() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let mut count = 0;
     type Target = (&'static str, fn(&[u8], usize));
-    let targets: [Target; 3] = [
+    let targets: [Target; 5] = [
         ("chunk_reader", |bytes, step| {
             let whole = drive::read(bytes, bytes.len(), Limits::default());
             let parts = drive::read(bytes, step, Limits::default());
@@ -235,6 +236,11 @@ fn seeds_of_the_fuzz_targets_hold() {
             let run = drive::client(bytes, step);
             assert!(run.messages > 3, "not understood: {run:?}");
         }),
+        ("proxy", |bytes, _| assert!(doors::proxy_header(bytes))),
+        ("http_head", |bytes, step| {
+            let asks = doors::request(bytes, step);
+            assert_ne!(asks, bytes.starts_with(b"GET /healthz"));
+        }),
     ];
     for (target, run) in targets {
         for entry in std::fs::read_dir(folder.join(target)).expect("seeds") {
@@ -247,4 +253,38 @@ fn seeds_of_the_fuzz_targets_hold() {
         }
     }
     assert!(count > 10, "{count} seeds");
+}
+
+#[test]
+fn damaged_beginnings_of_connections_are_read_or_refused_and_never_panic() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let seed = first_seed();
+    for (target, cases) in [("proxy", 20_000), ("http_head", 5_000)] {
+        let entries = std::fs::read_dir(folder.join(target)).expect("seeds");
+        let seeds = entries.map(|entry| {
+            let seed = std::fs::read(entry.expect("a seed").path()).expect("a seed");
+            seed[1..].to_vec()
+        });
+        let seeds = Vec::from_iter(seeds);
+        let mut understood = 0;
+        for n in 0..cases {
+            let seed = seed.wrapping_add(n);
+            let mut random = Random::new(seed);
+            let bytes = damaged(&mut random, &seeds);
+            let step = 1 + random.below(32);
+            let case = Case {
+                what: target,
+                seed,
+                bytes: &bytes,
+            };
+            understood += u64::from(match target {
+                "proxy" => doors::proxy_header(&bytes),
+                _ => doors::request(&bytes, step),
+            });
+            drop(case);
+        }
+        println!("{target}: {understood} of {cases} understood");
+        // Damage that always, or never, did harm would show nothing.
+        assert!((1..cases).contains(&understood), "{target}: {understood}");
+    }
 }
