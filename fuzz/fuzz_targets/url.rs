@@ -11,11 +11,7 @@ use linkmic::media::{Feed, StreamKey};
 use linkmic::rtmp::url::{Target, app_of, app_of_tc_url, query_of_tc_url, split_name};
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-    let key = |id: &str, secret: &str| Key {
-        id: KeyId::new(id),
-        secret: Secret::new(secret),
-        valid_for: Duration::ZERO,
-    };
+    let key = |id: &str, secret: &str| Key::new(KeyId::new(id), Secret::new(secret));
     Policy::new(Config {
         push_keys: vec![key("push", "a1b2c3d4e5f60718293a4b5c6d7e8f90")],
         peer_keys: vec![key("peer", "b1b2c3d4e5f60718293a4b5c6d7e8f90")],
