@@ -208,6 +208,11 @@ impl Track {
         }
     }
 
+    /// What is read next belongs elsewhere than what was read last: it is found anew, without a click.
+    pub fn move_on(&mut self) {
+        self.stop();
+    }
+
     /// Lets the ring end in silence.
     fn fade_end(&mut self) {
         let length = self.ring.len();

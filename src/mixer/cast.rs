@@ -288,10 +288,13 @@ impl Snapshot {
         let mut fresh = None;
         let mut pictures = Vec::with_capacity(self.members.len());
         for (id, input) in self.streams() {
-            let Some((picture, due, is_new)) = input.picture(until_us, pts_us) else {
+            let is_lead = lead.is_some_and(|lead| Arc::ptr_eq(lead, input));
+            // The beat follows the lead; of the others some have just missed a frame, some are just in time.
+            let usual_us = if is_lead { 0 } else { until_us - pts_us };
+            let Some((picture, due, is_new)) = input.picture(until_us, pts_us, usual_us) else {
                 continue;
             };
-            if is_new && lead.is_some_and(|lead| Arc::ptr_eq(lead, input)) {
+            if is_new && is_lead {
                 fresh = Some((due, picture.arrival));
             }
             pictures.push((id, picture));

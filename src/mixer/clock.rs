@@ -140,8 +140,12 @@ impl Lateness {
 
 /// Pictures over which the delay of the screen is averaged: some seconds.
 const SCREEN_WINDOW: u32 = 64;
+/// Fewer tell little.
+const SCREEN_MIN: u32 = 12;
 /// Further off than this a picture tells of a stall or a jump, not of the screen.
 const SCREEN_LIMIT_US: i64 = 150_000;
+/// The sound follows by this share of the time passed: a tenth of a semitone.
+const SCREEN_SLEW: f64 = 0.005;
 
 /// How much later than due an input's pictures are on screen, on average. An output frame shows the newest picture
 /// there is, so a picture waits for half a frame interval in the mean, and longer where its decoder is late; its sound
@@ -151,20 +155,44 @@ const SCREEN_LIMIT_US: i64 = 150_000;
 pub struct Screen {
     mean_us: f64,
     seen: u32,
+    /// What the sound waits, and the time that it had followed up to.
+    sound: Option<(f64, i64)>,
 }
 
 impl Screen {
-    /// A picture, or a newer one in its stead, was on screen for the first time, so much later than it was due.
-    pub fn observe(&mut self, late_us: i64) {
+    /// A picture, or a newer one in its stead, was on screen for the first time, so much later than it was due. Until
+    /// enough were, the delay is taken for `usual_us`.
+    pub fn observe(&mut self, late_us: i64, usual_us: i64) {
         if late_us.abs() > SCREEN_LIMIT_US {
             return;
         }
+        if self.seen == 0 {
+            self.mean_us = usual_us as f64;
+        }
         self.seen = (self.seen + 1).min(SCREEN_WINDOW);
-        self.mean_us += (late_us as f64 - self.mean_us) / f64::from(self.seen);
+        let share = 1.0 / f64::from(self.seen.max(SCREEN_MIN));
+        self.mean_us += (late_us as f64 - self.mean_us) * share;
     }
 
-    pub fn delay_us(&self) -> i64 {
-        self.mean_us as i64
+    /// How long the sound due at `now_us` waits: comes closer to the pictures' delay each time. `true`: it has just
+    /// learnt of it, and is nowhere near.
+    pub fn follow(&mut self, now_us: i64) -> (i64, bool) {
+        if self.seen == 0 {
+            return (0, false);
+        }
+        let Some((held, at)) = self.sound else {
+            self.sound = Some((self.mean_us, now_us));
+            return (self.mean_us as i64, true);
+        };
+        let limit = (now_us - at).max(0) as f64 * SCREEN_SLEW;
+        let held = held + (self.mean_us - held).clamp(-limit, limit);
+        self.sound = Some((held, now_us));
+        (held as i64, false)
+    }
+
+    /// As it was when it was last followed.
+    pub fn sound_waits_us(&self) -> i64 {
+        self.sound.map_or(0, |(held, _)| held as i64)
     }
 }
 
@@ -239,17 +267,21 @@ mod tests {
     }
 
     #[test]
-    fn the_screens_delay_is_the_mean_of_the_pictures_and_deaf_to_stalls() {
+    fn sound_waits_as_long_as_pictures_do_in_the_mean_and_is_deaf_to_stalls() {
         let mut screen = Screen::default();
-        assert_eq!(screen.delay_us(), 0);
-        screen.observe(30_000);
-        assert_eq!(screen.delay_us(), 30_000);
+        assert_eq!(screen.follow(0), (0, false));
+        screen.observe(0, 20_000);
+        let (first, learnt) = screen.follow(0);
+        assert!(learnt && (18_000..=20_000).contains(&first), "{first}");
         for n in 0..200 {
-            screen.observe(n % 2 * 40_000);
+            screen.observe(n % 2 * 100_000, 0);
         }
-        screen.observe(900_000);
-        let mean = screen.delay_us();
-        assert!((19_000..=21_000).contains(&mean), "{mean}");
+        screen.observe(900_000, 0);
+        // Half a percent of the second that passed, then as far as there is to go.
+        assert_eq!(screen.follow(1_000_000), (first + 5_000, false));
+        let (mean, _) = screen.follow(60_000_000);
+        assert!((48_000..=52_000).contains(&mean), "{mean}");
+        assert_eq!(screen.sound_waits_us(), mean);
     }
 
     #[test]

@@ -270,34 +270,38 @@ impl Input {
     }
 
     /// The picture that the frame presented at `pts_us` shows of those due up to `until_us`, its due time, and whether
-    /// it is new.
-    pub fn picture(&self, until_us: i64, pts_us: i64) -> Option<(Picture, i64, bool)> {
+    /// it is new. `usual_us` is how late pictures are in a frame as a rule.
+    pub fn picture(
+        &self,
+        until_us: i64,
+        pts_us: i64,
+        usual_us: i64,
+    ) -> Option<(Picture, i64, bool)> {
         let mut slot = lock(&self.shared.slot);
         let mut screen = lock(&self.shared.screen);
-        let fresh = slot.advance(until_us, |due| screen.observe(pts_us - due));
+        let fresh = slot.advance(until_us, |due| screen.observe(pts_us - due, usual_us));
         let (due, picture) = slot.current()?;
         Some((picture.clone(), *due, fresh))
     }
 
-    /// How much later than due its sound belongs into the mix, to be heard with its pictures.
-    fn sound_delay_us(&self) -> i64 {
-        match lock(&self.shared.target).tracks {
-            Tracks::Sound => 0,
-            Tracks::Both | Tracks::Pictures => lock(&self.shared.screen).delay_us(),
-        }
-    }
-
     /// Adds this input's block of sound that is heard at `start_us`.
     pub fn mix(&self, start_us: i64, gain: f32, sum: &mut [Frame]) {
-        let due_us = start_us - self.sound_delay_us();
-        lock(&self.shared.track).mix(due_us, gain, sum);
+        let (delay_us, moved) = match lock(&self.shared.target).tracks {
+            Tracks::Sound => (0, false),
+            Tracks::Both | Tracks::Pictures => lock(&self.shared.screen).follow(start_us),
+        };
+        let mut track = lock(&self.shared.track);
+        if moved {
+            track.move_on();
+        }
+        track.mix(start_us - delay_us, gain, sum);
     }
 
     /// Need the block that ends at `until_us` not wait for this input: is its sound here, or has it none?
     pub fn sound_ready(&self, until_us: i64, now: Instant) -> bool {
         let last = lock(&self.shared.facts).last_sound;
         let sounding = last.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER);
-        let due_us = until_us - self.sound_delay_us();
+        let due_us = until_us - lock(&self.shared.screen).sound_waits_us();
         !sounding || lock(&self.shared.track).covers(due_us)
     }
 
