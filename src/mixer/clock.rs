@@ -144,8 +144,8 @@ const SCREEN_WINDOW: u32 = 64;
 const SCREEN_MIN: u32 = 12;
 /// Further off than this a picture tells of a stall or a jump, not of the screen.
 const SCREEN_LIMIT_US: i64 = 150_000;
-/// The sound follows by this share of the time passed: a tenth of a semitone.
-const SCREEN_SLEW: f64 = 0.005;
+/// The sound follows by this share of the time passed: a sixth of a semitone.
+const SCREEN_SLEW: f64 = 0.01;
 
 /// How much later than due an input's pictures are on screen, on average. An output frame shows the newest picture
 /// there is, so a picture waits for half a frame interval in the mean, and longer where its decoder is late; its sound
@@ -277,8 +277,8 @@ mod tests {
             screen.observe(n % 2 * 100_000, 0);
         }
         screen.observe(900_000, 0);
-        // Half a percent of the second that passed, then as far as there is to go.
-        assert_eq!(screen.follow(1_000_000), (first + 5_000, false));
+        // One percent of the second that passed, then as far as there is to go.
+        assert_eq!(screen.follow(1_000_000), (first + 10_000, false));
         let (mean, _) = screen.follow(60_000_000);
         assert!((48_000..=52_000).contains(&mean), "{mean}");
         assert_eq!(screen.sound_waits_us(), mean);

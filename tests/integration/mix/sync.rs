@@ -163,6 +163,21 @@ impl Show {
         stream["publisher"]["epoch"].as_u64()
     }
 
+    /// Waits until the mix has made so many frames.
+    async fn until_mixed(&self, frames: i64) {
+        let mixed = poll("frames of the mix", SOON, || async {
+            let mix = self
+                .server
+                .control
+                .get("/api/v1/mixes/m")
+                .await
+                .ok()?
+                .json();
+            (mix["stats"]["frames_out"].as_i64()? >= frames).then_some(())
+        });
+        mixed.await.unwrap_or_else(|e| panic!("{e}"));
+    }
+
     /// Kills a sub's program, at whatever it is doing, and starts it again.
     async fn stop_and_return(&mut self, n: usize) {
         self.senders[n].kill().await;
@@ -242,6 +257,8 @@ async fn clocks_that_differ_by_one_percent_part_neither_picture_and_sound_nor_an
     let minutes = minutes.map(|m| m.parse::<f64>().expect("LINKMIC_SOAK_MINUTES: minutes"));
     let end = Instant::now() + Duration::from_secs_f64(60.0 * minutes.unwrap_or(1.0));
     let mut show = Show::start([1.0, 1.01, 0.99, 1.0]).await;
+    // A clock that is slow makes its pictures late, little by little until 5 s are over; the sound comes after.
+    show.until_mixed(10 * FPS).await;
     let (mut resident, mut threads) = (0, 0);
     for round in 0.. {
         show.judge(&format!("round {round}")).await;
