@@ -68,7 +68,7 @@ impl Aim {
         }
         let (target, door) = match url.strip_prefix(HTTP) {
             Some(rest) => (file(rest)?, Door::Http),
-            None => (Target::parse(url)?, Door::Rtmp),
+            None => (Target::parse(url)?.plain()?, Door::Rtmp),
         };
         let place = (target.host.as_str(), target.port);
         let mut addresses = place.to_socket_addrs().map_err(|source| Error::Lookup {

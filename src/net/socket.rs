@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::tls::Session;
+use super::tls::{Session, Trust};
 
 /// A socket to which bytes go without a look at the readiness that the runtime has noted. Four bytes: a writer takes
 /// a good many in one sweep, whose cache misses then overlap, before it sends to the first.
@@ -58,7 +58,20 @@ impl Socket {
     /// # Errors
     /// When the connection breaks or the client offers nothing that we take; it has been told why.
     pub async fn encrypted(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> io::Result<Self> {
-        let mut session = Session::new(config)?;
+        Self::through(tcp, Session::new(config)?).await
+    }
+
+    /// As [`Self::encrypted`], where we are the client of `host`, a name or an address, which must prove that it is.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the certificate shown is for another host, past its time, or of nobody that `trust`
+    /// knows.
+    pub async fn encrypted_to(tcp: TcpStream, trust: &Trust, host: &str) -> io::Result<Self> {
+        Self::through(tcp, trust.session(host)?).await
+    }
+
+    /// Shakes hands.
+    async fn through(tcp: TcpStream, mut session: Session) -> io::Result<Self> {
         loop {
             match session.flush(&tcp) {
                 Ok(()) if session.is_handshaking() => tcp.readable().await?,

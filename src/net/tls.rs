@@ -1,4 +1,4 @@
-//! TLS on a connection, without waiting, and the certificates that new connections are shown.
+//! TLS on a connection, without waiting, and the certificates that new connections are shown or must show.
 //!
 //! A session accepts plaintext only while no ciphertext of an earlier write waits for the kernel, and at most one record
 //! at a time, so at most [`MAX_PENDING`] bytes are neither the caller's nor the kernel's. While some wait, the last byte
@@ -7,6 +7,8 @@
 //!
 //! Knows rustls (with ring; no other provider is linked) and PEM files. Called by [`super::Socket`] and, for the
 //! certificates, by the server.
+
+mod trust;
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,8 +21,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{Connection, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
+
+pub use trust::{Trust, TrustError};
 
 /// Plaintext in one record at most, and so what a session holds between its caller and the kernel. More would be lag
 /// that the slow-reader policy cannot take back: 16 KiB is 0.37 s at 350 kbit/s.
@@ -32,7 +36,7 @@ const RECORD_OVERHEAD: usize = 22;
 /// One connection's keys and buffers.
 #[derive(Debug)]
 pub(super) struct Session {
-    connection: ServerConnection,
+    connection: Connection,
     /// Plaintext bytes that went out, or are on their way, and were not reported as written.
     unreported: usize,
     /// Ciphertext of the last record that the kernel has not taken, in bytes.
@@ -41,15 +45,21 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The server's end.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
-        let mut connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        Ok(Self::over(connection))
+    }
+
+    fn over(connection: impl Into<Connection>) -> Self {
+        let mut connection = connection.into();
         connection.set_buffer_limit(Some(MAX_PENDING));
-        Ok(Self {
+        Self {
             connection,
             unreported: 0,
             pending: 0,
             said_goodbye: false,
-        })
+        }
     }
 
     pub(super) fn is_handshaking(&self) -> bool {

@@ -11,13 +11,16 @@ use crate::reason::Reason;
 
 /// The port of an `rtmp://` URL that names none.
 pub const DEFAULT_PORT: u16 = 1935;
+/// The port of an `rtmps://` URL that names none, as ffmpeg and OBS have it.
+pub const DEFAULT_TLS_PORT: u16 = 443;
 
 /// Why a text is no RTMP target. Holds no part of the text beyond the scheme: it may contain a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("URL does not begin with rtmp://")]
+    #[error("URL does not begin with rtmp:// or rtmps://")]
     Scheme,
-    #[error("rtmps:// targets are not supported yet; use rtmp://")]
+    /// Only from [`Target::plain`].
+    #[error("rtmps:// cannot be used here; use rtmp://")]
     Tls,
     #[error("URL has a user or password, which RTMP has no place for")]
     User,
@@ -38,15 +41,17 @@ impl Error {
     }
 }
 
-/// One stream at another server: `rtmp://host[:port]/app[/more]/name[?query]`.
+/// One stream at another server: `rtmp[s]://host[:port]/app[/more]/name[?query]`.
 ///
 /// The last segment of the path is the stream's name, everything before it the application. Prints with its
 /// query masked.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Target {
+    /// `rtmps://`: the connection is inside TLS.
+    pub tls: bool,
     /// Name or address; an IPv6 address without its brackets.
     pub host: String,
-    /// 1935 unless the URL says otherwise.
+    /// 1935, or 443 inside TLS, unless the URL says otherwise.
     pub port: u16,
     /// Application, possibly of several segments.
     pub app: String,
@@ -57,7 +62,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Parses an `rtmp://` URL.
+    /// Parses an `rtmp://` or `rtmps://` URL.
     ///
     /// # Errors
     /// When a part is missing or malformed, or the scheme is another.
@@ -66,27 +71,35 @@ impl Target {
             return Err(Error::Character { at });
         }
         let (scheme, rest) = text.split_once("://").ok_or(Error::Scheme)?;
-        if scheme.eq_ignore_ascii_case("rtmps") {
-            return Err(Error::Tls);
-        }
-        if !scheme.eq_ignore_ascii_case("rtmp") {
+        let tls = scheme.eq_ignore_ascii_case("rtmps");
+        if !tls && !scheme.eq_ignore_ascii_case("rtmp") {
             return Err(Error::Scheme);
         }
         let (location, query) = split_name(rest);
         let (authority, path) = location.split_once('/').ok_or(Error::Path)?;
         let (host, port) = parse_authority(authority)?;
+        let port = port.unwrap_or(default_port(tls));
         let (app, name) = path.rsplit_once('/').ok_or(Error::Path)?;
         let app = app.trim_matches('/');
         if app.is_empty() || name.is_empty() {
             return Err(Error::Path);
         }
         Ok(Self {
+            tls,
             host: host.to_owned(),
             port,
             app: app.to_owned(),
             name: name.to_owned(),
             query: query.to_owned(),
         })
+    }
+
+    /// The same target, for those who speak no TLS.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] when it asks for TLS.
+    pub fn plain(self) -> Result<Self, Error> {
+        if self.tls { Err(Error::Tls) } else { Ok(self) }
     }
 
     /// The same target with another query: for targets that are signed anew at each connect.
@@ -98,7 +111,7 @@ impl Target {
     /// What `connect` says as `tcUrl`: everything up to the application. The default port is left out, as librtmp
     /// does, because some CDNs look their customers up by this text.
     pub fn tc_url(&self) -> String {
-        format!("rtmp://{}/{}", Authority(self), self.app)
+        format!("{}://{}/{}", self.scheme(), Authority(self), self.app)
     }
 
     /// What `publish` and `play` say: the name with its query. Do not log it.
@@ -109,6 +122,14 @@ impl Target {
             format!("{}?{}", self.name, self.query)
         }
     }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls { "rtmps" } else { "rtmp" }
+    }
+}
+
+fn default_port(tls: bool) -> u16 {
+    if tls { DEFAULT_TLS_PORT } else { DEFAULT_PORT }
 }
 
 impl FromStr for Target {
@@ -124,7 +145,8 @@ impl fmt::Display for Target {
         let mask = if self.query.is_empty() { "" } else { "?***" };
         write!(
             f,
-            "rtmp://{}/{}/{}{mask}",
+            "{}://{}/{}/{}{mask}",
+            self.scheme(),
             Authority(self),
             self.app,
             self.name
@@ -142,19 +164,22 @@ struct Authority<'a>(&'a Target);
 
 impl fmt::Display for Authority<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Target { host, port, .. } = self.0;
+        let Target {
+            tls, host, port, ..
+        } = self.0;
         match host.contains(':') {
             true => write!(f, "[{host}]")?,
             false => f.write_str(host)?,
         }
-        match *port {
-            DEFAULT_PORT => Ok(()),
-            port => write!(f, ":{port}"),
+        if *port == default_port(*tls) {
+            return Ok(());
         }
+        write!(f, ":{port}")
     }
 }
 
-fn parse_authority(authority: &str) -> Result<(&str, u16), Error> {
+/// Host, and port where there is one.
+fn parse_authority(authority: &str) -> Result<(&str, Option<u16>), Error> {
     if authority.contains('@') {
         return Err(Error::User);
     }
@@ -178,9 +203,9 @@ fn parse_authority(authority: &str) -> Result<(&str, u16), Error> {
         return Err(Error::Host);
     }
     let port = match port {
-        None => DEFAULT_PORT,
+        None => None,
         Some(text) => match text.parse() {
-            Ok(port) if port != 0 && text.bytes().all(|b| b.is_ascii_digit()) => port,
+            Ok(port) if port != 0 && text.bytes().all(|b| b.is_ascii_digit()) => Some(port),
             _ => return Err(Error::Port),
         },
     };
@@ -257,6 +282,24 @@ mod tests {
                 "",
                 "rtmp://127.0.0.1:1/app",
             ),
+            (
+                "RTMPS://cdn.example/live/a",
+                "cdn.example",
+                443,
+                "live",
+                "a",
+                "",
+                "rtmps://cdn.example/live",
+            ),
+            (
+                "rtmps://h:1935/live/a?k",
+                "h",
+                1935,
+                "live",
+                "a",
+                "k",
+                "rtmps://h:1935/live",
+            ),
         ] {
             let target = Target::parse(text).unwrap();
             assert_eq!(
@@ -271,6 +314,7 @@ mod tests {
                 "{text}"
             );
             assert_eq!(target.tc_url(), tc_url);
+            assert_eq!(target.tls, tc_url.starts_with("rtmps"));
         }
     }
 
@@ -279,7 +323,7 @@ mod tests {
         for (text, expected) in [
             ("", Error::Scheme),
             ("http://h/a/b", Error::Scheme),
-            ("rtmps://h/a/b", Error::Tls),
+            ("rtmpt://h/a/b", Error::Scheme),
             ("rtmp://h", Error::Path),
             ("rtmp://h/", Error::Path),
             ("rtmp://h/app", Error::Path),
@@ -300,6 +344,13 @@ mod tests {
         ] {
             assert_eq!(Target::parse(text), Err(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn who_speaks_no_tls_is_not_sent_there_without() {
+        let parse = |text| Target::parse(text).and_then(Target::plain);
+        assert!(parse("rtmp://h/a/b").is_ok());
+        assert_eq!(parse("rtmps://h/a/b"), Err(Error::Tls));
     }
 
     #[test]

@@ -307,3 +307,83 @@ async fn what_is_encrypted_and_not_out_counts_as_not_acknowledged() {
         "{told} of {written}"
     );
 }
+
+/// What both ends say of a connection from ours to a listener of ours, when it asks for `host`.
+async fn meet(files: &Files, trust: &Trust, host: &str) -> (io::Result<Socket>, bool) {
+    let config = files.load().server_config(&[]).unwrap();
+    let (client, server) = tcp_pair().await;
+    let (client, server) = tokio::join!(
+        Socket::encrypted_to(client, trust, host),
+        Socket::encrypted(server, config)
+    );
+    (client, server.is_ok())
+}
+
+#[tokio::test]
+async fn a_client_of_ours_believes_whom_it_was_told_to_and_nobody_else() {
+    let (files, other) = (Files::new(), Files::new());
+    let trusting = |files: &Files| Trust::load(Some(&files.paths().0)).unwrap();
+    let (client, met) = meet(&files, &trusting(&files), "localhost").await;
+    assert!(client.is_ok() && met);
+    for (name, trust, host, expected) in [
+        (
+            "an unknown one",
+            trusting(&other),
+            "localhost",
+            "invalid peer certificate",
+        ),
+        (
+            "another name",
+            trusting(&files),
+            "cdn.example",
+            "not valid for name",
+        ),
+        (
+            "its address",
+            trusting(&files),
+            "127.0.0.1",
+            "not valid for name",
+        ),
+        (
+            "no name at all",
+            trusting(&files),
+            "a b",
+            "no certificate can be for",
+        ),
+    ] {
+        let (client, met) = meet(&files, &trust, host).await;
+        let told = client.unwrap_err().to_string();
+        assert!(told.contains(expected), "{name}: {told}");
+        assert!(!met, "{name}");
+    }
+    let told = Trust::load(Some(&files.paths().1)).unwrap_err().to_string();
+    assert!(told.starts_with("there is no certificate in"), "{told}");
+}
+
+#[tokio::test]
+async fn a_client_of_ours_writes_every_byte_to_a_server_that_reads_slowly() {
+    let files = Files::new();
+    let trust = Trust::load(Some(&files.paths().0)).unwrap();
+    let config = files.load().server_config(&[]).unwrap();
+    let (client, server) = tcp_pair().await;
+    socket2::SockRef::from(&client)
+        .set_send_buffer_size(8 << 10)
+        .unwrap();
+    let (client, server) = tokio::join!(
+        Socket::encrypted_to(client, &trust, "localhost"),
+        Socket::encrypted(server, config)
+    );
+    let (client, server) = (client.unwrap(), server.unwrap());
+    let whole = pattern(1 << 20);
+    let expected = whole.clone();
+    let reading = tokio::spawn(async move {
+        let mut heard = BytesMut::new();
+        while net::read_some(&server, &mut heard).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        heard
+    });
+    client.write_all(&whole).await.unwrap();
+    client.shut_down().await.unwrap();
+    assert!(reading.await.unwrap() == expected.as_slice());
+}
