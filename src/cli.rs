@@ -20,7 +20,7 @@ use crate::demo;
 use crate::load;
 use crate::logging;
 use crate::media::{NameError, StreamKey};
-use crate::net::tls::{CertificateError, Certificates};
+use crate::net::tls::{CertificateError, Certificates, Trust};
 use crate::reason::Reason;
 use crate::server::{self, Server};
 
@@ -243,7 +243,7 @@ fn check(args: &ConfigArgs, env: &Env, out: &mut dyn Write) -> Result<Outcome, E
     };
     let checked = args.load(env).and_then(|config| {
         // What a start would stumble over next: files that the configuration only names.
-        let mistake = certificate_mistake(&config);
+        let mistake = certificate_mistake(&config).or_else(|| trust_mistake(&config));
         mistake.map_or(Ok(config), |m| Err(config::Error::Invalid(vec![m])))
     });
     match checked {
@@ -280,6 +280,15 @@ fn certificate_mistake(config: &Config) -> Option<config::Remark> {
     };
     Some(config::Remark {
         path: format!("rtmps.{key}"),
+        message: error.to_string(),
+    })
+}
+
+/// What is wrong with the file of certificate authorities, if there is any to be read.
+fn trust_mistake(config: &Config) -> Option<config::Remark> {
+    let error = Trust::load(config.push.ca_file.as_deref()).err()?;
+    Some(config::Remark {
+        path: "push.ca_file".to_owned(),
         message: error.to_string(),
     })
 }

@@ -32,7 +32,14 @@ const DROP_CAUSES: [&str; 4] = ["time", "bytes", "lost", OTHER];
 const ANOMALIES: [&str; 6] = ["ahead", "back", "reset", "unordered", "apart", OTHER];
 const FEEDS: [&str; 2] = ["source", "program"];
 const CLASSES: [&str; 2] = ["low_latency", "viewer"];
-const PUSH_STATES: [&str; 5] = ["waiting", "connecting", "live", "backoff", "ended"];
+const PUSH_STATES: [&str; 6] = [
+    "waiting",
+    "standby",
+    "connecting",
+    "live",
+    "backoff",
+    "ended",
+];
 const MIX_INPUT_STATES: [&str; 6] = ["waiting", "live", "held", "hidden", "placeholder", OTHER];
 const NEAR_MISSES: [&str; 2] = ["forgiven", "refused"];
 
@@ -90,6 +97,9 @@ pub struct Metrics {
     push_bytes: IntCounter,
     push_messages: IntCounter,
     push_dropped: IntCounter,
+    push_skips: IntCounter,
+    push_takeovers: IntCounter,
+    push_lag: Gauge,
     mixes: IntGauge,
     mix_inputs: IntGaugeVec,
     access: access::Access,
@@ -109,6 +119,12 @@ pub struct Push<'a> {
     pub bytes: u64,
     pub messages: u64,
     pub dropped: u64,
+    /// Times that a target continued at a later key frame.
+    pub skips: u64,
+    /// Times that a backup took over.
+    pub takeovers: u64,
+    /// The greatest lag among targets that publish.
+    pub lag: Duration,
 }
 
 impl Metrics {
@@ -215,7 +231,7 @@ impl Metrics {
             push_bytes: counter(
                 &r,
                 "linkmic_push_bytes_total",
-                "Bytes written to CDN targets, framing included.",
+                "Bytes that CDN targets acknowledged, framing included.",
             ),
             push_messages: counter(
                 &r,
@@ -226,6 +242,16 @@ impl Metrics {
                 &r,
                 "linkmic_push_dropped_messages_total",
                 "Media messages left out for CDN targets that were behind.",
+            ),
+            push_skips: counter(
+                &r,
+                "linkmic_push_skips_total",
+                "Times that a CDN target was so far behind that it continued at a later key frame.",
+            ),
+            push_takeovers: counter(
+                &r,
+                "linkmic_push_takeovers_total",
+                "Times that a backup target took over from the primaries of its group.",
             ),
             push_connects: counter(
                 &r,
@@ -319,6 +345,13 @@ impl Metrics {
                 Gauge::new(
                     "linkmic_push_last_progress_seconds",
                     "Time since a CDN target last took bytes, the worst of those that have media to send; 0 without any.",
+                ),
+            ),
+            push_lag: register(
+                &r,
+                Gauge::new(
+                    "linkmic_push_lag_seconds",
+                    "Media time that the CDN target furthest behind has yet to acknowledge; 0 without any.",
                 ),
             ),
             mixes: gauge(&r, "linkmic_mixer_mixes", "Mixes that exist now."),
@@ -418,12 +451,15 @@ impl Metrics {
     pub fn set_push(&self, push: &Push<'_>) {
         set_states(&self.push_targets, &PUSH_STATES, push.by_state);
         self.push_stalled.set(push.stalled.as_secs_f64());
+        self.push_lag.set(push.lag.as_secs_f64());
         self.raise(&[
             (&self.push_connects, push.connects),
             (&self.push_failures, push.failures),
             (&self.push_bytes, push.bytes),
             (&self.push_messages, push.messages),
             (&self.push_dropped, push.dropped),
+            (&self.push_skips, push.skips),
+            (&self.push_takeovers, push.takeovers),
         ]);
     }
 

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::config::{self, Config, Remark, TokenError};
 use crate::net::descriptors;
-use crate::net::tls::{CertificateError, Certificates};
+use crate::net::tls::{CertificateError, Certificates, TrustError};
 use crate::store::{self, Store};
 use doors::{Door, Entrances, reachable};
 
@@ -51,6 +51,8 @@ pub enum Error {
     Certificate(CertificateError),
     #[error("rtmps: TLS cannot be used: {0}")]
     Tls(rustls::Error),
+    #[error("push.ca_file: {0}")]
+    Trust(TrustError),
     #[error(transparent)]
     Store(store::Error),
     #[error("{0}: {1}")]

@@ -120,6 +120,9 @@ fn collect(state: &super::State) {
         bytes: push.bytes,
         messages: push.messages,
         dropped: push.dropped,
+        skips: push.skips,
+        takeovers: push.takeovers,
+        lag: push.lag,
     });
     if let Some(mixes) = &state.mixes {
         let mixes = mixes.list();

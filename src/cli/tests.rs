@@ -384,4 +384,20 @@ async fn check_opens_the_certificate_and_its_key_and_says_what_is_wrong_with_the
         assert!(ran.out.contains(&at(told)), "{name}: {}", ran.out);
         assert!(!ran.out.contains("BEGIN"), "{name}: {}", ran.out);
     }
+    for (file, mistake) in [
+        ("one.pem", None),
+        ("none.pem", Some("cannot read the certificate authorities")),
+        ("folder", Some("cannot read the certificate authorities")),
+        ("one.key", Some("there is no certificate in")),
+    ] {
+        let text = format!("{KEYS}\n[push]\nca_file = \"{}\"", at(file));
+        let out = run(&text, &["check", "--config", "FILE"]).await.out;
+        match mistake {
+            None => assert_eq!(out, "FILE: ok, no warnings\n"),
+            Some(mistake) => {
+                let told = format!("mistake: push.ca_file: {mistake} ");
+                assert!(out.starts_with(&told) && out.contains(&at(file)), "{out}");
+            }
+        }
+    }
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
 use crate::logging;
 use crate::media::{Feed, PerApp, StreamKey};
+use crate::push::{self, Membership};
 
 /// Waiting for anything longer than a day is not waiting.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -28,6 +29,8 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 const MAX_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Shortest useful wait: below it nothing would ever come in time.
 const MIN_WAIT: Duration = Duration::from_millis(1);
+/// Backups look at their feeds a few times in it.
+const MIN_FAILOVER: Duration = Duration::from_millis(500);
 /// As many readers or connections as one host could ever hold.
 const MAX_COUNT: usize = 1_000_000;
 /// Ten gigabits: a publisher's network gives no more.
@@ -41,6 +44,10 @@ const MIN_MEMORY: usize = 16 << 20;
 const MAX_MEMORY: usize = 1 << 44;
 
 const ACCESS: &[(&str, Access)] = &[("signed", Access::Signed), ("open", Access::Open)];
+const TARGET_ROLES: &[(&str, push::Role)] = &[
+    ("primary", push::Role::Primary),
+    ("backup", push::Role::Backup),
+];
 const ROLES: &[(&str, Role)] = &[("primary", Role::Primary), ("backup", Role::Backup)];
 const FEEDS: &[(&str, Feed)] = &[("program", Feed::Program), ("source", Feed::Source)];
 const JOINS: &[(&str, Join)] = &[
@@ -275,6 +282,17 @@ fn push(t: &mut Table<'_>, default: Push) -> Push {
     Push {
         hold: t.value("hold", default.hold, duration(Duration::ZERO..=MAX_WAIT)),
         max_backoff: t.value("max_backoff", default.max_backoff, wait()),
+        failover: t.value(
+            "failover",
+            default.failover,
+            duration(MIN_FAILOVER..=MAX_WAIT),
+        ),
+        steady: t.value(
+            "steady",
+            default.steady,
+            duration(Duration::ZERO..=MAX_WAIT),
+        ),
+        ca_file: t.optional("ca_file", absolute),
         rules: t.list("rules", rule),
     }
 }
@@ -300,6 +318,7 @@ fn rule_of(app: Option<String>, t: &mut Table<'_>) -> Option<Rule> {
             expires_in: expires_in?,
         })
     });
+    let group = group(t);
     Some(Rule {
         app: app?,
         pattern: pattern?,
@@ -309,7 +328,22 @@ fn rule_of(app: Option<String>, t: &mut Table<'_>) -> Option<Rule> {
             Some(sign) => Some(sign?),
             None => None,
         },
+        group: group?,
     })
+}
+
+/// A rule's part in a group; the outer `None` is a mistake.
+fn group(t: &mut Table<'_>) -> Option<Option<Membership>> {
+    let name = t.optional("group", non_empty);
+    let role = t.optional("role", choice(TARGET_ROLES));
+    match Membership::new(name, role) {
+        Ok(group) => Some(group),
+        Err(push::Error::Invalid { field, message }) => {
+            t.mistake(field, message);
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 fn class(t: &mut Table<'_>, default: ClassLimits) -> ClassLimits {
@@ -435,8 +469,7 @@ fn pattern(value: &Value) -> Parsed<String> {
 }
 
 fn target_url(value: &Value) -> Parsed<TargetUrl> {
-    let form =
-        "expected rtmp://host[:port]/app/name, with {stream} and {app} filled in for each stream";
+    let form = "expected rtmp[s]://host[:port]/app/name, with {stream} and {app} filled in for each stream";
     let target = TargetUrl(string(value)?);
     let filled = target.expose("app", "stream");
     if filled.contains(['{', '}']) {
@@ -445,8 +478,11 @@ fn target_url(value: &Value) -> Parsed<TargetUrl> {
         ));
     }
     let url = url::Url::parse(&filled).map_err(|error| format!("not a URL ({error}); {form}"))?;
-    if url.scheme() != "rtmp" {
-        return Err(format!("scheme {:?} is not rtmp; {form}", url.scheme()));
+    if !matches!(url.scheme(), "rtmp" | "rtmps") {
+        return Err(format!(
+            "scheme {:?} is neither rtmp nor rtmps; {form}",
+            url.scheme()
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("has a user name or password; {form}"));

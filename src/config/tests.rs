@@ -259,7 +259,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "mixer.preset: \"placebo\" is none of ultrafast, superfast, veryfast, faster, fast, medium",
         "push.rules[0].feed: \"raw\" is none of \"program\", \"source\"",
         "push.rules[0].match: \"a?b\" has the character '?'; allowed are those of stream names, A-Z a-z 0-9 _ . -, and *",
-        "push.rules[0].url: scheme \"https\" is not rtmp; expected rtmp://host[:port]/app/name, with {stream} and {app} filled in for each stream",
+        "push.rules[0].url: scheme \"https\" is neither rtmp nor rtmps; expected rtmp[s]://host[:port]/app/name, with {stream} and {app} filled in for each stream",
         "rtmp.lisen: unknown key; known here: listen, proxy_protocol",
         "rtmp.listen: \"0.0.0.0\" is not an address with port, like \"0.0.0.0:1935\" or \"[::]:1935\"",
         "state.dir: state is not an absolute path",
@@ -284,17 +284,26 @@ fn keys_that_contradict_each_other_are_mistakes() {
         ),
         (
             "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmp://h/a/{name}\" }]",
-            "push.rules[0].url: has braces other than {app} and {stream}; expected rtmp://host[:port]/app/name, \
+            "push.rules[0].url: has braces other than {app} and {stream}; expected rtmp[s]://host[:port]/app/name, \
              with {stream} and {app} filled in for each stream",
         ),
         (
             "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmp://h/a\" }]",
-            "push.rules[0].url: has no host, application or name; expected rtmp://host[:port]/app/name, \
+            "push.rules[0].url: has no host, application or name; expected rtmp[s]://host[:port]/app/name, \
              with {stream} and {app} filled in for each stream",
         ),
         (
             "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmp://h/a/b\", sign = { secret = \"\" } }]",
             "push.rules[0].sign.expires_in: is missing\npush.rules[0].sign.secret: is empty",
+        ),
+        (
+            "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmps://h/a/b\", role = \"backup\" }]",
+            "push.rules[0].role: needs the group that it is for",
+        ),
+        (
+            "push.rules = [{ app = \"live\", match = \"*\", url = \"rtmps://h/a/b\", group = \"a/b\", role = \"spare\" }]",
+            "push.rules[0].group: is no name of 1 to 64 characters of A-Z a-z 0-9 _ . -\n\
+             push.rules[0].role: \"spare\" is none of \"primary\", \"backup\"",
         ),
     ] {
         assert_eq!(mistakes(text, &none()).join("\n"), expected, "{text}");

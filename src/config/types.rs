@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::auth::{AddressList, Secret};
 use crate::logging;
 use crate::media::{Class, Feed};
+use crate::push::Membership;
 
 /// `[rtmp]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +158,12 @@ pub struct Push {
     pub hold: Duration,
     /// Longest pause between two attempts.
     pub max_backoff: Duration,
+    /// How long there must have been media and no primary of a group publishing before a backup does.
+    pub failover: Duration,
+    /// How long a connection must have published to count as good: its back-off begins anew, and a backup hands back.
+    pub steady: Duration,
+    /// A PEM file of certificate authorities that `rtmps://` targets may come from, besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Streams that are pushed without an API call.
     pub rules: Vec<Rule>,
 }
@@ -174,6 +181,8 @@ pub struct Rule {
     pub url: TargetUrl,
     /// How the URL is signed at each connect, when the target wants that.
     pub sign: Option<Sign>,
+    /// The part of its targets in a group of targets of their stream; `None`: they publish whatever the others do.
+    pub group: Option<Membership>,
 }
 
 /// How a target's URL is signed.
@@ -398,6 +407,9 @@ impl Default for Push {
         Self {
             hold: seconds(10),
             max_backoff: seconds(30),
+            failover: seconds(2),
+            steady: seconds(10),
+            ca_file: None,
             rules: Vec::new(),
         }
     }

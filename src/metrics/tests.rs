@@ -11,6 +11,9 @@ fn push<'a>(by_state: &'a [(&'a str, usize)]) -> Push<'a> {
         bytes: 3,
         messages: 4,
         dropped: 5,
+        skips: 6,
+        takeovers: 7,
+        lag: Duration::from_millis(250),
     }
 }
 
@@ -98,6 +101,10 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_push_bytes_total 3",
         "linkmic_push_messages_total 4",
         "linkmic_push_dropped_messages_total 5",
+        "linkmic_push_skips_total 6",
+        "linkmic_push_takeovers_total 7",
+        "linkmic_push_lag_seconds 0.25",
+        "linkmic_push_targets{state=\"standby\"} 0",
         "linkmic_mixer_inputs{state=\"live\"} 3",
         "linkmic_mixer_inputs{state=\"other\"} 1",
         concat!(

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::outbox::Outbox;
+use super::status::Offered;
 use crate::media::{Kind, MediaTime, Message, Role, Slot};
-use crate::relay::{Behind, Budget, Cause, Item, Pace, Verdict};
+use crate::relay::{self, Budget, Cause, Item, Pace, Verdict};
 use crate::rtmp::{Framed, MEDIA_STREAM_ID};
 
 /// AMF0 string `@setDataFrame`: what a publisher says before metadata, so that servers keep it for those who join later.
@@ -23,9 +24,19 @@ pub(super) struct Feeder {
     /// The message stream as the target numbered it.
     stream_id: u32,
     newest: Option<MediaTime>,
+    /// How far behind the last message was that was judged.
+    behind: Duration,
     /// Since the last [`Feeder::take_counts`].
-    messages: u64,
-    dropped: u64,
+    counts: Offered,
+}
+
+/// How far behind a connection is when a message's turn comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behind {
+    /// Time of the feed's newest message.
+    pub head: MediaTime,
+    /// What the media is worth that is on its way to the target.
+    pub on_the_way: Duration,
 }
 
 impl Feeder {
@@ -49,8 +60,8 @@ impl Feeder {
             before_begin: true,
             stream_id,
             newest: resume_after,
-            messages: 0,
-            dropped: 0,
+            behind: Duration::ZERO,
+            counts: Offered::default(),
         }
     }
 
@@ -59,24 +70,27 @@ impl Feeder {
         self.newest
     }
 
-    /// Messages handed out and left out since the last call.
-    pub(super) fn take_counts(&mut self) -> (u64, u64) {
-        (
-            std::mem::take(&mut self.messages),
-            std::mem::take(&mut self.dropped),
-        )
+    /// How far behind the target was at the last message.
+    pub(super) fn behind(&self) -> Duration {
+        self.behind
+    }
+
+    /// What became of messages since the last call.
+    pub(super) fn take_counts(&mut self) -> Offered {
+        std::mem::take(&mut self.counts)
     }
 
     /// The ring moved the cursor over this many messages.
     pub(super) fn lost(&mut self, messages: u64) {
-        self.dropped += messages;
+        self.counts.dropped += messages;
         if !self.before_begin {
+            self.counts.skips += u64::from(self.pace.skipping().is_none());
             self.pace.skip(Cause::Lost);
         }
     }
 
-    /// Judges the next item; `head` is the time of the newest message of the feed.
-    pub(super) fn offer(&mut self, item: &Item, head: MediaTime, now: Instant, out: &mut Outbox) {
+    /// Judges the next item.
+    pub(super) fn offer(&mut self, item: &Item, behind: Behind, now: Instant, out: &mut Outbox) {
         let message = item.message();
         let seen = self.resume_after.is_some_and(|last| message.dts <= last);
         if seen && !message.is_header() {
@@ -86,7 +100,7 @@ impl Feeder {
         if self.before_begin {
             // Headers come with the place to begin, as that place needs them.
             if !can_begin {
-                self.dropped += u64::from(!message.is_header());
+                self.counts.dropped += u64::from(!message.is_header());
                 return;
             }
             self.before_begin = false;
@@ -94,14 +108,18 @@ impl Feeder {
             self.pace = Pace::joining(item, None, now);
             return self.begin(item, out);
         }
-        let behind = Behind {
-            time: head.since(message.dts),
+        let behind = relay::Behind {
+            time: behind.head.since(message.dts) + behind.on_the_way,
             bytes: 0,
         };
-        match self.pace.judge(item, behind, &self.budget, now) {
+        self.behind = behind.time;
+        let was_skipping = self.pace.skipping().is_some();
+        let verdict = self.pace.judge(item, behind, &self.budget, now);
+        self.counts.skips += u64::from(!was_skipping && self.pace.skipping().is_some());
+        match verdict {
             Verdict::Send => self.send(item, out),
             Verdict::Resume => self.begin(item, out),
-            Verdict::Drop | Verdict::Evict => self.dropped += 1,
+            Verdict::Drop | Verdict::Evict => self.counts.dropped += 1,
         }
     }
 
@@ -109,7 +127,7 @@ impl Feeder {
     fn begin(&mut self, item: &Item, out: &mut Outbox) {
         for header in item.headers().into_iter().flat_map(|set| set.iter()) {
             out.push(self.frame(header, item.message().dts));
-            self.messages += 1;
+            self.counts.messages += 1;
         }
         self.send(item, out);
     }
@@ -122,7 +140,7 @@ impl Feeder {
         } else {
             self.frame(message, message.dts)
         });
-        self.messages += 1;
+        self.counts.messages += 1;
         self.newest = self.newest.max(Some(message.dts));
     }
 
@@ -187,11 +205,18 @@ mod tests {
         Item::new(message(Kind::Audio, dts, SOUND), None)
     }
 
+    fn at(head: i64) -> Behind {
+        Behind {
+            head: MediaTime(head),
+            on_the_way: Duration::ZERO,
+        }
+    }
+
     /// Offers, and says how many messages came out of it.
     fn offer(feeder: &mut Feeder, item: &Item, head: i64, now: Instant) -> u64 {
         let mut out = Outbox::default();
-        feeder.offer(item, MediaTime(head), now, &mut out);
-        let (messages, _) = feeder.take_counts();
+        feeder.offer(item, at(head), now, &mut out);
+        let messages = feeder.take_counts().messages;
         assert_eq!(out.is_empty(), messages == 0);
         messages
     }
@@ -253,9 +278,32 @@ mod tests {
         assert_eq!(offer(&mut feeder, &video(20_040, true), 20_040, now), 3);
         let mut out = Outbox::default();
         feeder.lost(5);
-        feeder.offer(&video(20_080, false), MediaTime(20_080), now, &mut out);
+        feeder.offer(&video(20_080, false), at(20_080), now, &mut out);
         assert!(out.is_empty());
-        assert_eq!(feeder.take_counts(), (0, 6));
+        let counts = feeder.take_counts();
+        assert_eq!((counts.messages, counts.dropped, counts.skips), (0, 6, 1));
+    }
+
+    #[test]
+    fn what_the_target_has_yet_to_receive_counts_as_lag() {
+        let now = Instant::now();
+        let mut feeder = Feeder::new(1, None, MAX_LAG, now);
+        let mut out = Outbox::default();
+        let mut offer = |item: &Item, head, on_the_way| {
+            let behind = Behind {
+                head: MediaTime(head),
+                on_the_way: Duration::from_millis(on_the_way),
+            };
+            feeder.offer(item, behind, now, &mut out);
+            feeder.take_counts()
+        };
+        offer(&video(0, true), 0, 0);
+        assert_eq!(offer(&video(40, false), 40, 3_000).messages, 1);
+        let skipped = offer(&video(80, false), 80, 3_001);
+        assert_eq!((skipped.dropped, skipped.skips), (1, 1));
+        let skipped = offer(&video(120, false), 120, 2_000);
+        assert_eq!((skipped.dropped, skipped.skips), (1, 0));
+        assert_eq!(offer(&video(160, true), 160, 2_000).messages, 3);
     }
 
     #[test]
@@ -276,7 +324,7 @@ mod tests {
             let now = Instant::now();
             let mut feeder = Feeder::new(stream_id, None, MAX_LAG, now);
             let mut out = Outbox::default();
-            feeder.offer(&video(0, true), MediaTime(0), now, &mut out);
+            feeder.offer(&video(0, true), at(0), now, &mut out);
             let mut ids = Vec::new();
             for framed in out.framed() {
                 let mut bytes = BytesMut::new();

@@ -1,22 +1,31 @@
 //! Sends feeds to other RTMP servers: a CDN, a recorder, the next server in a chain.
 //!
-//! Owns the targets, by id; one task and at most one connection per target; when to connect, what a target that is
-//! behind still gets, when a connection counts as dead, and when to try again. Refuses to know who asked for a target
+//! Owns the targets, by id; one task and at most one connection per target; when to connect, which of a group's targets
+//! publish, what a target that is behind still gets, when a connection counts as dead, and when to try again. Refuses to know who asked for a target
 //! (the API or a rule) beyond its id, and how a stream came to be: it reads feeds like any other subscriber and never
 //! holds one up. Called by `api` and `server` through [`Pushes`].
 //!
 //! | state | means | goes on to |
 //! |---|---|---|
-//! | `waiting` | there is no media to send | `connecting`, when there is |
+//! | `waiting` | there is no media to send | `connecting`, when there is; a backup to `standby` |
+//! | `standby` | there is media, and it is another's turn in the group | `connecting`, when it is this one's; `waiting` |
 //! | `connecting` | name look-up, TCP, handshake, `connect`, `publish` | `live`, or `backoff` |
-//! | `live` | publishing | `waiting`, when the program ends; `backoff`, when the target fails |
+//! | `live` | publishing | `waiting`, when the program ends; `backoff`, when the target fails; `standby` |
 //! | `backoff` | failed; trying again after a pause that grows with each failure | `connecting`, or `waiting` |
 //! | `ended` | removed, or its rule's stream is over | nothing |
+//!
+//! What waits for a target is bounded: messages in the feed's ring, which skip to a key frame beyond
+//! [`Config::max_lag`]; 64 KiB and one message framed; about a second of the stream in the kernel, less where the target
+//! takes less.
 
 mod backoff;
 mod connection;
+mod dial;
+mod event;
 mod feeder;
+mod group;
 mod outbox;
+mod progress;
 mod registry;
 mod rules;
 mod status;
@@ -27,10 +36,13 @@ mod tests;
 
 use std::time::Duration;
 
+pub use event::Event;
 pub use registry::{Pushes, Put, Snapshot};
 pub use rules::{Apps, Rule};
 pub use status::{State, Status};
-pub use target::{Sign, SignWith, Spec, Target};
+pub use target::{Membership, Role, Sign, SignWith, Spec, Target};
+
+use crate::net::tls::Trust;
 
 /// Bounds of this room. Defaults are those of config/linkmic.toml where it has the key.
 #[derive(Debug, Clone)]
@@ -39,13 +51,21 @@ pub struct Config {
     pub hold: Duration,
     /// Longest pause between two attempts.
     pub max_backoff: Duration,
-    /// Name look-up and TCP, all addresses together.
+    /// How long there must have been media and no primary of the group publishing before a backup does.
+    pub failover: Duration,
+    /// A connection that has published for this long is a good one: the next failure is a first one again, and a group's
+    /// backup hands back to such a primary.
+    pub steady: Duration,
+    /// Whose certificates servers may show; `None`: `rtmps://` targets fail.
+    pub trust: Option<Trust>,
+    /// Name look-up, TCP and TLS, all addresses together.
     pub connect_timeout: Duration,
     /// From the first byte of the handshake to the permission to publish.
     pub publish_timeout: Duration,
-    /// A target that takes no byte for this long while there is media for it is dead.
+    /// A target whose TCP acknowledges no byte for this long, while there are some to acknowledge, is dead.
     pub stall: Duration,
-    /// A target further behind its feed than this, in media time, continues at the next key frame.
+    /// A target further behind its feed than this, in media time, what is on its way to it included, continues at the next
+    /// key frame.
     pub max_lag: Duration,
     /// Most targets at a time, of the API and of rules together. Each costs a task and a socket.
     pub max_targets: usize,
@@ -56,6 +76,9 @@ impl Default for Config {
         Self {
             hold: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
+            failover: Duration::from_secs(2),
+            steady: Duration::from_secs(10),
+            trust: None,
             connect_timeout: Duration::from_secs(5),
             publish_timeout: Duration::from_secs(5),
             stall: Duration::from_secs(5),

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-use bytes::Bytes;
-use tokio::net::TcpStream;
-
+use crate::net::Socket;
 use crate::rtmp::Framed;
+use bytes::Bytes;
 
 /// Slices given to one write. A message is two (header and payload) unless it is longer than a chunk; Linux takes 1024.
 const MAX_SLICES: usize = 128;
@@ -33,6 +32,10 @@ pub(super) struct Outbox {
     taken: usize,
     /// Control bytes among the pieces, whole pieces counted.
     control: usize,
+    /// Bytes that were ever pushed.
+    pushed: u64,
+    /// Bytes that the socket has taken.
+    written: u64,
 }
 
 impl Outbox {
@@ -40,7 +43,18 @@ impl Outbox {
         self.pieces.is_empty()
     }
 
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> u64 {
+        self.pushed - self.written
+    }
+
+    /// Bytes that were pushed since the connection began.
+    pub(super) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
     pub(super) fn push(&mut self, framed: Framed) {
+        self.pushed += framed.len() as u64;
         self.pieces.push_back(Piece::Framed(framed));
     }
 
@@ -53,6 +67,7 @@ impl Outbox {
     pub(super) fn push_bytes(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.control += bytes.len();
+            self.pushed += bytes.len() as u64;
             self.pieces.push_back(Piece::Bytes(bytes));
         }
     }
@@ -61,7 +76,7 @@ impl Outbox {
     ///
     /// # Errors
     /// `WouldBlock` when the socket has no room; everything else ends the connection.
-    pub(super) fn write(&mut self, socket: &TcpStream) -> io::Result<usize> {
+    pub(super) fn write(&mut self, socket: &Socket) -> io::Result<usize> {
         let written = {
             let mut slices = Vec::with_capacity(MAX_SLICES.min(self.pieces.len() * 2));
             self.slices(&mut slices);
@@ -99,6 +114,7 @@ impl Outbox {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.written += written as u64;
         while let Some(first) = self.pieces.front() {
             let left = first.len() - self.taken;
             if written < left {
@@ -155,7 +171,8 @@ mod tests {
                 outbox.advance(taken);
             }
             assert_eq!(sent, expected, "step {step}");
-            assert_eq!(outbox.control_bytes(), 0);
+            assert_eq!((outbox.control_bytes(), outbox.bytes()), (0, 0));
+            assert_eq!(outbox.pushed(), expected.len() as u64);
         }
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::event::Event;
+use super::group::{Group, Groups, Seat};
 use super::rules::{self, Rule};
 use super::status::{Counts, Record, State, Status};
 use super::target::{SignWith, Spec, Target, invalid};
@@ -17,6 +19,9 @@ use crate::relay::Relay;
 
 /// Longest id in bytes, as for stream names.
 const MAX_ID_BYTES: usize = 128;
+
+/// Events kept for whoever listens and is slow.
+const MAX_EVENTS: usize = 1_024;
 
 /// What a [`Pushes::put`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +42,16 @@ pub struct Snapshot {
     pub stalled: Duration,
     pub connects: u64,
     pub failures: u64,
-    /// Bytes that targets' TCP took, framing included.
+    /// Times that a backup took over.
+    pub takeovers: u64,
+    /// Bytes that targets' TCP acknowledged, framing included.
     pub bytes: u64,
     pub messages: u64,
     pub dropped: u64,
+    /// Times that a target had to continue at a later key frame.
+    pub skips: u64,
+    /// The greatest lag among targets that publish, in media time.
+    pub lag: Duration,
 }
 
 /// Handle on all targets. Cheap to clone; when the last one is dropped, all targets end.
@@ -57,12 +68,14 @@ struct Shared {
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
     rule_ended: Arc<Notify>,
+    events: broadcast::Sender<Event>,
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
     entries: BTreeMap<String, Entry>,
+    groups: Groups,
     /// Counts of targets that ended.
     gone: Counts,
 }
@@ -104,6 +117,7 @@ impl Pushes {
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
                 rule_ended: Arc::default(),
+                events: broadcast::Sender::new(MAX_EVENTS),
                 table: Mutex::default(),
             }),
         }
@@ -193,17 +207,23 @@ impl Pushes {
         self.shared.tracker.wait().await;
     }
 
+    /// What happens to targets from now on, of all of them. Who is slow to listen loses the oldest, and is told so.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
     /// All targets in numbers.
     pub fn metrics(&self) -> Snapshot {
         let now = Instant::now();
         let table = self.shared.lock();
         let mut by_state = State::ALL.map(|state| (state.as_str(), 0));
-        let mut stalled = Duration::ZERO;
+        let (mut stalled, mut lag) = (Duration::ZERO, Duration::ZERO);
         let mut counts = table.gone;
         for entry in table.entries.values() {
             let numbers = entry.record.numbers();
             by_state[numbers.state as usize].1 += 1;
             stalled = stalled.max(numbers.stalled(now));
+            lag = lag.max(numbers.waiting.lag);
             counts.add(numbers.counts);
         }
         Snapshot {
@@ -211,9 +231,12 @@ impl Pushes {
             stalled,
             connects: counts.connects,
             failures: counts.failures,
+            takeovers: counts.takeovers,
             bytes: counts.bytes,
             messages: counts.messages,
             dropped: counts.dropped,
+            skips: counts.skips,
+            lag,
         }
     }
 
@@ -260,7 +283,13 @@ impl Pushes {
             Some(_) => Put::Changed,
             None => Put::Created,
         };
-        let entry = shared.spawn(id, target, origin, before);
+        let config = &shared.config;
+        let group = target.group.as_ref().map(|group| {
+            let (failover, steady) = (config.failover, config.steady);
+            let groups = &mut table.groups;
+            groups.find(&target.key, &group.name, failover, steady)
+        });
+        let entry = shared.spawn(id, target, origin, group, before);
         let status = entry.status(id, now);
         table.entries.insert(id.to_owned(), entry);
         Ok((put, status))
@@ -285,9 +314,10 @@ impl Shared {
         id: &str,
         target: Target,
         origin: Origin,
+        group: Option<Arc<Group>>,
         before: Option<CancellationToken>,
     ) -> Entry {
-        let record = Arc::new(Record::new());
+        let record = Arc::new(Record::new(id, &target.key, self.events.clone()));
         let stop = self.stop.child_token();
         let done = CancellationToken::new();
         let task = Task {
@@ -308,7 +338,9 @@ impl Shared {
                 before.cancelled().await;
             }
             let (id, record) = (task.id.clone(), task.record.clone());
-            task.run().await;
+            // Not before: the one it replaces leaves its place under the same id.
+            let seat = Seat::take(&id, task.target.role(), group);
+            task.run(seat).await;
             if let Some(shared) = Weak::upgrade(&shared) {
                 shared.ended(&id, &record, origin);
             }

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::registry::Pushes;
 use super::target::{Sign, Target, invalid};
-use super::{Error, SignWith};
+use super::{Error, Membership, SignWith};
 use crate::media::{Feed, StreamKey};
 use crate::relay::{Event, Relay};
 
@@ -38,6 +38,7 @@ pub struct Rule {
     /// With `{app}` and `{stream}` still in it.
     url: String,
     sign: Option<Sign>,
+    group: Option<Membership>,
 }
 
 impl Rule {
@@ -59,6 +60,7 @@ impl Rule {
             feed,
             url: url.to_owned(),
             sign,
+            group: None,
         };
         if pattern.is_empty() {
             return Err(invalid("match", "is empty; * matches every name"));
@@ -72,6 +74,11 @@ impl Rule {
         Ok(rule)
     }
 
+    /// The same rule for targets that are members of a group, each stream's own.
+    pub fn in_group(self, group: Option<Membership>) -> Self {
+        Self { group, ..self }
+    }
+
     fn matches(&self, key: &StreamKey) -> bool {
         self.apps.has(key.app()) && matches(&self.pattern, key.stream())
     }
@@ -81,7 +88,9 @@ impl Rule {
             .url
             .replace("{app}", key.app())
             .replace("{stream}", key.stream());
-        Target::new(key.app(), key.stream(), self.feed, &url, self.sign.clone())
+        let target = Target::new(key.app(), key.stream(), self.feed, &url, self.sign.clone())?;
+        let group = self.group.clone();
+        Ok(Target { group, ..target })
     }
 
     pub(super) fn key_id(&self) -> Option<&str> {
@@ -101,6 +110,7 @@ impl fmt::Debug for Rule {
             .field("feed", &self.feed)
             .field("url", &url)
             .field("sign", &self.sign)
+            .field("group", &self.group)
             .finish()
     }
 }

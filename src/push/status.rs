@@ -4,9 +4,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
+use tokio::sync::broadcast;
 
-use super::target::{SignWith, Target};
-use crate::media::Feed;
+use super::event::Event;
+use super::target::{Role, SignWith, Target};
+use crate::media::{Feed, StreamKey};
 
 /// Longest error text kept, in characters. It may hold a stranger's words.
 const MAX_ERROR_CHARS: usize = 300;
@@ -16,6 +18,7 @@ const MAX_ERROR_CHARS: usize = 300;
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Waiting,
+    Standby,
     Connecting,
     Live,
     Backoff,
@@ -23,8 +26,9 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 5] = [
+    pub const ALL: [State; 6] = [
         State::Waiting,
+        State::Standby,
         State::Connecting,
         State::Live,
         State::Backoff,
@@ -35,6 +39,7 @@ impl State {
     pub const fn as_str(self) -> &'static str {
         match self {
             State::Waiting => "waiting",
+            State::Standby => "standby",
             State::Connecting => "connecting",
             State::Live => "live",
             State::Backoff => "backoff",
@@ -53,6 +58,9 @@ pub struct Status {
     /// With the query masked.
     pub url: String,
     pub sign: Option<SignStatus>,
+    pub group: Option<String>,
+    /// Only with a group.
+    pub role: Option<Role>,
     /// `api` or `rule`: who made it.
     pub origin: &'static str,
     pub state: State,
@@ -62,18 +70,30 @@ pub struct Status {
     pub connects: u64,
     /// Connections that failed or broke.
     pub failures: u64,
-    /// Bytes that the target's TCP took, framing included.
+    /// Of those, since a connection last held for [`steady`](super::Config::steady).
+    pub failures_in_a_row: u32,
+    /// Times that it took over, as a backup.
+    pub takeovers: u64,
+    /// Bytes that the target's TCP has acknowledged, framing included.
     pub bytes: u64,
+    /// Bytes on their way to it: queued, or not acknowledged yet.
+    pub bytes_waiting: u64,
+    /// Media time from the last message that it has acknowledged to the newest there is; only in `live`.
+    pub lag_ms: Option<u64>,
     /// Media messages handed to the connection.
     pub messages: u64,
     /// Media messages left out because the target was behind.
     pub dropped: u64,
-    /// Time since the target last took bytes; `null` before it ever did.
+    /// Times that it was so far behind that it had to continue at a later key frame.
+    pub skips: u64,
+    /// Time since the target last acknowledged bytes; `null` before it ever did.
     pub last_progress_ms: Option<u64>,
     /// Time until the next attempt; only in `backoff`.
     pub retry_in_ms: Option<u64>,
     /// Why the last connection failed. Kept when the next one succeeds.
     pub last_error: Option<String>,
+    /// When it failed, RFC 3339.
+    pub last_error_at: Option<String>,
 }
 
 /// How a target is signed, without what signs.
@@ -86,9 +106,14 @@ pub struct SignStatus {
     pub expires_in: String,
 }
 
-/// The numbers of one target, written by its task and read by whoever asks.
+/// The numbers of one target, written by its task and read by whoever asks. Changes of state are told to who listens.
 #[derive(Debug)]
-pub(super) struct Record(Mutex<Numbers>);
+pub(super) struct Record {
+    id: String,
+    key: StreamKey,
+    events: broadcast::Sender<Event>,
+    numbers: Mutex<Numbers>,
+}
 
 /// What [`Record`] holds.
 #[derive(Debug, Clone)]
@@ -100,7 +125,16 @@ pub(super) struct Numbers {
     pub counts: Counts,
     pub last_progress: Option<Instant>,
     pub retry_at: Option<Instant>,
-    pub last_error: Option<String>,
+    pub last_error: Option<(String, SystemTime)>,
+    pub failures_in_a_row: u32,
+    pub waiting: Waiting,
+}
+
+/// What is on its way to a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub bytes: u64,
+    pub lag: Duration,
 }
 
 /// What only ever grows.
@@ -108,85 +142,150 @@ pub(super) struct Numbers {
 pub(super) struct Counts {
     pub connects: u64,
     pub failures: u64,
+    pub takeovers: u64,
     pub bytes: u64,
     pub messages: u64,
     pub dropped: u64,
+    pub skips: u64,
 }
 
 impl Counts {
     pub(super) fn add(&mut self, other: Counts) {
         self.connects += other.connects;
         self.failures += other.failures;
+        self.takeovers += other.takeovers;
         self.bytes += other.bytes;
         self.messages += other.messages;
         self.dropped += other.dropped;
+        self.skips += other.skips;
     }
 }
 
 impl Record {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(Numbers {
-            state: State::Waiting,
-            since: SystemTime::now(),
-            entered: Instant::now(),
-            counts: Counts::default(),
-            last_progress: None,
-            retry_at: None,
-            last_error: None,
-        }))
+    pub(super) fn new(id: &str, key: &StreamKey, events: broadcast::Sender<Event>) -> Self {
+        Self {
+            id: id.to_owned(),
+            key: key.clone(),
+            events,
+            numbers: Mutex::new(Numbers {
+                state: State::Waiting,
+                since: SystemTime::now(),
+                entered: Instant::now(),
+                counts: Counts::default(),
+                last_progress: None,
+                retry_at: None,
+                last_error: None,
+                failures_in_a_row: 0,
+                waiting: Waiting::default(),
+            }),
+        }
     }
 
     pub(super) fn enter(&self, state: State) {
-        let mut numbers = self.lock();
-        if numbers.state != state {
-            numbers.state = state;
-            numbers.since = SystemTime::now();
-            numbers.entered = Instant::now();
-        }
-        numbers.retry_at = None;
+        self.change(state, |_| {});
     }
 
     pub(super) fn connecting(&self) {
-        self.enter(State::Connecting);
-        self.lock().counts.connects += 1;
+        self.change(State::Connecting, |numbers| numbers.counts.connects += 1);
     }
 
-    pub(super) fn failed(&self, error: String, retry_at: Instant) {
-        self.enter(State::Backoff);
-        let mut numbers = self.lock();
-        numbers.counts.failures += 1;
-        numbers.last_error = Some(error);
-        numbers.retry_at = Some(retry_at);
+    /// A connection has held, or ended well.
+    pub(super) fn steady(&self) {
+        self.lock().failures_in_a_row = 0;
     }
 
-    pub(super) fn wrote(&self, bytes: usize, now: Instant) {
+    /// A connection failed, the `in_a_row`th time.
+    pub(super) fn failed(&self, error: String, in_a_row: u32, retry_at: Instant) {
+        self.change(State::Backoff, |numbers| {
+            numbers.counts.failures += 1;
+            numbers.failures_in_a_row = in_a_row;
+            numbers.last_error = Some((error, SystemTime::now()));
+            numbers.retry_at = Some(retry_at);
+        });
+    }
+
+    /// A backup takes over.
+    pub(super) fn took_over(&self) {
+        self.lock().counts.takeovers += 1;
+    }
+
+    /// So many bytes more were acknowledged.
+    pub(super) fn acknowledged(&self, bytes: u64, now: Instant) {
         let mut numbers = self.lock();
-        numbers.counts.bytes += bytes as u64;
+        numbers.counts.bytes += bytes;
         numbers.last_progress = Some(now);
     }
 
-    pub(super) fn offered(&self, messages: u64, dropped: u64) {
+    pub(super) fn waits(&self, waiting: Waiting) {
+        self.lock().waiting = waiting;
+    }
+
+    /// The log is to hear that the target is so far behind that it skips to a key frame.
+    pub(super) fn tell_behind(&self, behind: Duration) {
+        tracing::warn!(
+            push = %self.id, stream = %self.key, behind_ms = behind.as_millis() as u64,
+            "push target is behind; video continues at a later key frame"
+        );
+    }
+
+    pub(super) fn offered(&self, offered: Offered) {
         let mut numbers = self.lock();
-        numbers.counts.messages += messages;
-        numbers.counts.dropped += dropped;
+        numbers.counts.messages += offered.messages;
+        numbers.counts.dropped += offered.dropped;
+        numbers.counts.skips += offered.skips;
     }
 
     pub(super) fn numbers(&self) -> Numbers {
         self.lock().clone()
     }
 
+    /// Enters a state, after `with` has noted what goes with it.
+    fn change(&self, state: State, with: impl FnOnce(&mut Numbers)) {
+        let mut numbers = self.lock();
+        numbers.retry_at = None;
+        numbers.waiting = Waiting::default();
+        with(&mut numbers);
+        if numbers.state == state {
+            return;
+        }
+        numbers.state = state;
+        numbers.since = SystemTime::now();
+        numbers.entered = Instant::now();
+        let error = numbers.last_error.as_ref().map(|(error, _)| error.clone());
+        // Under the lock, so that events are in order. Nobody may be listening.
+        let _ = self.events.send(Event {
+            id: self.id.clone(),
+            key: self.key.clone(),
+            state,
+            error: error.filter(|_| state == State::Backoff),
+            failures_in_a_row: numbers.failures_in_a_row,
+            at: numbers.since,
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, Numbers> {
         // Plain numbers, valid after every statement.
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.numbers.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
+/// What became of messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Offered {
+    /// Handed out.
+    pub messages: u64,
+    /// Left out.
+    pub dropped: u64,
+    /// Times that leaving out began.
+    pub skips: u64,
+}
+
 impl Numbers {
-    /// Time without progress while there is media to send: in `live` since bytes were last taken, in `connecting` and
-    /// `backoff` since the target last took any, or since the state was entered if it never did.
+    /// Time without progress while there is media to send: in `live` since bytes were last acknowledged, in `connecting`
+    /// and `backoff` since the target last acknowledged any, or since the state was entered if it never did.
     pub(super) fn stalled(&self, now: Instant) -> Duration {
         match self.state {
-            State::Waiting | State::Ended => Duration::ZERO,
+            State::Waiting | State::Standby | State::Ended => Duration::ZERO,
             _ => now.saturating_duration_since(self.last_progress.unwrap_or(self.entered)),
         }
     }
@@ -219,21 +318,32 @@ impl Numbers {
                 },
                 expires_in: humantime::format_duration(sign.expires_in).to_string(),
             }),
+            group: target.group.as_ref().map(|group| group.name.clone()),
+            role: target.group.as_ref().map(|group| group.role),
             origin,
             state: self.state,
             since: humantime::format_rfc3339_millis(self.since).to_string(),
             connects: self.counts.connects,
             failures: self.counts.failures,
+            failures_in_a_row: self.failures_in_a_row,
+            takeovers: self.counts.takeovers,
             bytes: self.counts.bytes,
+            bytes_waiting: self.waiting.bytes,
+            lag_ms: (self.state == State::Live).then(|| ms(self.waiting.lag)),
             messages: self.counts.messages,
             dropped: self.counts.dropped,
+            skips: self.counts.skips,
             last_progress_ms: self
                 .last_progress
                 .map(|at| ms(now.saturating_duration_since(at))),
             retry_in_ms: self
                 .retry_at
                 .map(|at| ms(at.saturating_duration_since(now))),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.as_ref().map(|(error, _)| error.clone()),
+            last_error_at: self
+                .last_error
+                .as_ref()
+                .map(|(_, at)| humantime::format_rfc3339_millis(*at).to_string()),
         }
     }
 }
@@ -292,12 +402,47 @@ mod tests {
 
     #[test]
     fn a_target_without_media_is_not_stalled() {
-        let record = Record::new();
+        let record = record().0;
         let later = Instant::now() + Duration::from_secs(60);
         assert_eq!(record.numbers().stalled(later), Duration::ZERO);
         record.enter(State::Live);
         assert!(record.numbers().stalled(later) > Duration::from_secs(59));
-        record.wrote(10, later);
+        record.acknowledged(10, later);
         assert_eq!(record.numbers().stalled(later), Duration::ZERO);
+        record.enter(State::Standby);
+        let later = later + Duration::from_secs(60);
+        assert_eq!(record.numbers().stalled(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn each_change_of_state_is_told_once_with_its_cause() {
+        let (record, mut events) = record();
+        record.enter(State::Waiting);
+        record.connecting();
+        record.failed("no room".to_owned(), 1, Instant::now());
+        record.connecting();
+        record.enter(State::Live);
+        record.enter(State::Live);
+        let mut told = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            assert_eq!((event.id.as_str(), event.key.stream()), ("cdn", "a"));
+            told.push((event.state, event.error, event.failures_in_a_row));
+        }
+        let backoff = (State::Backoff, Some("no room".to_owned()), 1);
+        assert_eq!(
+            told,
+            [
+                (State::Connecting, None, 0),
+                backoff,
+                (State::Connecting, None, 1),
+                (State::Live, None, 1)
+            ]
+        );
+    }
+
+    fn record() -> (Record, broadcast::Receiver<Event>) {
+        let (sender, events) = broadcast::channel(16);
+        let key = StreamKey::new("live", "a").unwrap();
+        (Record::new("cdn", &key, sender), events)
     }
 }

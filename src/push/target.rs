@@ -15,6 +15,9 @@ use crate::rtmp::url;
 const VALIDITY: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(315_576_000);
 
+/// Longest name of a group.
+const MAX_GROUP_BYTES: usize = 64;
+
 /// Body of `PUT /api/v1/pushes/{id}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,13 +26,24 @@ pub struct Spec {
     pub stream: String,
     #[serde(default)]
     pub feed: FeedWord,
-    /// `rtmp://host[:port]/app/name[?query]`
+    /// `rtmp[s]://host[:port]/app/name[?query]`
     pub url: String,
     pub sign: Option<SignSpec>,
-    /// Known but not offered yet, so that the answer can say so.
-    pub role: Option<serde::de::IgnoredAny>,
-    /// As `role`.
-    pub group: Option<serde::de::IgnoredAny>,
+    /// Which of the stream's targets stand in for each other.
+    pub group: Option<String>,
+    /// Only with `group`, and `primary` where it is left out.
+    pub role: Option<Role>,
+}
+
+/// Whether a target of a group publishes always or in need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Publishes whenever there is media.
+    #[default]
+    Primary,
+    /// Publishes while no primary of its group does.
+    Backup,
 }
 
 /// [`Feed`] as requests and answers spell it.
@@ -70,6 +84,16 @@ pub struct Target {
     pub url: url::Target,
     /// The URL is signed anew with this at each connect.
     pub sign: Option<Sign>,
+    /// `None` for a target that publishes whatever the others do.
+    pub group: Option<Membership>,
+}
+
+/// A target's part in a group of targets of the same stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The group's name, the stream's own.
+    pub name: String,
+    pub role: Role,
 }
 
 /// How a target's URL is signed.
@@ -95,19 +119,13 @@ impl Target {
     /// # Errors
     /// [`Error::Invalid`] with the field that is wrong.
     pub fn parse(spec: Spec) -> Result<Self, Error> {
-        for (field, given) in [("role", &spec.role), ("group", &spec.group)] {
-            if given.is_some() {
-                return Err(invalid(
-                    field,
-                    "primary and backup targets are not supported yet; leave it out",
-                ));
-            }
-        }
         let sign = spec.sign.map(Sign::parse).transpose()?;
-        Self::new(&spec.app, &spec.stream, spec.feed.into(), &spec.url, sign)
+        let group = Membership::new(spec.group, spec.role)?;
+        let target = Self::new(&spec.app, &spec.stream, spec.feed.into(), &spec.url, sign)?;
+        Ok(Self { group, ..target })
     }
 
-    /// Puts a target together.
+    /// Puts a target of no group together.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field that is wrong.
@@ -139,7 +157,15 @@ impl Target {
             feed,
             url,
             sign,
+            group: None,
         })
+    }
+
+    /// Whether it is a backup.
+    pub(super) fn role(&self) -> Role {
+        self.group
+            .as_ref()
+            .map_or(Role::Primary, |group| group.role)
     }
 
     /// The URL to connect to now, signed where the target wants that.
@@ -162,6 +188,30 @@ impl Target {
             given => format!("{given}&{signature}"),
         };
         Ok(self.url.clone().with_query(query))
+    }
+}
+
+impl Membership {
+    /// A part in the group `name`, as primary where `role` does not say; `None` without a group.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a role without a group, and for a name that is none.
+    pub fn new(name: Option<String>, role: Option<Role>) -> Result<Option<Self>, Error> {
+        let Some(name) = name else {
+            return match role {
+                Some(_) => Err(invalid("role", "needs the group that it is for")),
+                None => Ok(None),
+            };
+        };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if name.is_empty() || name.len() > MAX_GROUP_BYTES || !name.chars().all(allowed) {
+            return Err(invalid(
+                "group",
+                format!("is no name of 1 to {MAX_GROUP_BYTES} characters of A-Z a-z 0-9 _ . -"),
+            ));
+        }
+        let role = role.unwrap_or_default();
+        Ok(Some(Self { name, role }))
     }
 }
 
@@ -262,12 +312,22 @@ mod tests {
             ("feed", serde_json::json!("both"), "unknown variant `both`"),
             ("url", serde_json::json!("http://h/a/b"), "url: "),
             ("url", serde_json::json!("rtmp://h/a"), "url: "),
+            ("role", serde_json::json!("backup"), "role: needs the group"),
             (
                 "role",
-                serde_json::json!("backup"),
-                "role: primary and backup",
+                serde_json::json!("third"),
+                "unknown variant `third`",
             ),
-            ("group", serde_json::json!("g"), "group: primary and backup"),
+            (
+                "group",
+                serde_json::json!("a b"),
+                "group: is no name of 1 to 64",
+            ),
+            (
+                "group",
+                serde_json::json!(""),
+                "group: is no name of 1 to 64",
+            ),
             ("roll", serde_json::json!("backup"), "unknown field `roll`"),
             (
                 "sign",
@@ -289,6 +349,32 @@ mod tests {
             body[field] = value;
             let message = parse(body).unwrap_err();
             assert!(message.contains(expected), "{field}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_member_of_a_group_is_a_primary_unless_it_says_otherwise() {
+        let member = |more: serde_json::Value| {
+            let mut body = serde_json::json!({
+                "app": "live", "stream": "a", "url": "rtmps://cdn.example/live/b", "group": "main"
+            });
+            body["role"] = more;
+            parse(body).unwrap().group.unwrap()
+        };
+        for (role, expected) in [
+            (serde_json::Value::Null, Role::Primary),
+            ("primary".into(), Role::Primary),
+            ("backup".into(), Role::Backup),
+        ] {
+            let name = "main".to_owned();
+            let role_of = expected;
+            assert_eq!(
+                member(role),
+                Membership {
+                    name,
+                    role: role_of
+                }
+            );
         }
     }
 

@@ -1,25 +1,30 @@
-//! One target's life: wait for media, connect, send, and after a failure wait and try again.
+//! One target's life: wait for media and for its turn, connect, send, and after a failure wait and try again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff;
-use super::connection::{Connection, End, Failure};
+use super::connection::{Connection, End, Failure, Work};
 use super::feeder::Feeder;
+use super::group::{Gone, Seat, Turn, until};
 use super::status::{Record, State};
 use super::target::Target;
 use super::{Config, Signer};
 use crate::media::{Class, MediaTime};
 use crate::relay::{Join, Relay, Subscriber};
 
-/// A connection that could publish for this long counts as a success: the next failure is a first one again. A target that grants
-/// and then closes at once must not be asked twice a second for ever.
-const STABLE: Duration = Duration::from_secs(10);
 /// Messages looked at, and thrown away, at a time while waiting.
 const SKIM: usize = 256;
+/// How often a backup that stands by looks whether its feed goes on: a few times within the shortest time after which it
+/// may take over.
+const GLANCE: Duration = Duration::from_millis(200);
+/// A backup does not take over a feed that has brought nothing for this long, however short the configured hold is.
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
 
 /// What one target's task works with.
 pub(super) struct Task {
@@ -37,8 +42,8 @@ pub(super) struct Task {
 /// What an attempt came to.
 enum Outcome {
     Over(End),
-    /// Why, and since when it had the target's permission to publish; `None` when it never came to that.
-    Failed(Failure, Option<Instant>),
+    /// Why, and how long it had published until the target last took something; `None` when it never came to that.
+    Failed(Failure, Option<Duration>),
 }
 
 /// What waiting for media came to.
@@ -49,43 +54,72 @@ enum Wait {
     Stopped,
 }
 
+/// What standing by came to.
+enum Standby {
+    /// It is this target's turn.
+    Turn,
+    /// The feed ended.
+    NoMedia,
+    /// The feed brought nothing for the configured hold.
+    Idle,
+    Stopped,
+}
+
 impl Task {
-    /// Runs until stopped, or until the stream is over for a task of one run.
-    pub(super) async fn run(self) {
+    /// Runs until stopped, or until the stream is over for a task of one run. `seat`: its place in its group.
+    pub(super) async fn run(self, seat: Seat) {
         let mut subscriber = self.subscribe();
         // Latest decode time that was handed to a connection; the feed's own time never goes back.
         let mut newest = None;
         let mut failures = 0;
         let mut fresh_only = false;
+        // Since when there has been media, through failures of its own.
+        let mut media_since = None;
         loop {
-            self.record.enter(State::Waiting);
             match self.wait(&mut subscriber, fresh_only).await {
                 Wait::Media => {}
                 Wait::Over | Wait::Stopped => break,
             }
-            match self.attempt(&mut subscriber, &mut newest).await {
+            fresh_only = false;
+            let since = *media_since.get_or_insert_with(Instant::now);
+            match self.stand_by(&seat, &mut subscriber, since).await {
+                Standby::Turn => {}
+                Standby::NoMedia if self.one_run => break,
+                end @ (Standby::NoMedia | Standby::Idle) => {
+                    seat.gone(Gone::Over);
+                    fresh_only = matches!(end, Standby::Idle);
+                    media_since = None;
+                    continue;
+                }
+                Standby::Stopped => break,
+            }
+            let attempt = self.attempt(&seat, since, &mut subscriber, &mut newest);
+            // What it may leave half done goes with its connection; the subscriber is made anew for the next one.
+            let attempted = AssertUnwindSafe(attempt).catch_unwind().await;
+            match attempted.unwrap_or(Outcome::Failed(Failure::Panicked, None)) {
                 Outcome::Over(End::Stopped) => break,
                 Outcome::Over(End::Feed) if self.one_run => break,
                 Outcome::Over(end) => {
                     failures = 0;
-                    fresh_only = end == End::Idle;
-                    tracing::info!(push = %self.id, stream = %self.target.key, ?end, "push waits for media");
+                    self.record.steady();
+                    seat.gone(Gone::Over);
+                    if end != End::HandedBack {
+                        fresh_only = end == End::Idle;
+                        media_since = None;
+                    }
+                    tracing::info!(push = %self.id, stream = %self.target.key, ?end, "push pauses");
                 }
-                Outcome::Failed(failure, live_since) => {
-                    if live_since.is_some_and(|since| since.elapsed() >= STABLE) {
+                Outcome::Failed(failure, lived) => {
+                    let was_steady = lived.is_some_and(|lived| lived >= self.config.steady);
+                    if was_steady {
                         failures = 0;
                     }
                     failures += 1;
-                    fresh_only = false;
-                    // Without random bytes the pause is merely not spread.
-                    let jitter = getrandom::u32().unwrap_or(u32::MAX);
-                    let pause = backoff::delay(failures, jitter, self.config.max_backoff);
-                    tracing::warn!(
-                        push = %self.id, stream = %self.target.key, target = %self.target.url, failures,
-                        retry_in_ms = pause.as_millis() as u64, error = %failure, "push failed"
-                    );
-                    self.record
-                        .failed(failure.to_string(), Instant::now() + pause);
+                    let pause = self.failed(&failure, failures);
+                    seat.gone(match was_steady {
+                        true => Gone::Failed,
+                        false => Gone::Unsteady,
+                    });
                     tokio::select! {
                         () = self.stop.cancelled() => break,
                         () = sleep(pause) => {}
@@ -93,6 +127,7 @@ impl Task {
                 }
             }
         }
+        drop(seat);
         self.record.enter(State::Ended);
         tracing::info!(push = %self.id, stream = %self.target.key, "push ended");
     }
@@ -110,6 +145,7 @@ impl Task {
             if !fresh_only && subscriber.can_begin() {
                 return Wait::Media;
             }
+            self.record.enter(State::Waiting);
             tokio::select! {
                 () = self.stop.cancelled() => return Wait::Stopped,
                 reception = subscriber.read(SKIM, &mut skimmed) => {
@@ -128,8 +164,70 @@ impl Task {
         }
     }
 
+    /// Follows the feed until it is this target's turn, or there is nothing to take over.
+    async fn stand_by(&self, seat: &Seat, subscriber: &mut Subscriber, since: Instant) -> Standby {
+        let mut changes = seat.changes();
+        let mut skimmed = Vec::new();
+        let mut last_media = Instant::now();
+        let mut stood_by = false;
+        loop {
+            let again = match seat.turn(since) {
+                Turn::StandBy(again) => again,
+                Turn::Publish(_) => {
+                    if stood_by {
+                        self.record.took_over();
+                        tracing::warn!(push = %self.id, stream = %self.target.key, "backup takes over");
+                    }
+                    return Standby::Turn;
+                }
+            };
+            if !std::mem::replace(&mut stood_by, true) {
+                self.record.enter(State::Standby);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Standby::Stopped,
+                () = changes.next() => {}
+                () = until(again) => {}
+                () = sleep(GLANCE) => {}
+            }
+            loop {
+                let reception = subscriber.try_read(SKIM, &mut skimmed);
+                let had = skimmed.len();
+                skimmed.clear();
+                if had > 0 {
+                    last_media = Instant::now();
+                }
+                if reception.ended.is_some() && !subscriber.is_fed() {
+                    return Standby::NoMedia;
+                }
+                if had < SKIM {
+                    break;
+                }
+            }
+            if last_media.elapsed() >= self.config.hold.max(SHORTEST_HOLD) {
+                return Standby::Idle;
+            }
+        }
+    }
+
+    /// Notes a failure, and says how long to wait before the next attempt.
+    fn failed(&self, failure: &Failure, failures: u32) -> Duration {
+        // Without random bytes the pause is merely not spread.
+        let jitter = getrandom::u32().unwrap_or(u32::MAX);
+        let pause = backoff::delay(failures, jitter, self.config.max_backoff);
+        tracing::warn!(
+            push = %self.id, stream = %self.target.key, target = %self.target.url, failures,
+            retry_in_ms = pause.as_millis() as u64, error = %failure, "push failed"
+        );
+        self.record
+            .failed(failure.to_string(), failures, Instant::now() + pause);
+        pause
+    }
+
     async fn attempt(
         &self,
+        seat: &Seat,
+        media_since: Instant,
         subscriber: &mut Subscriber,
         newest: &mut Option<MediaTime>,
     ) -> Outcome {
@@ -140,6 +238,7 @@ impl Task {
         };
         let mut connection = tokio::select! {
             () = self.stop.cancelled() => return Outcome::Over(End::Stopped),
+            () = seat.lost(media_since) => return Outcome::Over(End::HandedBack),
             opened = Connection::open(&address, &self.config) => match opened {
                 Ok(connection) => connection,
                 Err(failure) => return Outcome::Failed(failure, None),
@@ -147,6 +246,7 @@ impl Task {
         };
         let live_since = Instant::now();
         self.record.enter(State::Live);
+        seat.live();
         tracing::info!(push = %self.id, stream = %self.target.key, target = %self.target.url, "push connected");
         // A new handle has seen all ends until now; the old one is let go only after that, so the stream stays.
         *subscriber = self.subscribe();
@@ -157,22 +257,27 @@ impl Task {
             self.config.max_lag,
             live_since,
         );
-        let fed = connection
-            .feed(
-                subscriber,
-                &mut feeder,
-                &self.record,
-                &self.config,
-                &self.stop,
-            )
-            .await;
+        let work = Work {
+            subscriber,
+            feeder: &mut feeder,
+            record: &self.record,
+            config: &self.config,
+            stop: &self.stop,
+        };
+        let fed = connection.feed(work, seat.lost(media_since)).await;
         *newest = feeder.newest();
         match fed {
             Ok(end) => {
-                connection.finish().await;
+                connection.finish(&self.record).await;
                 Outcome::Over(end)
             }
-            Err(failure) => Outcome::Failed(failure, Some(live_since)),
+            Err(failure) => {
+                // A target that was stalled for most of its life did not live.
+                let lived = connection
+                    .last_progress()
+                    .saturating_duration_since(live_since);
+                Outcome::Failed(failure, Some(lived))
+            }
         }
     }
 }

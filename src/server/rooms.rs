@@ -16,7 +16,7 @@ use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::net::tls::Certificates;
+use crate::net::tls::{Certificates, Trust};
 use crate::net::{Admission, Bounds, Handed, descriptors};
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
@@ -104,6 +104,9 @@ pub async fn build(
         push::Config {
             hold: config.push.hold,
             max_backoff: config.push.max_backoff,
+            failover: config.push.failover,
+            steady: config.push.steady,
+            trust: Some(Trust::load(config.push.ca_file.as_deref()).map_err(Error::Trust)?),
             ..push::Config::default()
         },
         Arc::new(PolicySigner(policy.clone())),
@@ -188,6 +191,7 @@ fn push_rules(config: &Config) -> Result<Vec<push::Rule>, Error> {
         // The placeholders stay placeholders: the rule fills them in for each stream.
         let url = rule.url.expose("{app}", "{stream}");
         push::Rule::new(apps, &rule.pattern, rule.feed, &url, sign)
+            .map(|made| made.in_group(rule.group.clone()))
     };
     let rules = config.push_rules();
     rules

@@ -361,7 +361,7 @@ async fn bad_bodies_are_refused_with_the_field() {
         (
             r#"{"app": "live", "stream": "a", "url": "rtmp://h/a/b", "role": "backup"}"#,
             "invalid",
-            "role: primary and backup targets are not supported yet",
+            "role: needs the group that it is for",
         ),
         (
             r#"{"app": "other", "stream": "a", "url": "rtmp://h/a/b"}"#,

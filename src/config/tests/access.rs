@@ -210,7 +210,7 @@ fn keys_and_rules_of_applications_are_checked_as_strictly_as_those_for_all() {
         "apps.film.peer_keys[0].valid_for: unknown key",
         "apps.film.push[0].app: unknown key",
         "apps.film.push[0].match: \"?\" has the character '?'",
-        "apps.film.push[0].url: scheme \"http\" is not rtmp",
+        "apps.film.push[0].url: scheme \"http\" is neither rtmp nor rtmps",
         "apps.film.push[1].match: is missing",
         "apps.film.push[1].url: is missing",
         "apps.film.push_keys[0].id: the same id as auth.push_keys[0].id",

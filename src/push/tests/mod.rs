@@ -181,7 +181,7 @@ async fn a_black_hole_is_found_out_and_harms_nobody() {
     let status = setup.until("hole", |s| s.failures >= 1).await;
     assert_eq!(
         status.last_error.as_deref(),
-        Some("target took no byte for 1s while there was media to send")
+        Some("target acknowledged no byte for 1s while there was something to send")
     );
     // What it took went into buffers: two of ours at most, and the peer's.
     assert!(status.bytes < 16 << 20, "{}", status.bytes);
