@@ -42,7 +42,7 @@ pub fn bound_queue(socket: &Socket, send_buffer: usize, unsent: u32) -> io::Resu
 }
 
 /// Gives a connection up when data stays unacknowledged for `limit`, instead of after
-/// [`USER_TIMEOUT`](super::USER_TIMEOUT).
+/// [`USER_TIMEOUT`](super::USER_TIMEOUT); zero leaves it to the kernel, which takes many minutes.
 ///
 /// # Errors
 /// When the socket refuses the option.

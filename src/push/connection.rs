@@ -236,9 +236,10 @@ impl Connection {
                 self.resize(work.subscriber.byte_rate());
             }
             let lag = self.progress.lag(work.subscriber.head_time());
-            let wants = self.outbox.is_empty() && self.progress.has_room(lag);
+            let room = self.progress.room(lag).min(QUEUE_BYTES);
+            let wants = self.outbox.is_empty() && room > 0;
             if wants {
-                match self.refill(&mut work, leave_by.is_some(), now) {
+                match self.refill(&mut work, room, leave_by.is_some(), now) {
                     Refill::Ended => return Ok(End::Feed),
                     Refill::Left => return Ok(End::HandedBack),
                     Refill::Took { items, more } => {
@@ -348,13 +349,13 @@ impl Connection {
         }
     }
 
-    /// Takes what the feed has, as far as it may wait here.
-    fn refill(&mut self, work: &mut Work<'_>, is_leaving: bool, now: Instant) -> Refill {
+    /// Takes what the feed has, until `room` bytes wait here.
+    fn refill(&mut self, work: &mut Work<'_>, room: u64, is_leaving: bool, now: Instant) -> Refill {
         let now = now.into_std();
         let mut took = 0;
         let mut more = true;
         let mut ending = None;
-        while took < BATCH && self.outbox.bytes() < QUEUE_BYTES {
+        while took < BATCH && self.outbox.bytes() < room {
             let mut items = std::mem::take(&mut self.items);
             let reception = work.subscriber.try_read(1, &mut items);
             if let Read::Skipped(messages) = reception.read {

@@ -13,9 +13,11 @@ use crate::media::MediaTime;
 const MARK: Duration = Duration::from_millis(20);
 /// Over which the path's bandwidth is taken.
 const WINDOW: Duration = Duration::from_secs(1);
-/// A target further behind than this is given only what it takes in twice that time: what is on its way cannot be taken
-/// back, and goes before the key frame that it is to continue at.
-const BEHIND: Duration = Duration::from_secs(1);
+/// A target further behind than this is given only what it takes in [`ON_THE_WAY_S`]: what is on its way cannot be taken
+/// back, and goes before the key frame that it is to continue at. More than the round trip of any healthy one.
+const BEHIND: Duration = Duration::from_millis(500);
+/// In seconds. A round trip longer than that would be throttled more and more.
+const ON_THE_WAY_S: u64 = 2;
 /// What it is always given: a few packets.
 const LEAST: u64 = 16 << 10;
 
@@ -110,7 +112,8 @@ impl Progress {
 
     fn measure(&mut self, now: Instant) {
         if !self.is_outstanding() {
-            self.path = Path::default();
+            // What it took when it was slow holds until it is measured anew.
+            self.path.window = None;
             return;
         }
         let (since, from) = *self.path.window.get_or_insert((now, self.acknowledged));
@@ -137,18 +140,19 @@ impl Progress {
         self.moved
     }
 
-    /// What the bytes are worth that are on their way, when the stream has `rate` bytes a second: the media time that
-    /// they span, or less where the target skipped.
+    /// How long what is on its way to the target will take: the media time that it spans, or less where the target skipped,
+    /// then what so many bytes take at the stream's `rate` (bytes a second) or, where that is less, at the target's.
     pub(super) fn on_the_way(&self, rate: Option<u64>) -> Duration {
         let Some(last) = self.marks.back() else {
             return Duration::ZERO;
         };
         let first = self.marks.front().map_or(last.time, |first| first.time);
         let span = last.time.since(self.heard.unwrap_or(first));
-        match rate {
-            Some(rate) => span.min(Duration::from_secs_f64(
-                self.outstanding() as f64 / rate.max(1) as f64,
-            )),
+        match rate.into_iter().chain(self.path.bytes_per_second).min() {
+            Some(rate) => {
+                let seconds = self.outstanding() as f64 / rate.max(1) as f64;
+                span.min(Duration::from_secs_f64(seconds))
+            }
             None => span,
         }
     }
@@ -162,14 +166,14 @@ impl Progress {
         }
     }
 
-    /// May the target, which is `behind`, be given more?
-    pub(super) fn has_room(&self, behind: Duration) -> bool {
+    /// How many bytes more the target, which is `behind`, may be given.
+    pub(super) fn room(&self, behind: Duration) -> u64 {
         match self.path.bytes_per_second {
             Some(rate) if behind > BEHIND => {
-                let worth = rate.saturating_mul(2 * BEHIND.as_secs());
-                self.outstanding() < worth.max(LEAST)
+                let worth = rate.saturating_mul(ON_THE_WAY_S).max(LEAST);
+                worth.saturating_sub(self.outstanding())
             }
-            _ => true,
+            _ => u64::MAX,
         }
     }
 }
@@ -252,7 +256,7 @@ mod tests {
         for step in 0..400u64 {
             let now = zero + ms(step * 40);
             let behind = ms(step * 40) / 2;
-            if progress.has_room(behind) {
+            if progress.room(behind) > 0 {
                 send(&mut progress, step as i64, now);
                 sent += 1_000;
             }
@@ -268,7 +272,7 @@ mod tests {
         for step in 0..100 {
             send(&mut progress, step, zero + ms(step as u64 * 40));
             progress.look(0, zero + ms(step as u64 * 40 + 20));
-            assert!(progress.has_room(ms(9_000)));
+            assert_eq!(progress.room(ms(9_000)), u64::MAX);
         }
     }
 

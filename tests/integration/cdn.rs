@@ -1,4 +1,10 @@
-//! Pushing to a second server, which is nginx and may crash.
+//! Pushing to other servers: nginx, which may crash, and others of ours, which may be dead, slow, or inside TLS.
+
+mod groups;
+mod narrow;
+mod secure;
+mod stage;
+mod trouble;
 
 use linkmic::probe::nginx::Nginx;
 use linkmic::probe::player::Watch;

@@ -1,5 +1,6 @@
 //! The room's promises, over real sockets, against a server made of our own server session.
 
+mod groups;
 mod sink;
 
 use std::sync::Arc;

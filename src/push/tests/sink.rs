@@ -22,7 +22,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Milliseconds between pictures on the anchor's timeline.
 pub const FRAME: i64 = 40;
 /// Pictures between key frames.
-const GOP: i64 = 10;
+pub const GOP: i64 = 10;
 
 /// How the server treats whoever connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
