@@ -10,8 +10,10 @@ use super::narrow::{Narrow, WIDE};
 use super::stage::{
     FRAME, Frame, GOP, Program, Recording, nothing_is_missing, of_kind, on_air, put, until,
 };
+use crate::abuse::binary::Binary;
 use crate::edge::SOON;
 use crate::edge::house::{BURST, House};
+use crate::edge::network;
 use crate::edge::throttle::Flow;
 
 const MBIT: usize = 1_000_000;
@@ -198,4 +200,38 @@ async fn a_target_that_publishes_and_fails_again_and_again_is_failing_and_not_ne
         assert_eq!(push["failures_in_a_row"].as_u64(), Some(failures), "{push}");
         assert!(push["last_error_at"].is_string(), "{push}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_behind_a_dead_link_is_noticed_and_resumed_when_the_link_is_back() {
+    let Some(network) = network::for_test("a push over a link that goes down").await else {
+        return;
+    };
+    let target = Binary::serve_in(&network).await;
+    let house = House::open().await;
+    let _program = Program::start(&house.urls.push("a"), MBIT).await;
+    let url = network.by_the_other_link(&target.urls.push("a"));
+    put(&house, "cdn", &url, json!({})).await;
+    // By the link that stays up.
+    let live = until(house.control(), "cdn", "it publishes", |p| {
+        p["state"] == "live" && p["bytes"].as_u64() > Some(100_000)
+    });
+    live.await;
+    let recording = Recording::of(&target.urls.plain("a")).await;
+    let before = recording.upto(GOP).await;
+    network.set_link(false).await;
+    let (silence, push) = time_to_notice(&house, "cdn").await;
+    assert!(
+        (4_950..=SOON_ENOUGH).contains(&silence),
+        "{silence} ms: {push}"
+    );
+    network.set_link(true).await;
+    until(house.control(), "cdn", "it publishes again", |p| {
+        p["state"] == "live" && p["connects"].as_u64() >= Some(2)
+    })
+    .await;
+    let last = before.iter().filter_map(Frame::number).max();
+    let got = recording.upto(last.expect("pictures") + 8 * GOP).await;
+    // What it had before is squeezed: it joined in the middle.
+    assert_eq!(gaps_end_at_key_frames(&got[before.len()..]), 1);
 }
