@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -288,6 +289,13 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Ends it at once, for one that failed: what the kernel still has for the target would reach it late, when the next
+    /// connection is there, and keep the name busy for that one until then.
+    pub(super) fn abort(self) {
+        // A refusal leaves a slower end.
+        let _ = SockRef::from(self.socket.tcp()).set_linger(Some(Duration::ZERO));
     }
 
     /// Says goodbye properly, within [`GOODBYE`] for each half.

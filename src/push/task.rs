@@ -276,6 +276,7 @@ impl Task {
                 let lived = connection
                     .last_progress()
                     .saturating_duration_since(live_since);
+                connection.abort();
                 Outcome::Failed(failure, Some(lived))
             }
         }
