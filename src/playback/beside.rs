@@ -13,9 +13,9 @@ use tracing::{Instrument, info};
 
 use super::fanout::Line;
 use super::reader::Joiner;
-use super::rtmp::{BANNED, end_of, subscribe, wish};
+use super::rtmp::{BANNED, subscribe, wish};
 use super::waiting::Waited;
-use super::{ANSWER_DEADLINE, Arrival, Shared};
+use super::{ANSWER_DEADLINE, Arrival, Shared, end_of};
 use crate::reason::Reason;
 use crate::relay::door::{Beside, Eviction, Guest, News, Said};
 use crate::relay::{Framing, Subscriber};

@@ -140,18 +140,8 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
 /// the client is still to be told of.
 async fn watch(shared: &Shared, socket: &Socket, over: &mut oneshot::Receiver<Reason>) -> Reason {
     tokio::select! {
-        reason = over => match reason {
-            // HTTP has no words for it in the middle of an answer: a body without its end says that it was cut.
-            Ok(
-                lost @ (Reason::TooSlow
-                | Reason::Dropped
-                | Reason::Internal
-                | Reason::SocketError
-                | Reason::Disconnected),
-            ) => lost,
-            Ok(_) => Reason::StreamEnded,
-            Err(_) => Reason::Internal,
-        },
+        // HTTP has no words for it in the middle of an answer: a body without its end says that it was cut.
+        outcome = over => super::end_of(outcome),
         () = shared.shutdown.cancelled() => Reason::Shutdown,
         reason = gone(socket) => reason,
     }

@@ -38,6 +38,7 @@ use fanout::Line;
 use crate::media::{Class, StreamKey};
 use crate::metrics::Metrics;
 use crate::net::{self, Socket};
+use crate::reason::Reason;
 use crate::relay::door::{Beside, Guest, Handover, PlayDoor, Played};
 use crate::relay::{Budget, Join, Relay};
 
@@ -158,6 +159,21 @@ impl PlayDoor for Playback {
 
     fn play_beside(&self, beside: Beside) -> Guest {
         beside::play(self.shared.clone(), beside)
+    }
+}
+
+/// Why a player is over that its writer loop, or the loop's own end, says is over.
+fn end_of(outcome: Result<Reason, oneshot::error::RecvError>) -> Reason {
+    match outcome {
+        Ok(
+            lost @ (Reason::TooSlow
+            | Reason::Dropped
+            | Reason::Internal
+            | Reason::SocketError
+            | Reason::Disconnected),
+        ) => lost,
+        Ok(_) => Reason::StreamEnded,
+        Err(_) => Reason::Internal,
     }
 }
 

@@ -256,7 +256,7 @@ async fn listen(
             return Heard::Over(Reason::TooSlow);
         }
         tokio::select! {
-            outcome = &mut *over => return Heard::Over(end_of(outcome)),
+            outcome = &mut *over => return Heard::Over(super::end_of(outcome)),
             () = shared.shutdown.cancelled() => return Heard::Over(Reason::Shutdown),
             read = net::read_some(socket, reader.buffer()) => match read {
                 Ok(0) => return Heard::Over(Reason::Disconnected),
@@ -264,21 +264,6 @@ async fn listen(
                 Err(_) => return Heard::Over(Reason::SocketError),
             },
         }
-    }
-}
-
-/// Why a player is over that its writer loop, or the loop's own end, says is over.
-pub(super) fn end_of(outcome: Result<Reason, oneshot::error::RecvError>) -> Reason {
-    match outcome {
-        Ok(
-            lost @ (Reason::TooSlow
-            | Reason::Dropped
-            | Reason::Internal
-            | Reason::SocketError
-            | Reason::Disconnected),
-        ) => lost,
-        Ok(_) => Reason::StreamEnded,
-        Err(_) => Reason::Internal,
     }
 }
 
