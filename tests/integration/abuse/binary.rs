@@ -133,6 +133,7 @@ impl Binary {
     ///
     /// # Panics
     /// As [`resident`](Self::resident).
+    #[cfg(feature = "mixer")]
     pub fn threads(&mut self) -> usize {
         self.status("Threads:").parse().expect("a number")
     }
