@@ -16,6 +16,7 @@ mod format;
 mod info;
 mod input;
 pub mod layout;
+mod letters;
 mod output;
 mod picture;
 mod program;
@@ -53,8 +54,9 @@ pub use scene::{
 use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
 use crate::relay::{Origin, PublishError, Relay};
 use cast::Stills;
+use letters::Fonts;
 use output::SharedObserver;
-use scene::Source;
+use scene::{Draft, Source};
 use session::{Context, Session};
 use stills::Gallery;
 
@@ -93,6 +95,8 @@ pub struct Config {
     pub pictures: BTreeMap<String, PathBuf>,
     /// Internal networks from which pictures may be fetched; all others are refused.
     pub picture_networks: Vec<IpNet>,
+    /// Font files for names, in the order in which they are asked for a letter; none: the usual ones that are there.
+    pub fonts: Vec<PathBuf>,
 }
 
 impl Default for Config {
@@ -105,6 +109,7 @@ impl Default for Config {
             key_frame_interval: Duration::from_secs(2),
             pictures: BTreeMap::new(),
             picture_networks: Vec::new(),
+            fonts: Vec::new(),
         }
     }
 }
@@ -192,11 +197,16 @@ impl Mixer {
                 }
             }
         }
+        let fonts = Fonts::new(&config.fonts).map_err(|error| Error::Invalid {
+            path: "fonts".into(),
+            message: error.to_string(),
+        })?;
         let gallery = Gallery::new(config.pictures.clone(), config.picture_networks.clone());
         let context = Context {
             relay,
             runtime,
             config,
+            fonts: Arc::new(fonts),
             observer: Arc::default(),
         };
         Ok(Self {
@@ -229,7 +239,7 @@ impl Mixer {
     pub fn put(&self, id: &str, request: MixRequest) -> Result<(MixInfo, Outcome), Error> {
         check_id(id)?;
         let draft = Scene::draft(&request)?;
-        unsupported::unsupported(&draft)?;
+        self.check_engine(&draft)?;
         let order = draft.order.clone();
         let scene = draft.accept()?;
         let running = self.sessions().get(id).cloned();
@@ -276,6 +286,20 @@ impl Mixer {
         sessions.insert(id.to_owned(), session.clone());
         drop(sessions);
         Ok((session.info(), Outcome::Created))
+    }
+
+    /// Refuses what can be said and not be shown: here at all, or for want of letters.
+    fn check_engine(&self, draft: &Draft) -> Result<(), Error> {
+        unsupported::unsupported(draft)?;
+        for (input, index) in draft.scene.inputs.iter().zip(&draft.order) {
+            let Some(name) = &input.name else { continue };
+            let fonts = &self.shared.context.fonts;
+            fonts.check(&name.text).map_err(|error| Error::Invalid {
+                path: format!("inputs[{index}].name.text"),
+                message: error.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     /// All still pictures of a scene, decoded; those in `kept` once and for all.

@@ -64,7 +64,7 @@ impl<'a> Run<'a> {
             // What is due by now is made at once: the encoder gives its header only with its first frames.
             block: (session.now_us(now) * rate / 1_000_000 / BLOCK as i64 - 3).max(0),
             fps: settings.fps,
-            stage: Stage::default(),
+            stage: Stage::new(session.fonts()),
             grid: None,
             previous: None,
             given: session.tally().frames.load(Ordering::Relaxed),

@@ -15,6 +15,7 @@ use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
 use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
 use super::input::{Input, InputState};
 use super::layout::Size;
+use super::letters::Fonts;
 use super::output::{Output, SharedObserver, Tally};
 use super::program::{Program, Settings};
 use super::run::Run;
@@ -43,6 +44,7 @@ pub(super) struct Context {
     pub relay: Relay,
     pub runtime: tokio::runtime::Handle,
     pub config: Config,
+    pub fonts: Arc<Fonts>,
     pub observer: Arc<SharedObserver>,
 }
 
@@ -421,6 +423,10 @@ impl Session {
             let wake = self.zero + Duration::from_micros(next.max(0) as u64);
             self.signal.wait_until(wake.min(now + IDLE));
         }
+    }
+
+    pub(super) fn fonts(&self) -> Arc<Fonts> {
+        self.context.fonts.clone()
     }
 
     pub(super) fn tally(&self) -> &Tally {

@@ -1,7 +1,7 @@
 //! The stage: one layout and the pictures of those in it become one output frame.
 //!
 //! Owns what is made once and shown many times: pictures scaled for places they were not decoded for (a move under way,
-//! a held or still picture), and the shapes of rounded boxes. Knows no streams and no clocks. Called by a mix's thread
+//! a held or still picture), and the shapes of rounded boxes and of names. Knows no streams and no clocks. Called by a mix's thread
 //! once per frame.
 
 use std::collections::HashMap;
@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::canvas::{Canvas, Mask, Yuv};
 use super::input::Picture;
-use super::layout::{Content, Layout, Rect, Size, View};
+use super::layout::{Align, Content, Layout, Rect, Size, View};
+use super::letters::{self, Fonts};
 use super::picture::{Cut, Raw, Scaler};
-use super::scene::Colour;
+use super::scene::{Colour, NameTag};
 use super::shape;
 
 /// Who plays the cells of a layout.
@@ -22,11 +23,17 @@ pub trait Cast {
     fn placeholder(&self) -> Option<&Raw>;
     /// The watermark's picture.
     fn mark(&self) -> Option<&Raw>;
+    /// What is written over the box besides its name.
+    fn label(&self, _id: &str) -> Option<Arc<NameTag>> {
+        None
+    }
 }
 
 /// Draws frames, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stage {
+    fonts: Arc<Fonts>,
+    texts: HashMap<(Arc<str>, Writing), Written>,
     fitted: HashMap<Part, Fitted>,
     masks: HashMap<(Size, u32, Rect), Kept<Mask>>,
     rings: HashMap<(Size, u32, u32), Kept<Mask>>,
@@ -39,6 +46,36 @@ enum Part {
     Input(Arc<str>),
     Placeholder(Arc<str>),
     Mark,
+}
+
+/// What is written over a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Writing {
+    Name,
+    Label,
+}
+
+/// A text as it was written last.
+#[derive(Debug)]
+struct Written {
+    name: Arc<NameTag>,
+    size: u32,
+    height: u32,
+    most: u32,
+    line: Option<Arc<letters::Line>>,
+    used: u64,
+}
+
+impl Written {
+    /// Would it be written the same again?
+    fn is(&self, name: &NameTag, size: u32, height: u32, most: u32) -> bool {
+        let fits = self.line.as_ref().is_some_and(|line| {
+            !line.cut && line.mask.size.width <= most
+        });
+        (self.size, self.height) == (size, height)
+            && (self.most == most || fits)
+            && self.name.text == name.text
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +95,18 @@ struct Kept<T> {
 }
 
 impl Stage {
+    /// A stage that writes names with those fonts.
+    pub fn new(fonts: Arc<Fonts>) -> Self {
+        Self {
+            fonts,
+            texts: HashMap::new(),
+            fitted: HashMap::new(),
+            masks: HashMap::new(),
+            rings: HashMap::new(),
+            frame: 0,
+        }
+    }
+
     /// Draws `layout` on all of `canvas`.
     pub fn draw(&mut self, canvas: &mut Canvas<'_>, layout: &Layout, cast: &impl Cast) {
         self.frame += 1;
@@ -107,6 +156,12 @@ impl Stage {
             } else {
                 self.put(canvas, view, &drawn, false);
             }
+            if let Some(label) = cast.label(&cell.id) {
+                self.write(canvas, (&cell.id, Writing::Label), view, &label);
+            }
+            if let Some(name) = &view.name {
+                self.write(canvas, (&cell.id, Writing::Name), view, name);
+            }
         }
         if bare {
             canvas.fill(ground, layout.background.into(), 1.0);
@@ -124,6 +179,7 @@ impl Stage {
         self.fitted.retain(|_, fitted| fitted.used == frame);
         self.masks.retain(|_, kept| kept.used == frame);
         self.rings.retain(|_, kept| kept.used == frame);
+        self.texts.retain(|_, text| text.used == frame);
     }
 
     /// Draws one box: what its picture leaves of it is black.
@@ -158,6 +214,71 @@ impl Stage {
             });
             canvas.fill_masked(view.rect, border.colour.into(), opacity, &ring);
         }
+    }
+
+    /// Writes a name over a box, on its plate.
+    fn write(
+        &mut self,
+        canvas: &mut Canvas<'_>,
+        (id, what): (&Arc<str>, Writing),
+        view: &View,
+        name: &Arc<NameTag>,
+    ) {
+        let Some(place) = view.line(name, canvas.size) else {
+            return;
+        };
+        let area = place.area;
+        // The plate reaches half a letter beyond the text on both sides.
+        let margin = match name.plate {
+            Some(_) => place.size / 4 * 2,
+            None => 0,
+        };
+        let most = area.width.saturating_sub(2 * margin);
+        let key = (id.clone(), what);
+        let same = |text: &&mut Written| text.is(name, place.size, area.height, most);
+        let line = match self.texts.get_mut(&key).filter(same) {
+            Some(text) => {
+                text.used = self.frame;
+                text.line.clone()
+            }
+            None => {
+                let line = self.fonts.line(&name.text, place.size, area.height, most);
+                let line = line.map(Arc::new);
+                let text = Written {
+                    name: name.clone(),
+                    size: place.size,
+                    height: area.height,
+                    most,
+                    line: line.clone(),
+                    used: self.frame,
+                };
+                self.texts.insert(key, text);
+                line
+            }
+        };
+        let Some(line) = line else { return };
+        let size = line.mask.size;
+        let slack = area.width - (size.width + 2 * margin);
+        let plate = Rect {
+            x: area.x
+                + match place.align {
+                    Align::Left => 0,
+                    Align::Center => slack / 4 * 2,
+                    Align::Right => slack,
+                },
+            y: area.y,
+            width: size.width + 2 * margin,
+            height: size.height,
+        };
+        if let Some((colour, opacity)) = name.plate {
+            canvas.fill(plate, colour.into(), opacity * view.opacity);
+        }
+        let text = Rect {
+            x: plate.x + margin,
+            width: size.width,
+            ..plate
+        };
+        canvas.fill_masked(text, name.colour.into(), view.opacity, &line.mask);
     }
 
     /// Fills a part of a view's box, inside its corners.

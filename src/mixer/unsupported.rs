@@ -16,11 +16,6 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
             message: format!("{what}: not supported yet"),
         })
     };
-    for (input, index) in scene.inputs.iter().zip(&draft.order) {
-        if input.name.is_some() {
-            return refuse(format!("inputs[{index}].name"), "a name tag");
-        }
-    }
     let output = &scene.output;
     for (path, asked, what) in [
         (
@@ -62,18 +57,12 @@ mod tests {
 
     #[test]
     fn what_the_engine_cannot_do_is_refused_by_its_field() {
-        let stream = |field: &str, value: Value| {
-            let mut sub = json!({"stream": "b"});
-            sub[field] = value;
-            (sub, json!({}), json!({}))
-        };
         let output = |field: &str, value: Value| {
             let mut output = json!({});
             output[field] = value;
             (json!({"stream": "b"}), output, json!({}))
         };
         for (path, (sub, output, more)) in [
-            ("inputs[0].name", stream("name", json!({"text": "Ann"}))),
             ("output.passthrough", output("passthrough", json!("never"))),
             ("output.pass_sei", output("pass_sei", json!(true))),
         ] {
@@ -86,7 +75,8 @@ mod tests {
     #[test]
     fn what_it_can_do_passes() {
         let sub = json!({"stream": "b", "kind": "video", "hidden": true, "opacity": 0.5, "x": 10,
-            "crop": {"width": 10, "height": 10}, "fit": "crop", "radius": 5, "border": {"width": 2}});
+            "crop": {"width": 10, "height": 10}, "fit": "crop", "radius": 5, "border": {"width": 2},
+            "name": {"text": "Ann"}});
         let output = json!({"gop": 1, "preset": "veryfast", "sample_rate": 44100, "channels": 1,
             "passthrough": "auto"});
         let more = json!({"template": 20, "background": "#ff0000", "on_loss": {"policy": "hide"},

@@ -264,9 +264,8 @@ impl View {
         (fit::letterbox(size, self.rect), None)
     }
 
-    /// Where its name goes; `None` when it has none or the box is too small for letters.
-    pub fn line(&self, canvas: Size) -> Option<Line> {
-        let name = self.name.as_ref()?;
+    /// Where a name goes in it; `None` when the box is too small for letters.
+    pub fn line(&self, name: &NameTag, canvas: Size) -> Option<Line> {
         // Margin, line and margin are two and a half letters high and must fit.
         let wanted = name.size.pixels(canvas.height).round() as u32;
         let size = wanted.max(8).min(self.rect.height * 2 / 5);

@@ -305,7 +305,7 @@ fn a_name_stands_inside_its_box() {
                 size(320, 480),
             );
             let seen = view(&layout, 1);
-            let line = seen.line(CANVAS).unwrap();
+            let line = seen.line(seen.name.as_ref().unwrap(), CANVAS).unwrap();
             assert!(seen.rect.contains(line.area), "{line:?}");
             assert!(line.size <= 20 && line.size <= line.area.height, "{line:?}");
         }
@@ -314,8 +314,10 @@ fn a_name_stands_inside_its_box() {
         json!({"x": 0, "y": 0, "width": 8, "height": 8, "name": {"text": "Ann"}}),
         CANVAS,
     );
-    assert_eq!(view(&layout, 1).line(CANVAS), None);
-    assert_eq!(view(&layout, 0).line(CANVAS), None);
+    let small = view(&layout, 1);
+    let name = small.name.as_ref().unwrap();
+    assert_eq!(small.line(name, CANVAS), None);
+    assert_eq!(view(&layout, 0).name, None);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn every_mistake_names_its_field() {
         (with("/inputs/1/name", json!({"text": "a\nb"})), "inputs[1].name.text", "the character '\\n' is no text"),
         (with("/inputs/1/name", json!({"text": "a", "size": 7})), "inputs[1].name.size", "7 is outside 8 to 200 pixels"),
         (with("/inputs/1/name", json!({"text": "a", "size": "51%"})), "inputs[1].name.size", "51% is outside"),
-        (with( "/inputs/1/name", json!({"text": "a", "background_opacity": 0.5}), ), "inputs[1].name.background_opacity", "given without"),
+        (with("/inputs/1/name", json!({"text": "a", "background_opacity": 1.5})), "inputs[1].name.background_opacity", "1.5 is outside"),
         (but("/inputs/0/crop", json!({"width": 2, "height": 2})), "inputs[0].crop", "a canvas has no crop"),
         (but("/inputs/0/kind", json!("video")), "inputs[0].kind", "a canvas has no kind"),
         (but("/inputs/2/x", json!(0)), "inputs[2].x", "an input of sound alone has no x"),

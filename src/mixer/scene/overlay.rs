@@ -106,17 +106,12 @@ pub(super) fn name(request: &NameRequest, path: &str) -> Result<NameTag, Invalid
         DEFAULT_PLATE_OPACITY,
         &at("background_opacity"),
     )?;
-    if request.background.is_none() && request.background_opacity.is_some() {
-        return invalid(at("background_opacity"), "given without a background");
-    }
     Ok(NameTag {
         text: text.to_owned(),
         position: request.position.unwrap_or(Position::BottomLeft),
         size,
         colour: request.color.unwrap_or(Colour::WHITE),
-        plate: request
-            .background
-            .map(|colour| (colour, opacity))
+        plate: Some((request.background.unwrap_or(Colour::BLACK), opacity))
             .filter(|&(_, opacity)| opacity > 0.0),
     })
 }
