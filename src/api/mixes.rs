@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Error;
@@ -41,6 +42,25 @@ pub enum MixError {
     Unavailable(String),
 }
 
+/// How a preview is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Show the newest pictures of streams that running mixes decode.
+    pub live: bool,
+    /// Of the image in pixels, when it is to be smaller than the canvas.
+    pub width: Option<u32>,
+}
+
+/// A drawn scene.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    pub png: Vec<u8>,
+    /// Where everything is.
+    pub layout: Value,
+    /// What is doubtful about the scene.
+    pub warnings: Vec<Value>,
+}
+
 /// An answer to be awaited.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MixError>> + Send + 'a>>;
 
@@ -49,6 +69,8 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MixError>> + Sen
 pub trait Mixes: Send + Sync {
     /// Makes or changes a mix from the JSON text of a request.
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)>;
+    /// Draws the scene of such a request without making a mix.
+    fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn>;
     /// One mix; `None` when the id is not known.
     fn get(&self, id: &str) -> Option<Value>;
     /// All mixes, by id.
@@ -121,6 +143,133 @@ pub(super) async fn put(
     Ok((code, Json(mix)))
 }
 
+/// `POST /api/v1/mixes:preview`
+pub(super) async fn preview(
+    State(state): State<Arc<super::State>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let mixes = mixes(&state)?;
+    let (wish, form) = wished(query.as_deref().unwrap_or(""))?;
+    let scene: Bytes = body::bytes(body)?;
+    let asked: Asked = body::parse(&scene)?;
+    if let Some(app) = asked.app {
+        super::urls::check_app(&state, &app)?;
+    }
+    let drawn = mixes.preview(&scene, wish).await?;
+    Ok(match form.unwrap_or_else(|| accepted(&headers)) {
+        Form::Json => {
+            let Drawn {
+                png,
+                layout,
+                warnings,
+            } = drawn;
+            let png = base64(&png);
+            Json(json!({"layout": layout, "warnings": warnings, "png": png})).into_response()
+        }
+        Form::Png => {
+            let warnings = HeaderValue::try_from(listed(&drawn.warnings));
+            let fields = [
+                (header::CONTENT_TYPE, HeaderValue::from_static("image/png")),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                (WARNINGS, warnings.unwrap_or(HeaderValue::from_static("[]"))),
+            ];
+            (fields, drawn.png).into_response()
+        }
+    })
+}
+
+/// Warnings about the scene of an answer that is an image.
+const WARNINGS: HeaderName = HeaderName::from_static("x-linkmic-warnings");
+/// Longest value of that: many clients take 8 KB of headers and no more.
+const MAX_WARNINGS_BYTES: usize = 4 << 10;
+
+/// As what a preview comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Png,
+    Json,
+}
+
+/// What the query says of a preview.
+fn wished(query: &str) -> Result<(Wish, Option<Form>), Error> {
+    let (mut wish, mut form) = (Wish::default(), None);
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let no = |what: &str| Err(Error::invalid(format!("{key}: {value:?} is {what}")));
+        match (&*key, &*value) {
+            ("live", "1" | "true") => wish.live = true,
+            ("live", "0" | "false") => wish.live = false,
+            ("live", _) => return no("neither true nor false"),
+            ("format", "png") => form = Some(Form::Png),
+            ("format", "json") => form = Some(Form::Json),
+            ("format", _) => return no("neither png nor json"),
+            ("width", width) => match width.parse() {
+                Ok(width) => wish.width = Some(width),
+                Err(_) => return no("no number of pixels"),
+            },
+            _ => {
+                return Err(Error::invalid(format!(
+                    "{key}: unknown parameter; known are live, width and format"
+                )));
+            }
+        }
+    }
+    Ok((wish, form))
+}
+
+/// What the caller takes where the query leaves it open: the image, but for those who want JSON and no image.
+fn accepted(headers: &HeaderMap) -> Form {
+    let mut json = false;
+    for value in headers.get_all(header::ACCEPT) {
+        let value = value.to_str().unwrap_or("").to_ascii_lowercase();
+        if value.contains("image/") {
+            return Form::Png;
+        }
+        json |= value.contains("application/json");
+    }
+    if json { Form::Json } else { Form::Png }
+}
+
+/// As many warnings as there is room for in a header, as JSON in ASCII.
+fn listed(warnings: &[Value]) -> String {
+    let mut list = String::from("[");
+    for warning in warnings {
+        let mut item = String::new();
+        for unit in warning.to_string().encode_utf16() {
+            match u8::try_from(unit) {
+                Ok(byte) if byte.is_ascii() => item.push(byte.into()),
+                // JSON's own escape (RFC 8259, section 7); such characters stand inside of strings only.
+                _ => item.push_str(&format!("\\u{unit:04x}")),
+            }
+        }
+        if list.len() + item.len() + 2 > MAX_WARNINGS_BYTES {
+            break;
+        }
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&item);
+    }
+    list.push(']');
+    list
+}
+
+/// Bytes as text (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let at = |n: usize| u32::from(three.get(n).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for n in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * n) & 63) as usize];
+            text.push(if n <= three.len() { digit.into() } else { '=' });
+        }
+    }
+    text
+}
+
 /// `DELETE /api/v1/mixes/{id}`: the mix is gone when the output is back with its source.
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
@@ -129,4 +278,69 @@ pub(super) async fn delete(
     let id = body::path(path)?;
     let mix = mixes(&state)?.remove(&id).await?;
     Ok((StatusCode::ACCEPTED, Json(mix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_as_the_standard_says() {
+        // The vectors of RFC 4648, section 10.
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
+
+    #[test]
+    fn the_list_of_warnings_is_json_in_ascii_and_bounded() {
+        let one = json!({"path": "inputs[0].x", "message": "Łódź 😀"});
+        let list = listed(std::slice::from_ref(&one));
+        assert!(list.is_ascii());
+        assert_eq!(serde_json::from_str::<Value>(&list).unwrap(), json!([one]));
+        assert_eq!(listed(&[]), "[]");
+        let many = listed(&vec![one; 1_000]);
+        assert!((3_900..=MAX_WARNINGS_BYTES).contains(&many.len()));
+        assert!(serde_json::from_str::<Vec<Value>>(&many).is_ok());
+    }
+
+    #[test]
+    fn the_query_goes_before_what_is_accepted() {
+        let wish = |live, width| Wish { live, width };
+        assert_eq!(wished("").unwrap(), (wish(false, None), None));
+        assert_eq!(
+            wished("live=1&width=180&format=json").unwrap(),
+            (wish(true, Some(180)), Some(Form::Json))
+        );
+        for (query, message) in [
+            ("live=yes", "live: \"yes\" is neither true nor false"),
+            ("width=-1", "width: \"-1\" is no number of pixels"),
+            ("format=gif", "format: \"gif\" is neither png nor json"),
+            (
+                "size=3",
+                "size: unknown parameter; known are live, width and format",
+            ),
+        ] {
+            assert_eq!(wished(query).unwrap_err().message, message);
+        }
+        for (accept, form) in [
+            ("*/*", Form::Png),
+            ("application/json", Form::Json),
+            ("application/json, */*", Form::Json),
+            ("text/html,image/avif,application/json;q=0.5", Form::Png),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(accepted(&headers), form, "{accept}");
+        }
+        assert_eq!(accepted(&HeaderMap::new()), Form::Png);
+    }
 }

@@ -39,7 +39,7 @@ pub use body::parse;
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
-pub use mixes::{Made, MixError, Mixes, Pending};
+pub use mixes::{Drawn, Made, MixError, Mixes, Pending, Wish};
 
 use crate::auth::{Gate, Policy, Secret};
 use crate::media::PerApp;
@@ -98,6 +98,7 @@ pub fn control_router(state: State) -> Router {
             delete(readers::delete),
         )
         .route("/api/v1/mixes", get(mixes::list))
+        .route("/api/v1/mixes:preview", post(mixes::preview))
         .route(
             "/api/v1/mixes/{id}",
             get(mixes::get).put(mixes::put).delete(mixes::delete),

@@ -11,7 +11,7 @@ use ::config::Value;
 
 use super::reader::{
     Parsed, Reader, Table, addresses, bytes, choice, duration, flag, moment, networks,
-    no_or_addresses, non_empty, number, string,
+    no_or_addresses, non_empty, number, one_or_many, string,
 };
 use super::{
     AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Config, Control, Env, Http,
@@ -414,6 +414,7 @@ fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
         ),
         pictures: t.section("pictures", |t| t.entries(absolute).into_iter().collect()),
         picture_networks: t.value("picture_networks", default.picture_networks, networks),
+        fonts: t.value("fonts", default.fonts, paths),
     }
 }
 
@@ -516,6 +517,10 @@ fn level(value: &Value) -> Parsed<String> {
     let text = non_empty(value)?;
     logging::check_level(&text).map_err(|error| error.to_string())?;
     Ok(text)
+}
+
+fn paths(value: &Value) -> Parsed<Vec<PathBuf>> {
+    one_or_many(value).iter().map(absolute).collect()
 }
 
 fn absolute(value: &Value) -> Parsed<PathBuf> {

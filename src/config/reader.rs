@@ -415,7 +415,8 @@ pub(super) fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
     one_or_many(value).iter().map(network).collect()
 }
 
-fn one_or_many(value: &Value) -> Vec<Value> {
+/// The items of a list; what is no list is the only one.
+pub(super) fn one_or_many(value: &Value) -> Vec<Value> {
     let value = from_inline(value.clone());
     match value.kind {
         ValueKind::Array(items) => items,

@@ -172,6 +172,7 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
             "pictures = { logo = \"/etc/linkmic/logo.png\" }",
         ),
         ("picture_networks = []", "picture_networks = \"10.0.0.0/8\""),
+        ("\nfonts = []", "\nfonts = [\"/usr/share/fonts/a.ttf\"]"),
         ("# dir = \"/var/lib/linkmic\"", "dir = \"/srv/linkmic\""),
         ("format = \"auto\"", "format = \"json\""),
         ("level = \"info\"", "level = \"debug\""),

@@ -316,6 +316,8 @@ pub struct Mixer {
     pub pictures: BTreeMap<String, PathBuf>,
     /// Internal networks from which mixes may fetch pictures.
     pub picture_networks: Vec<IpNet>,
+    /// Font files for names, in the order in which they are asked for a letter; none: the usual ones that are there.
+    pub fonts: Vec<PathBuf>,
 }
 
 impl Mixer {
@@ -466,6 +468,7 @@ impl Default for Mixer {
             deadline: Duration::from_millis(40),
             pictures: BTreeMap::new(),
             picture_networks: Vec::new(),
+            fonts: Vec::new(),
         }
     }
 }

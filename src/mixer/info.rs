@@ -70,7 +70,10 @@ pub struct OutputInfo {
 }
 
 /// Every answer has the same keys, whatever is known yet.
-fn box_or_nulls<S: Serializer>(rect: &Option<Rect>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn box_or_nulls<S: Serializer>(
+    rect: &Option<Rect>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Fields {
         x: Option<u32>,

@@ -284,6 +284,12 @@ impl Input {
         Some((picture.clone(), *due, fresh))
     }
 
+    /// The picture on screen; the slot is left as it is.
+    pub fn newest(&self) -> Option<Raw> {
+        let slot = lock(&self.shared.slot);
+        Some(slot.current()?.1.raw.clone())
+    }
+
     /// Adds this input's block of sound that is heard at `start_us`.
     pub fn mix(&self, start_us: i64, gain: f32, sum: &mut [Frame]) {
         let (delay_us, moved) = match lock(&self.shared.target).tracks {

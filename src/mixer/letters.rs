@@ -126,7 +126,11 @@ impl Fonts {
         let all = self.place(text, size);
         let most = most & !1;
         let fits = all.last().is_none_or(|last| last.end <= most as f32);
-        let placed = if fits { all } else { self.cut(text, size, most) };
+        let placed = if fits {
+            all
+        } else {
+            self.cut(text, size, most)
+        };
         let width = (placed.last()?.end.ceil() as u32 + 1 & !1).min(most);
         let mut mask = Mask {
             size: Size {
@@ -163,14 +167,27 @@ impl Fonts {
         let mut x = 0.0;
         for letter in text.chars() {
             let Some((font, glyph)) = self.find(letter) else {
-                x += if letter.is_whitespace() { size as f32 / 3.0 } else { 0.0 };
+                x += if letter.is_whitespace() {
+                    size as f32 / 3.0
+                } else {
+                    0.0
+                };
                 continue;
             };
             let scale = scale(font, size);
-            let before = placed.last().filter(|before| std::ptr::eq(before.font, font));
-            x += before.map_or(0.0, |before| font.kern_unscaled(before.glyph, glyph) * scale);
+            let before = placed
+                .last()
+                .filter(|before| std::ptr::eq(before.font, font));
+            x += before.map_or(0.0, |before| {
+                font.kern_unscaled(before.glyph, glyph) * scale
+            });
             let end = x + font.h_advance_unscaled(glyph) * scale;
-            placed.push(Placed { font, glyph, x, end });
+            placed.push(Placed {
+                font,
+                glyph,
+                x,
+                end,
+            });
             x = end;
         }
         placed
@@ -251,12 +268,19 @@ mod tests {
         assert_eq!((line.mask.size.height, line.cut), (60, false));
         let width = line.mask.size.width as usize;
         let rows: Vec<usize> = (0..60)
-            .filter(|y| line.mask.data[y * width..(y + 1) * width].iter().any(|&a| a > 128))
+            .filter(|y| {
+                line.mask.data[y * width..(y + 1) * width]
+                    .iter()
+                    .any(|&a| a > 128)
+            })
             .collect();
         // Capitals are some 0.7 em high.
         let (top, bottom) = (rows[0], rows[rows.len() - 1]);
         assert!((26..=31).contains(&(bottom - top + 1)), "{top} to {bottom}");
-        assert!((top as i64 - (59 - bottom as i64)).abs() <= 2, "{top} to {bottom}");
+        assert!(
+            (top as i64 - (59 - bottom as i64)).abs() <= 2,
+            "{top} to {bottom}"
+        );
         // Twice the size is twice as wide.
         let large = fonts().line("HHH", 80, 120, 800).unwrap();
         let span = |line: &Line| extent(&line.mask).1 - extent(&line.mask).0;
@@ -285,7 +309,12 @@ mod tests {
         assert_eq!(fonts.check("Zoë Łukasz Ωμέγα Дмитрий"), Ok(()));
         // Of the area for private use: no font of the usual ones has it.
         let error = fonts.check("Ann \u{f1234}").unwrap_err();
-        assert_eq!(error, Error::NoLetter { letter: '\u{f1234}' });
+        assert_eq!(
+            error,
+            Error::NoLetter {
+                letter: '\u{f1234}'
+            }
+        );
         assert!(error.to_string().contains("U+F1234"), "{error}");
     }
 

@@ -19,6 +19,7 @@ pub mod layout;
 mod letters;
 mod output;
 mod picture;
+mod preview;
 mod program;
 mod recolour;
 mod run;
@@ -47,6 +48,7 @@ use tokio::sync::Notify;
 pub use info::{InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
 pub use input::InputState;
 pub use layout::{Rect, Size};
+pub use preview::{LayoutInfo, Placed, Preview, Wish};
 pub use scene::{
     InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, PRESETS, Scene, Template,
 };
@@ -286,6 +288,42 @@ impl Mixer {
         sessions.insert(id.to_owned(), session.clone());
         drop(sessions);
         Ok((session.info(), Outcome::Created))
+    }
+
+    /// The scene of a request as an image, drawn as a mix would draw it. What a mix refuses and can be drawn, like a box
+    /// that leaves the canvas, is warned of. Fetches still pictures as [`Self::put`] does, and blocks for that long.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] as for [`Self::put`], and for a width outside 16 to 3000.
+    pub fn preview(&self, request: &MixRequest, wish: Wish) -> Result<Preview, Error> {
+        let sides = scene::MIN_SIDE..=scene::MAX_SIDE;
+        if let Some(width) = wish.width.filter(|width| !sides.contains(width)) {
+            let (least, most) = (sides.start(), sides.end());
+            return Err(Error::Invalid {
+                path: "width".into(),
+                message: format!("{width} is outside {least} to {most} pixels"),
+            });
+        }
+        let draft = Scene::draft(request)?;
+        self.check_engine(&draft)?;
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let kept = sessions
+            .iter()
+            .flat_map(|session| session.stills())
+            .collect();
+        let stills = self.stills(&draft.scene, &draft.order, &kept)?;
+        let sights: Vec<_> = draft
+            .scene
+            .inputs
+            .iter()
+            .map(|input| {
+                let key = input.key()?;
+                sessions.iter().find_map(|session| session.sight(key))
+            })
+            .collect();
+        let fonts = self.shared.context.fonts.clone();
+        preview::draw(&draft, &stills, &sights, fonts, wish)
+            .map_err(|error| Error::Unavailable(format!("the preview cannot be drawn: {error}")))
     }
 
     /// Refuses what can be said and not be shown: here at all, or for want of letters.

@@ -17,11 +17,13 @@ use super::input::{Input, InputState};
 use super::layout::Size;
 use super::letters::Fonts;
 use super::output::{Output, SharedObserver, Tally};
+use super::preview::Sight;
 use super::program::{Program, Settings};
 use super::run::Run;
 use super::scene::Scene;
 use super::signal::Signal;
 use super::{Config, Error};
+use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{Publisher, Relay, Status};
 
@@ -202,7 +204,7 @@ impl Session {
         now.saturating_duration_since(self.zero)
     }
 
-    fn input(&self, key: crate::media::StreamKey) -> Input {
+    fn input(&self, key: StreamKey) -> Input {
         let Context { relay, runtime, .. } = &self.context;
         Input::new(key, relay, runtime, self.zero, self.signal.clone())
     }
@@ -509,6 +511,17 @@ impl Session {
             ),
             error: control.error.clone(),
         }
+    }
+
+    /// What it sees of a stream; `None` when it takes no pictures of it, or none has come.
+    pub fn sight(&self, key: &StreamKey) -> Option<Sight> {
+        let snapshot = self.snapshot.load();
+        let mut streams = snapshot.streams();
+        let (_, input) = streams.find(|(_, input)| input.key() == key)?;
+        Some(Sight {
+            size: input.size()?,
+            raw: input.newest(),
+        })
     }
 
     /// How many of its inputs are in each state.

@@ -69,9 +69,10 @@ struct Written {
 impl Written {
     /// Would it be written the same again?
     fn is(&self, name: &NameTag, size: u32, height: u32, most: u32) -> bool {
-        let fits = self.line.as_ref().is_some_and(|line| {
-            !line.cut && line.mask.size.width <= most
-        });
+        let fits = self
+            .line
+            .as_ref()
+            .is_some_and(|line| !line.cut && line.mask.size.width <= most);
         (self.size, self.height) == (size, height)
             && (self.most == most || fits)
             && self.name.text == name.text

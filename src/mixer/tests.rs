@@ -1,6 +1,7 @@
 //! Mixes of real publishers, judged by what a viewer's decoders make of them.
 
 mod changes;
+mod preview;
 mod scenes;
 mod stills;
 pub(super) mod studio;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::Error;
-use crate::api::{self, Made, MixError, Mixes, Pending};
+use crate::api::{self, Drawn, Made, MixError, Mixes, Pending, Wish};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::mixer::{self, Mixer, Outcome};
@@ -25,6 +26,7 @@ pub fn mixer(
         deadline: config.deadline,
         pictures: config.pictures.clone(),
         picture_networks: config.picture_networks.clone(),
+        fonts: config.fonts.clone(),
         ..mixer::Config::default()
     };
     let mixer = Mixer::new(relay, config).map_err(Error::Mixer)?;
@@ -49,14 +51,31 @@ impl mixer::Observer for Meter {
     }
 }
 
+/// Previews that are drawn at once. A scene of the largest canvas takes some 50 MB and a core while it is drawn.
+const PREVIEWS: usize = 2;
+/// How long a preview waits for its turn: longer than one with pictures from slow addresses takes.
+const PREVIEW_WAIT: Duration = Duration::from_secs(10);
+
 /// [`Mixes`] over the mixer's handle.
-pub struct Adapter(pub Arc<Mixer>);
+pub struct Adapter {
+    mixer: Arc<Mixer>,
+    previews: Arc<Semaphore>,
+}
+
+impl Adapter {
+    pub fn new(mixer: Arc<Mixer>) -> Self {
+        Self {
+            mixer,
+            previews: Arc::new(Semaphore::new(PREVIEWS)),
+        }
+    }
+}
 
 impl Mixes for Adapter {
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
             let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
-            let (mixer, id) = (self.0.clone(), id.to_owned());
+            let (mixer, id) = (self.mixer.clone(), id.to_owned());
             // Building pipelines takes milliseconds: not on the threads that carry media.
             let (info, outcome) = off_the_media_path(move || mixer.put(&id, request)).await?;
             let made = match outcome {
@@ -68,18 +87,48 @@ impl Mixes for Adapter {
         })
     }
 
+    fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
+        Box::pin(async move {
+            let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let busy = || MixError::Unavailable("too many previews at once; try again".into());
+            let turn = tokio::time::timeout(PREVIEW_WAIT, self.previews.clone().acquire_owned());
+            let turn = turn.await.map_err(|_| busy())?.map_err(|_| busy())?;
+            let mixer = self.mixer.clone();
+            let wish = mixer::Wish {
+                live: wish.live,
+                width: wish.width,
+            };
+            let drawn = off_the_media_path(move || {
+                let drawn = mixer.preview(&request, wish);
+                // Not before the work is done: the caller may have gone long ago.
+                drop(turn);
+                drawn
+            });
+            let drawn = drawn.await?;
+            let mut warnings = Vec::with_capacity(drawn.warnings.len());
+            for warning in &drawn.warnings {
+                warnings.push(shown(warning)?);
+            }
+            Ok(Drawn {
+                png: drawn.png,
+                layout: shown(&drawn.layout)?,
+                warnings,
+            })
+        })
+    }
+
     fn get(&self, id: &str) -> Option<Value> {
-        self.0.get(id).and_then(|info| shown(&info).ok())
+        self.mixer.get(id).and_then(|info| shown(&info).ok())
     }
 
     fn list(&self) -> Vec<Value> {
-        let infos = self.0.list();
+        let infos = self.mixer.list();
         infos.iter().filter_map(|info| shown(info).ok()).collect()
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
         Box::pin(async move {
-            let (mixer, id) = (self.0.clone(), id.to_owned());
+            let (mixer, id) = (self.mixer.clone(), id.to_owned());
             shown(&off_the_media_path(move || mixer.remove(&id)).await?)
         })
     }
@@ -94,7 +143,7 @@ async fn off_the_media_path<T: Send + 'static>(
         .map_err(refusal)
 }
 
-fn shown(info: &mixer::MixInfo) -> Result<Value, MixError> {
+fn shown(info: &impl serde::Serialize) -> Result<Value, MixError> {
     serde_json::to_value(info).map_err(|e| MixError::Unavailable(e.to_string()))
 }
 

@@ -118,7 +118,7 @@ pub async fn build(
     #[cfg(feature = "mixer")]
     let mixer = super::mixes::mixer(relay.clone(), &config.mixer, metrics.clone())?;
     #[cfg(feature = "mixer")]
-    let mixes = Some(Arc::new(super::mixes::Adapter(mixer.clone())) as Arc<dyn api::Mixes>);
+    let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
     #[cfg(not(feature = "mixer"))]
     let mixes = None;
 

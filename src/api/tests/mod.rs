@@ -65,6 +65,24 @@ impl Mixes for Scenes {
         })
     }
 
+    fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
+        Box::pin(async move {
+            let scene: Value = body::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            if let Some(message) = scene["fail"].as_str() {
+                return Err(MixError::Invalid(message.into()));
+            }
+            let width = wish.width.unwrap_or(540);
+            let input = json!({"id": "a", "layer": 1, "x": 0, "y": 0, "width": 540, "height": 960, "real": wish.live});
+            Ok(Drawn {
+                png: format!("picture of {width}").into_bytes(),
+                layout: json!({"canvas": {"width": 540, "height": 960}, "inputs": [input]}),
+                warnings: vec![
+                    json!({"path": "inputs[1].layer", "kind": "covered", "message": "behind"}),
+                ],
+            })
+        })
+    }
+
     fn get(&self, id: &str) -> Option<Value> {
         let all = self.0.lock().unwrap();
         let found = all.iter().find(|(known, _)| known == id);
@@ -437,6 +455,54 @@ async fn mixes_are_translated_both_ways() {
 }
 
 #[tokio::test]
+async fn previews_come_as_an_image_or_as_json() {
+    let (_house, client) = open(Some(Arc::new(Scenes::default()))).await;
+    let path = "/api/v1/mixes:preview";
+    let image = client.call("POST", path, "{}").await;
+    assert_eq!((image.status, image.body.as_str()), (200, "picture of 540"));
+    assert_eq!(image.header("content-type"), Some("image/png"));
+    let warnings: Value =
+        serde_json::from_str(image.header("x-linkmic-warnings").unwrap()).unwrap();
+    assert_eq!(warnings[0]["path"], "inputs[1].layer");
+    let all = client
+        .call(
+            "POST",
+            &format!("{path}?format=json&width=90&live=true"),
+            "{}",
+        )
+        .await;
+    let all = all.json();
+    examples::is_as_documented("mix_preview", &all);
+    // "picture of 90".
+    assert_eq!(all["png"], "cGljdHVyZSBvZiA5MA==");
+    assert_eq!(all["layout"]["inputs"][0]["real"], true);
+    assert_eq!(all["warnings"], warnings);
+    for (query, body, status, code) in [
+        ("", "{", 400, "malformed_json"),
+        ("", r#"{"app": "elsewhere"}"#, 400, "invalid"),
+        (
+            "",
+            r#"{"fail": "inputs[0].x: 5000 is outside"}"#,
+            400,
+            "invalid",
+        ),
+        ("?width=wide", "{}", 400, "invalid"),
+        ("?heigth=90", "{}", 400, "invalid"),
+    ] {
+        is_error(
+            &client.call("POST", &format!("{path}{query}"), body).await,
+            status,
+            code,
+        );
+    }
+    is_error(
+        &client.call("GET", path, "").await,
+        405,
+        "method_not_allowed",
+    );
+}
+
+#[tokio::test]
 async fn without_the_mixer_mixes_are_not_implemented() {
     let (_house, client) = open(None).await;
     for (method, path) in [
@@ -444,6 +510,7 @@ async fn without_the_mixer_mixes_are_not_implemented() {
         ("GET", "/api/v1/mixes/m"),
         ("PUT", "/api/v1/mixes/m"),
         ("DELETE", "/api/v1/mixes/m"),
+        ("POST", "/api/v1/mixes:preview"),
     ] {
         let answer = client.call(method, path, "{}").await;
         is_error(&answer, 501, "mixer_not_built");
