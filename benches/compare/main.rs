@@ -62,7 +62,10 @@ struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Who {
+    /// One thread that writes.
     Floor,
+    /// One for each processor, as ours has them.
+    Floors,
     Nginx,
     Ours,
     /// Ours, played over HTTP-FLV.
@@ -94,6 +97,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = match self.who {
             Who::Floor => "floor",
+            Who::Floors => "floor, a thread per core",
             Who::Nginx => "nginx-rtmp",
             Who::Ours => "ours",
             Who::Http => "ours, HTTP-FLV",
@@ -203,6 +207,7 @@ fn subjects(options: &Options) -> Vec<Subject> {
         };
         for &merge_ms in &options.merge {
             add(Who::Floor, merge_ms);
+            add(Who::Floors, merge_ms);
             add(Who::Ours, merge_ms);
         }
         add(Who::Http, 0);

@@ -2,6 +2,7 @@
 //! process.
 
 use std::path::Path;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use linkmic::probe::Error;
@@ -53,11 +54,15 @@ impl Running {
                     play,
                 })
             }
-            Who::Floor => {
+            Who::Floor | Who::Floors => {
                 let mut line = vec!["bench".to_owned(), "floor".into(), "--players".into()];
                 line.push(subject.players.to_string());
                 line.push("--merge-window".into());
                 line.push(format!("{}ms", subject.merge_ms));
+                if subject.who == Who::Floors {
+                    let cores = available_parallelism().map_or(1, usize::from);
+                    line.push(format!("--threads={cores}"));
+                }
                 line.extend_from_slice(clip);
                 let process = Process::spawn(LINKMIC, &line)?;
                 let url = said(&process, |line| {

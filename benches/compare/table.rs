@@ -107,7 +107,8 @@ pub fn markdown(group: &[Subject], runs: &[Run]) -> String {
                     1.0
                 };
                 // A floor's players wait for each other: their first video says nothing.
-                let nothing = subject.who == Who::Floor && pointer.contains("first_video");
+                let nothing = matches!(subject.who, Who::Floor | Who::Floors)
+                    && pointer.contains("first_video");
                 let values = valid.iter().filter_map(|run| run.number(pointer));
                 match nothing {
                     true => "–".into(),
@@ -131,7 +132,9 @@ pub fn markdown(group: &[Subject], runs: &[Run]) -> String {
     }
     out.push('\n');
     let compared = |one: &Subject, other: &Subject| match (one.who, other.who) {
-        (Who::Ours, Who::Floor) | (Who::Http, Who::Ours) => one.merge_ms == other.merge_ms,
+        (Who::Ours | Who::Http, Who::Floor | Who::Floors) | (Who::Http, Who::Ours) => {
+            one.merge_ms == other.merge_ms
+        }
         (Who::Ours, Who::Nginx) => true,
         _ => false,
     };

@@ -1,7 +1,8 @@
 //! The least that fan-out can cost here: the same bytes written to raw TCP players, with nothing around it.
 //!
-//! One thread, no handshake, no commands, no policy: a message is framed once, what is to go together is laid end to
-//! end once, and every socket gets it in one write. What a server costs above this is its own. Players come with a
+//! No handshake, no commands, no policy: a message is framed once, what is to go together is laid end to end once, and
+//! every socket gets it in one write, from one thread or from several that share the players out. What a server costs
+//! above this, with as many threads that write, is its own. Players come with a
 //! `tcp://` URL and read the bytes as they would an RTMP server's.
 
 use std::io::{self, Write};
@@ -31,6 +32,8 @@ pub struct Config {
     pub hold_audio: bool,
     /// What comes within this span of the last write goes out in the next one, audio and pictures; 0 for none.
     pub merge_window: Duration,
+    /// Threads that write, each to its share of the players: processors that write at once cost each other time.
+    pub threads: usize,
 }
 
 /// A floor that waits for its players.
@@ -98,12 +101,23 @@ impl Floor {
             Framed::new(*type_id, 0, MEDIA_STREAM_ID, payload.clone()).write_to(&mut bytes);
             players.iter_mut().for_each(|player| player.send(&bytes));
         }
-        self.pace(clip, &mut players, stop);
-        Ok(players.iter().map(|player| player.left_out).sum())
+        let mut shares: Vec<_> = (0..self.config.threads.max(1))
+            .map(|_| Vec::new())
+            .collect();
+        let threads = shares.len();
+        for (index, player) in players.into_iter().enumerate() {
+            shares[index % threads].push(player);
+        }
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for share in &mut shares {
+                scope.spawn(|| self.pace(clip, share, began, stop));
+            }
+        });
+        Ok(shares.iter().flatten().map(|player| player.left_out).sum())
     }
 
-    fn pace(&self, clip: &Clip, players: &mut [Player], stop: &AtomicBool) {
-        let began = Instant::now();
+    fn pace(&self, clip: &Clip, players: &mut [Player], began: Instant, stop: &AtomicBool) {
         let mut flushed = began;
         let mut batch = BytesMut::new();
         let mut sequence = 0;

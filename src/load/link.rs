@@ -12,7 +12,7 @@ use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::rtmp::session::client::{self, Event, Session};
-use crate::rtmp::{Message, chunk, handshake, kind};
+use crate::rtmp::{Message, chunk, control, handshake, kind};
 
 /// Bytes that may wait for a server that does not read: over a second of the largest streams.
 const MAX_WAITING: usize = 8 << 20;
@@ -200,6 +200,13 @@ pub(super) struct Talk {
     reading: Reading,
     /// `None` where the peer sends messages without being asked.
     session: Option<Session>,
+    /// Has anything been said? On a raw link an acknowledgement of the first bytes is all that ever is.
+    ///
+    /// Linux takes a connection whose application answers soon for a conversation, and acknowledges less often: over
+    /// loopback in the midst of the server's next write, in its time, and not when we read, in ours. RTMP players are
+    /// in that state from their handshake on. HTTP players are not, and put into it cost their server a sixth more; so
+    /// the floor's are to be in it as well.
+    spoken: bool,
 }
 
 impl Talk {
@@ -210,6 +217,7 @@ impl Talk {
             shake: Some(Shake { heard: Vec::new() }),
             reading: Reading::Whole(chunk::Reader::new(chunk::Limits::default())),
             session: Some(session),
+            spoken: true,
         }
     }
 
@@ -219,6 +227,7 @@ impl Talk {
             shake: None,
             reading: Reading::Whole(chunk::Reader::new(chunk::Limits::default())),
             session: None,
+            spoken: false,
         }
     }
 
@@ -259,6 +268,9 @@ impl Talk {
             return link.flush();
         };
         self.shake = None;
+        if !std::mem::replace(&mut self.spoken, true) {
+            control::acknowledgement(rest.len() as u32).write_to(link.buffer());
+        }
         let session = &mut self.session;
         let owed = match &mut self.reading {
             Reading::Whole(reader) => {

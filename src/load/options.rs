@@ -82,6 +82,9 @@ pub struct FloorArgs {
     /// Send what comes in such a span of time in one write.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0ms")]
     merge_window: Duration,
+    /// Threads that write, each to its share of the players.
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = positive)]
+    threads: usize,
 }
 
 /// `Debug` by hand: the URL may hold a valid signature.
@@ -216,6 +219,7 @@ impl Subcommand {
                     players: args.players,
                     hold_audio: !args.audio_at_once,
                     merge_window: args.merge_window,
+                    threads: args.threads,
                 })?;
                 super::usage::allow_sockets(args.players).map_err(|limit| Error::OpenFiles {
                     sockets: args.players,

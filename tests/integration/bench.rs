@@ -204,6 +204,7 @@ async fn a_floor_delivers_its_clip_to_raw_players() {
         players: 4,
         hold_audio: true,
         merge_window: Duration::ZERO,
+        threads: 2,
     })
     .expect("it listens");
     let url = format!("tcp://{}", floor.address().expect("an address"));
