@@ -245,9 +245,9 @@ fn print(options: &Options, rounds: &[[Window; 3]]) {
         options.window.as_secs()
     );
     println!(
-        "| | p50 ms | p99 ms | p99 ÷ calm | frames missed | server CPU % | strangers CPU % | machine busy % | server RSS MB |"
+        "| | p50 ms | p99 ms | p99 ÷ calm | p99 ÷ beside | frames missed | server CPU % | strangers CPU % | machine busy % | server RSS MB |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (at, when) in When::ALL.iter().enumerate() {
         let column = |figure: &dyn Fn(&[Window; 3]) -> f64, digits: usize| {
             let mut all: Vec<f64> = rounds.iter().map(figure).collect();
@@ -261,10 +261,11 @@ fn print(options: &Options, rounds: &[[Window; 3]]) {
         };
         let missed: u64 = rounds.iter().map(|round| round[at].missed).sum();
         println!(
-            "| {when} | {} | {} | {} | {missed} | {} | {} | {} | {} |",
+            "| {when} | {} | {} | {} | {} | {missed} | {} | {} | {} | {} |",
             column(&|r| r[at].p50_ms, 2),
             column(&|r| r[at].p99_ms, 2),
             column(&|r| r[at].p99_ms / r[0].p99_ms, 2),
+            column(&|r| r[at].p99_ms / r[1].p99_ms, 2),
             column(&|r| r[at].server_pct, 0),
             column(&|r| r[at].strangers_pct, 0),
             column(&|r| r[at].machine_pct, 0),
