@@ -15,6 +15,7 @@ mod held;
 mod info;
 mod item;
 mod ledger;
+mod news;
 mod origin;
 mod policy;
 mod publisher;

@@ -104,7 +104,7 @@ impl Publisher {
             return;
         }
         loop {
-            let news = self.stream.overlay_news.notified();
+            let news = self.stream.news.overlay.notified();
             tokio::pin!(news);
             news.as_mut().enable();
             if self.stream.overlay_status(self.id) == Status::Done {

@@ -3,10 +3,8 @@
 //! All of it under one lock, held for a few pushes at a time and never across an await. The splice
 //! rules are semantics.md, "Feeds, rings and splices".
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
 
 use super::Config;
 use super::epoch::Epoch;
@@ -14,6 +12,7 @@ use super::feed::FeedState;
 use super::held::Held;
 use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 use super::item::Item;
+use super::news::{Locked, News, Told};
 use super::publisher::Status;
 use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
 use crate::media::{Class, Feed, Headers, Kind, MediaTime, Message, StreamKey};
@@ -30,11 +29,7 @@ pub(super) struct Stream {
     pub key: StreamKey,
     pub config: Arc<Config>,
     inner: Mutex<Inner>,
-    /// Woken after each message, per feed.
-    pub source_news: Notify,
-    pub program_news: Notify,
-    /// Woken when an overlay's state changes.
-    pub overlay_news: Notify,
+    pub news: News,
 }
 
 #[derive(Debug)]
@@ -52,6 +47,8 @@ pub(super) struct Inner {
     /// Takeovers of late.
     moves: Moves,
     overlays: u64,
+    /// Who hears of what was changed, when the lock is released.
+    pub told: Told,
 }
 
 /// A mix on the program feed.
@@ -95,24 +92,18 @@ impl Stream {
                 latest: 0,
                 moves: Moves::default(),
                 overlays: 0,
+                told: Told::default(),
             }),
-            source_news: Notify::new(),
-            program_news: Notify::new(),
-            overlay_news: Notify::new(),
+            news: News::default(),
         }
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// Whom [`Inner::told`] names is told when the lock is released.
+    pub fn lock(&self) -> Locked<'_> {
         // A panic while holding this lock is a bug in the few lines of this file; the data is
         // counters and queues that are valid after every statement, so reading on is sound.
-        self.inner.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    pub fn news(&self, feed: Feed) -> &Notify {
-        match feed {
-            Feed::Source => &self.source_news,
-            Feed::Program => &self.program_news,
-        }
+        let inner = self.inner.lock().unwrap_or_else(|e| e.into_inner());
+        Locked::new(inner, &self.news)
     }
 
     /// A message of the source's publisher. Its time is on the publisher's timeline.
@@ -131,7 +122,7 @@ impl Stream {
             return Status::Live;
         };
         if inner.source.is_attended() {
-            self.source_news.notify_waiters();
+            inner.told.source = true;
         }
         let has_video = publisher.video.is_some();
         match &mut inner.overlay {
@@ -200,7 +191,7 @@ impl Stream {
                 .program
                 .splice(&headers, message.dts, None, now, &self.config);
             tracing::info!(stream = %self.key, "mix on air");
-            self.overlay_news.notify_waiters();
+            inner.told.overlay = true;
         }
         let lands = inner.program.timeline.locate(message.dts);
         let status = match &mut overlay.state {
@@ -223,7 +214,7 @@ impl Stream {
             OverlayState::Preparing | OverlayState::OnAir => Status::Live,
         };
         inner.program.push(Arc::new(message), now, &self.config);
-        self.program_news.notify_waiters();
+        inner.told.program = true;
         status
     }
 
@@ -236,7 +227,7 @@ impl Stream {
             inner.home.get_or_insert(dts - message.dts);
         }
         if inner.program.is_attended() {
-            self.program_news.notify_waiters();
+            inner.told.program = true;
         }
     }
 
@@ -262,8 +253,8 @@ impl Stream {
             }
             tracing::info!(stream = %self.key, held_ms = now.saturating_duration_since(held.since).as_millis() as u64, "source back on the program feed");
         }
-        self.program_news.notify_waiters();
-        self.overlay_news.notify_waiters();
+        inner.told.program = true;
+        inner.told.overlay = true;
     }
 
     /// The source's epoch ends. A clean end reaches readers at once; after another one they wait out a
@@ -289,7 +280,7 @@ impl Stream {
 
     fn end_feeds(&self, inner: &mut Inner, reason: Reason) {
         inner.source.end(reason);
-        self.source_news.notify_waiters();
+        inner.told.source = true;
         let ending = inner
             .overlay
             .as_ref()
@@ -297,11 +288,11 @@ impl Stream {
         if ending {
             inner.overlay = None;
             inner.end_program_with_feeder(reason);
-            self.program_news.notify_waiters();
-            self.overlay_news.notify_waiters();
+            inner.told.program = true;
+            inner.told.overlay = true;
         } else if inner.overlay_forwards_source() {
             inner.program.end(reason);
-            self.program_news.notify_waiters();
+            inner.told.program = true;
         }
     }
 
@@ -336,8 +327,8 @@ impl Stream {
         // Whatever clock the newcomer has, the feed continues where wall time is.
         inner.source.timeline.new_feeder();
         // Players may wait for this.
-        self.source_news.notify_waiters();
-        self.program_news.notify_waiters();
+        inner.told.source = true;
+        inner.told.program = true;
         Ok(ended)
     }
 
@@ -380,7 +371,7 @@ impl Stream {
             OverlayState::OnAir if inner.publisher.is_none() => {
                 inner.overlay = None;
                 inner.end_program_with_feeder(Reason::StreamEnded);
-                self.program_news.notify_waiters();
+                inner.told.program = true;
             }
             OverlayState::OnAir => {
                 overlay.state = OverlayState::Ending {
@@ -388,11 +379,11 @@ impl Stream {
                     overdue: false,
                     held: None,
                 };
-                self.overlay_news.notify_waiters();
+                inner.told.overlay = true;
                 return Status::Ending;
             }
         }
-        self.overlay_news.notify_waiters();
+        inner.told.overlay = true;
         Status::Done
     }
 

@@ -115,7 +115,7 @@ impl Subscriber {
     /// Safe: it takes nothing.
     pub async fn fed(&self) {
         loop {
-            let news = self.stream.news(self.feed).notified();
+            let news = self.stream.news.of(self.feed).notified();
             tokio::pin!(news);
             news.as_mut().enable();
             if self.is_fed() {
@@ -212,7 +212,7 @@ impl Subscriber {
     /// Safe: it takes nothing.
     pub async fn ready(&self) {
         loop {
-            let news = self.stream.news(self.feed).notified();
+            let news = self.stream.news.of(self.feed).notified();
             tokio::pin!(news);
             news.as_mut().enable();
             {
