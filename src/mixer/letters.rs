@@ -131,7 +131,7 @@ impl Fonts {
         } else {
             self.cut(text, size, most)
         };
-        let width = (placed.last()?.end.ceil() as u32 + 1 & !1).min(most);
+        let width = ((placed.last()?.end.ceil() as u32 + 1) & !1).min(most);
         let mut mask = Mask {
             size: Size {
                 width,

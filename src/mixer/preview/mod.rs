@@ -39,7 +39,7 @@ const SUB: Size = Size {
 };
 /// One for each input in turn, dark enough for white letters.
 const COLOURS: [u32; 8] = [
-    0x45_5a_64, 0x1e_88_e5, 0xc2_18_5b, 0x2e_7d_32, 0xe6_51_00, 0x6a_1b_9a, 0x00_83_8f, 0x79_55_48,
+    0x455a64, 0x1e88e5, 0xc2185b, 0x2e7d32, 0xe65100, 0x6a1b9a, 0x00838f, 0x795548,
 ];
 /// Of the letters in the middle of a placeholder, as a share of its box's shorter side.
 const LABEL: f64 = 0.14;
