@@ -1,19 +1,17 @@
 //! Threads that read publishers: few, so that what has come on many sockets is taken in one turn.
 //!
-//! On the runtime of everything else, each message that arrives wakes one thread, which wakes the next one to look for
-//! more work, which finds none: half the CPU time of 100 publishers went there. A lane is one thread with a runtime of
-//! its own, where nothing is handed from thread to thread. Connections come here when they begin to publish, and only
+//! A lane is a [`Worker`], where nothing is handed from thread to thread. Connections come here when they begin to publish, and only
 //! those; a second lane opens when the first has enough to do.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tracing::warn;
+
+use crate::net::Worker;
 
 /// Publishers in a lane before another is opened: at 2 Mbit/s each that is a tenth of a core.
 const COMFORTABLE: usize = 128;
@@ -27,10 +25,8 @@ pub struct Lanes {
 
 #[derive(Debug)]
 struct Lane {
-    runtime: Handle,
+    worker: Worker,
     users: Arc<AtomicUsize>,
-    /// The thread runs for as long as this is there.
-    _open: oneshot::Sender<Infallible>,
 }
 
 /// A publisher's place in a lane, given back when dropped.
@@ -68,11 +64,11 @@ impl Lanes {
             },
             None => (0..lanes.len()).min_by_key(|at| users(&lanes[*at]))?,
         };
-        let Lane { runtime, users, .. } = &lanes[at];
+        let Lane { worker, users } = &lanes[at];
         // Counted under the lock, so that no two take the same room.
         users.fetch_add(1, Ordering::Relaxed);
         Some(Place {
-            runtime: runtime.clone(),
+            runtime: worker.runtime().clone(),
             users: users.clone(),
         })
     }
@@ -80,27 +76,9 @@ impl Lanes {
 
 impl Lane {
     fn open() -> io::Result<Self> {
-        let (open, closed) = oneshot::channel();
-        let (tell, told) = mpsc::sync_channel(1);
-        thread::Builder::new()
-            .name("linkmic-lane".into())
-            .spawn(
-                move || match Builder::new_current_thread().enable_all().build() {
-                    Ok(runtime) => {
-                        let _ = tell.send(Ok(runtime.handle().clone()));
-                        // An error: the sender is gone, which is all it ever does.
-                        let _ = runtime.block_on(closed);
-                    }
-                    Err(error) => {
-                        let _ = tell.send(Err(error));
-                    }
-                },
-            )?;
-        let gone = |_| io::Error::other("the thread ended at once");
         Ok(Self {
-            runtime: told.recv().map_err(gone)??,
+            worker: Worker::open("linkmic-lane")?,
             users: Arc::default(),
-            _open: open,
         })
     }
 }
@@ -119,6 +97,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Builder;
+
     use super::*;
 
     #[test]

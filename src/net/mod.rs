@@ -15,6 +15,7 @@ mod queue;
 mod socket;
 mod stream;
 pub mod tls;
+mod worker;
 
 use std::io;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub use network::network;
 pub use queue::{bound_queue, give_up_after, unacknowledged};
 pub use socket::{Direct, Socket};
 pub use stream::{Handed, Stream};
+pub use worker::Worker;
 
 use entrance::canonical;
 

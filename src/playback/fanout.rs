@@ -1,4 +1,5 @@
-//! Which writer loop serves a player: loops per feed, class and framing, as many as there are cores, made when they are needed.
+//! Which writer loop serves a player: loops per feed, class and framing, as many as there are cores, made when they are needed,
+//! each on one of as many threads that do nothing else.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::desks::{Desks, Seat};
 use super::info::ReaderInfo;
 use super::reader::Joiner;
 use super::wish::Wish;
@@ -42,6 +44,7 @@ pub struct Fanout {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     cores: usize,
+    desks: Desks,
     ids: AtomicU64,
     feeds: Arc<Mutex<Feeds>>,
 }
@@ -51,6 +54,8 @@ struct Shard {
     number: u64,
     commands: mpsc::Sender<Command>,
     players: Arc<AtomicUsize>,
+    /// Which desk it sits at, if any.
+    desk: Option<usize>,
 }
 
 /// A player's line to its writer loop. Dropping it leaves.
@@ -67,12 +72,14 @@ pub struct Overrun;
 
 impl Fanout {
     pub fn new(relay: Relay, config: Config, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
         Self {
             relay,
             config,
             metrics,
             tasks,
-            cores: available_parallelism().map_or(1, usize::from),
+            cores,
+            desks: Desks::new(cores),
             ids: AtomicU64::new(0),
             feeds: Arc::default(),
         }
@@ -109,7 +116,7 @@ impl Fanout {
                 shard.clone()
             }
             _ => {
-                let shard = self.spawn(place);
+                let shard = self.spawn(place, shards);
                 shards.push(shard.clone());
                 shard
             }
@@ -161,18 +168,28 @@ impl Fanout {
         false
     }
 
+    /// Ends every loop as a panic would.
+    #[cfg(test)]
+    pub fn clear(&self) {
+        self.desks.clear();
+    }
+
     fn shards(&self, key: &StreamKey) -> Vec<Shard> {
         let feeds = self.feeds.lock().unwrap_or_else(|e| e.into_inner());
         let of_name = feeds.iter().filter(|(place, _)| place.key == *key);
         of_name.flat_map(|(_, shards)| shards.clone()).collect()
     }
 
-    fn spawn(&self, place: Place) -> Shard {
+    /// A loop beside its `siblings`, which serve the same place.
+    fn spawn(&self, place: Place, siblings: &[Shard]) -> Shard {
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let occupied: Vec<_> = siblings.iter().filter_map(|s| s.desk).collect();
+        let seat = self.desks.sit(&occupied);
         let shard = Shard {
             number: self.next_id(),
             commands,
             players: Arc::default(),
+            desk: seat.as_ref().map(Seat::desk),
         };
         let tail = self.relay.watch(&place.key, place.feed);
         let class = self.config.class(place.class).clone();
@@ -183,9 +200,16 @@ impl Fanout {
             number: shard.number,
             commands: shard.commands.downgrade(),
         };
-        self.tasks.spawn(async move {
-            writer.run(|| entry.retire()).await;
-        });
+        let runtime = seat.as_ref().map(|seat| seat.runtime().clone());
+        let work = async move {
+            // The entry goes before the loop's players: whoever of them comes again finds another loop.
+            writer.run(move || entry.retire()).await;
+            drop(seat);
+        };
+        match runtime {
+            Some(runtime) => self.tasks.spawn_on(work, &runtime),
+            None => self.tasks.spawn(work),
+        };
         shard
     }
 }

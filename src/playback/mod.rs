@@ -9,6 +9,7 @@ mod beside;
 mod chatter;
 mod delivery;
 mod departure;
+mod desks;
 mod fanout;
 mod flv;
 mod http;
