@@ -292,9 +292,15 @@ impl Reader {
 
     /// It is let go of.
     pub fn release(self) {
-        if self.delivery.out.is_empty() {
+        let Self {
+            delivery, released, ..
+        } = self;
+        let is_whole = delivery.out.is_empty();
+        // First, so that the connection finds itself alone with the socket when it hears of it, and can close it.
+        drop(delivery);
+        if is_whole {
             // The connection may have gone by itself meanwhile.
-            let _ = self.released.send(());
+            let _ = released.send(());
         }
     }
 
