@@ -144,6 +144,8 @@ const SCREEN_WINDOW: u32 = 64;
 const SCREEN_MIN: u32 = 12;
 /// Further off than this a picture tells of a stall or a jump, not of the screen.
 const SCREEN_LIMIT_US: i64 = 150_000;
+/// Nearer than this the sound comes without a jump.
+const SCREEN_NEAR_US: f64 = 5_000.0;
 /// The sound follows by this share of the time passed: a sixth of a semitone.
 const SCREEN_SLEW: f64 = 0.01;
 
@@ -181,8 +183,11 @@ impl Screen {
             return (0, false);
         }
         let Some((held, at)) = self.sound else {
-            self.sound = Some((self.mean_us, now_us));
-            return (self.mean_us as i64, true);
+            // What is near is come to unheard: a jump in a sound that has just begun would be a dip at a splice.
+            let far = self.mean_us.abs() > SCREEN_NEAR_US;
+            let held = if far { self.mean_us } else { 0.0 };
+            self.sound = Some((held, now_us));
+            return (held as i64, far);
         };
         let limit = (now_us - at).max(0) as f64 * SCREEN_SLEW;
         let held = held + (self.mean_us - held).clamp(-limit, limit);
