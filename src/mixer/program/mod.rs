@@ -1,8 +1,11 @@
 //! The program pipeline: drawn frames and blocks of sound in, H.264 and AAC out.
 //!
-//! Owns one GStreamer pipeline, an x264 encoder tuned for latency and an AAC encoder, and the memory that frames are
-//! drawn in. Never waits for anything: it is told what to encode and when. Called by one mix's thread; what comes out
+//! Owns one GStreamer pipeline, made of what [`video_encoder`] and [`audio_encoder`] describe, and the memory that frames
+//! are drawn in. Never waits for anything: it is told what to encode and when. Called by one mix's thread; what comes out
 //! goes to [`Packets`] from GStreamer's threads.
+
+mod audio_encoder;
+mod video_encoder;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +21,7 @@ use super::decode::{Failure, child, launch, stop};
 use super::format::AudioFormat;
 use super::layout::Size;
 use super::picture::Pool;
-
-/// Id of the mix's parameter sets. Anchors' encoders use 0: with another one a player that keeps sets by id has both,
-/// so neither splice leaves it with the wrong ones.
-const PARAMETER_SET_ID: u32 = 7;
+use video_encoder::frame_info;
 
 /// Frames that may wait in front of the encoder: more means that it cannot keep up.
 const MAX_BACKLOG: u64 = 3;
@@ -71,38 +71,18 @@ impl Program {
         zero: Instant,
         packets: Arc<impl Packets>,
     ) -> Result<Self, String> {
-        let Settings {
-            size,
-            fps,
-            video_kbps,
-            audio,
-            audio_kbps,
-            preset,
-            key_frame_interval,
-        } = settings;
-        let key_frames = (key_frame_interval.as_secs_f64() * f64::from(*fps)).round() as u32;
-        let info = frame_info(*size, *fps).map_err(|e| e.to_string())?;
-        let description = format!(
-            "appsrc name=canvas is-live=true format=time max-bytes=0 \
-             ! x264enc tune=zerolatency speed-preset={preset} threads=1 bitrate={video_kbps} \
-               vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:sps-id={PARAMETER_SET_ID} \
-             ! video/x-h264,profile=high,stream-format=avc,alignment=au \
-             ! appsink name=pictures sync=false async=false qos=false max-buffers=30 drop=true \
-             appsrc name=sound is-live=true format=time max-bytes=0 caps={sound_caps} \
-             ! audioconvert ! avenc_aac aac-coder=fast bitrate={audio_bps} \
-             ! audio/mpeg,mpegversion=4,stream-format=raw \
-             ! appsink name=sounds sync=false async=false qos=false max-buffers=60 drop=true",
-            key_frames = key_frames.max(1),
-            sound_caps = sound_caps(*audio),
-            audio_bps = audio_kbps * 1_000,
-        );
-        let pipeline = launch(&description)?;
+        let info = frame_info(settings.size, settings.fps).map_err(|e| e.to_string())?;
+        let pipeline = launch(&format!(
+            "{} {}",
+            video_encoder::branch(settings),
+            audio_encoder::branch(settings)
+        ))?;
         let failure = Arc::new(Failure::default());
         failure.watch(&pipeline);
         let program = Self {
             pictures: child(&pipeline, "canvas")?,
             sound: child(&pipeline, "sound")?,
-            channels: audio.channels,
+            channels: settings.audio.channels,
             pool: Pool::new(&info).map_err(|e| e.to_string())?,
             last: None,
             info,
@@ -197,18 +177,7 @@ impl Program {
 
     /// Encodes one block of sound.
     pub fn push_sound(&mut self, pts_ns: u64, block: &[Frame]) {
-        let bytes: Vec<u8> = if self.channels == 1 {
-            block
-                .iter()
-                .flat_map(|f| (0.5 * (f[0] + f[1])).to_le_bytes())
-                .collect()
-        } else {
-            block
-                .as_flattened()
-                .iter()
-                .flat_map(|s| s.to_le_bytes())
-                .collect()
-        };
+        let bytes = audio_encoder::samples(block, self.channels);
         let mut buffer = gst::Buffer::from_mut_slice(bytes);
         buffer
             .make_mut()
@@ -261,18 +230,4 @@ fn on_packets(
             .build(),
     );
     Ok(())
-}
-
-fn sound_caps(format: AudioFormat) -> String {
-    let AudioFormat { rate, channels } = format;
-    format!("audio/x-raw,format=F32LE,layout=interleaved,rate={rate},channels={channels}")
-}
-
-/// The format of frames.
-fn frame_info(size: Size, fps: u32) -> Result<video::VideoInfo, gst::glib::BoolError> {
-    video::VideoInfo::builder(video::VideoFormat::I420, size.width, size.height)
-        .fps(gst::Fraction::new(i32::try_from(fps).unwrap_or(1), 1))
-        .colorimetry(&"bt709".parse()?)
-        .chroma_site(video::VideoChromaSite::MPEG2)
-        .build()
 }
