@@ -13,6 +13,8 @@ mod decode;
 mod feed;
 mod fetch;
 mod format;
+#[allow(dead_code)] // Its callers come with the decoders and programs that are replaced.
+mod graph;
 mod info;
 mod input;
 pub mod layout;
@@ -99,6 +101,8 @@ pub struct Config {
     pub picture_networks: Vec<IpNet>,
     /// Font files for names, in the order in which they are asked for a letter; none: the usual ones that are there.
     pub fonts: Vec<PathBuf>,
+    /// Folder for the graphs of pipelines that failed, the newest 16; `None`: none are written.
+    pub graphs: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -112,6 +116,7 @@ impl Default for Config {
             pictures: BTreeMap::new(),
             picture_networks: Vec::new(),
             fonts: Vec::new(),
+            graphs: None,
         }
     }
 }

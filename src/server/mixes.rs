@@ -17,6 +17,7 @@ use crate::relay::Relay;
 pub fn mixer(
     relay: Relay,
     config: &config::Mixer,
+    state: &config::State,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<Mixer>, Error> {
     let config = mixer::Config {
@@ -27,6 +28,7 @@ pub fn mixer(
         pictures: config.pictures.clone(),
         picture_networks: config.picture_networks.clone(),
         fonts: config.fonts.clone(),
+        graphs: Some(state.dir.join("graphs")),
         ..mixer::Config::default()
     };
     let mixer = Mixer::new(relay, config).map_err(Error::Mixer)?;

@@ -116,7 +116,7 @@ pub async fn build(
         .map_err(|error| Error::Rules("push.rules".to_owned(), error))?;
 
     #[cfg(feature = "mixer")]
-    let mixer = super::mixes::mixer(relay.clone(), &config.mixer, metrics.clone())?;
+    let mixer = super::mixes::mixer(relay.clone(), &config.mixer, &config.state, metrics.clone())?;
     #[cfg(feature = "mixer")]
     let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
     #[cfg(not(feature = "mixer"))]
