@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::format::AudioFormat;
 use super::picture::Raw;
+use super::priority;
 
 /// Media that may wait in front of a decoder; more means that it cannot keep up.
 pub const MAX_BACKLOG: Duration = Duration::from_secs(1);
@@ -63,11 +64,13 @@ impl Failure {
         }
     }
 
-    /// Reports the errors of `pipeline` here. No message is queued: nobody runs a main loop.
+    /// Reports the errors of `pipeline` here, and has its threads step back behind the relay's. No message is queued:
+    /// nobody runs a main loop.
     pub fn watch(self: &Arc<Self>, pipeline: &gst::Pipeline) {
         let this = self.clone();
         if let Some(bus) = pipeline.bus() {
             bus.set_sync_handler(move |_, message| {
+                priority::observe(message);
                 if let gst::MessageView::Error(error) = message.view() {
                     let source = error.src().map(|s| s.name().to_string());
                     let source = source.unwrap_or_default();

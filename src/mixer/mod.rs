@@ -22,6 +22,7 @@ mod letters;
 mod output;
 mod picture;
 mod preview;
+mod priority;
 mod program;
 mod recolour;
 mod run;

@@ -22,7 +22,7 @@ use super::program::{Program, Settings};
 use super::run::Run;
 use super::scene::Scene;
 use super::signal::Signal;
-use super::{Config, Error};
+use super::{Config, Error, priority};
 use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{Publisher, Relay, Status};
@@ -128,6 +128,7 @@ impl Session {
         std::thread::Builder::new()
             .name("mix".into())
             .spawn(move || {
+                priority::step_back();
                 thread.run(publisher);
                 drop(thread);
                 ended();

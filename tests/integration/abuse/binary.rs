@@ -138,6 +138,28 @@ impl Binary {
         self.status("Threads:").parse().expect("a number")
     }
 
+    /// The name and the niceness of each of its threads.
+    ///
+    /// # Panics
+    /// As [`resident`](Self::resident).
+    #[cfg(feature = "mixer")]
+    pub fn niceness(&mut self) -> Vec<(String, i32)> {
+        self.assert_alive();
+        let id = self.process.id().expect("it runs");
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("it runs");
+        // One that ends meanwhile is left out.
+        let stats = tasks.flatten().map(|task| task.path().join("stat"));
+        let stats = stats.filter_map(|stat| std::fs::read_to_string(stat).ok());
+        let read = |stat: &str| {
+            let (name, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+            let (_, name) = name.split_once('(').expect("a name in brackets");
+            // proc(5): the niceness is the 19th, and the first after the name is the third.
+            let nice = fields.split(' ').nth(19 - 3).expect("19 fields");
+            (name.to_owned(), nice.parse().expect("a number"))
+        };
+        stats.map(|stat| read(&stat)).collect()
+    }
+
     /// A line of the kernel's status of the process.
     fn status(&mut self, key: &str) -> String {
         self.assert_alive();

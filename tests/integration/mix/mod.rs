@@ -1,6 +1,7 @@
 //! Mixing, judged by decoded pictures and sound: who is where, moves, is heard, and what viewers notice of changes.
 
 mod inputs;
+mod priority;
 mod scene;
 mod splice;
 mod sync;

@@ -1,0 +1,27 @@
+//! The priority of threads that mix: lower than that of those that relay.
+//!
+//! A decoder or an encoder that computes for some milliseconds is nothing to its own viewers, but where processors are short it
+//! would be added to the way of every message that the relay passes on. Called on each such thread as it begins.
+
+use gstreamer as gst;
+
+/// How nice threads that mix are: with that the scheduler gives a thread of the relay nine times their share, and lets it
+/// begin as soon as it wakes up (docs/performance.md).
+const NICENESS: i32 = 10;
+
+/// Lets the relay's threads go before the calling one, for good: no privilege is needed to step back, but one is to
+/// come forward again.
+pub fn step_back() {
+    // Linux knows niceness per thread, and no process is meant by "the calling process" there. That it can fail is not
+    // in setpriority(2) for a thread that only steps back.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// As above, if `message` is one by which a streaming thread says, on itself, that it begins.
+pub fn observe(message: &gst::MessageRef) {
+    if let gst::MessageView::StreamStatus(status) = message.view()
+        && status.get().0 == gst::StreamStatusType::Enter
+    {
+        step_back();
+    }
+}

@@ -1,0 +1,53 @@
+//! Who goes first on a machine that is short of processors.
+
+use linkmic::probe::process::poll;
+use linkmic::probe::{Colour, Publisher};
+
+use super::{main_show, one_plus_one, sub_show};
+use crate::abuse::binary::Binary;
+use crate::edge::SOON;
+
+/// Threads that decode, mix and encode: a mix's own, and those named after the beginnings of its pipelines.
+const MIXING: [&str; 5] = ["mix", "video:src", "audio:src", "canvas:src", "sound:src"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
+    let mut server = Binary::serve("").await;
+    let shows = [("a", main_show()), ("b", sub_show(Colour::RED, 600.0))];
+    let mut publishers = Vec::new();
+    for (name, show) in &shows {
+        let publisher = Publisher::start(&server.urls.push(name), show);
+        publishers.push(publisher.expect("ffmpeg"));
+        let path = format!("/api/v1/streams/live/{name}");
+        let on_air = poll("a stream on air", SOON, || async {
+            let stream = server.control.get(&path).await.ok()?.json();
+            stream["publisher"]["video"].is_object().then_some(())
+        });
+        on_air.await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    let put = server.control.put("/api/v1/mixes/m", &one_plus_one()).await;
+    let put = put.expect("an answer");
+    assert!(put.is_success(), "{}: {}", put.status, put.body);
+    let mixed = poll("frames of the mix", SOON, || async {
+        let mix = server.control.get("/api/v1/mixes/m").await.ok()?.json();
+        (mix["stats"]["frames_out"].as_i64()? > 0).then_some(())
+    });
+    mixed.await.unwrap_or_else(|e| panic!("{e}"));
+
+    let threads = server.niceness();
+    let (mixing, others): (Vec<_>, Vec<_>) = threads
+        .into_iter()
+        .partition(|(name, _)| MIXING.contains(&name.as_str()));
+    for wanted in MIXING {
+        let there = mixing.iter().any(|(name, _)| name == wanted);
+        assert!(there, "no thread {wanted} in {mixing:?} {others:?}");
+    }
+    for (name, nice) in &mixing {
+        assert_eq!(*nice, 10, "{name}");
+    }
+    // The runtime's workers, lanes and writer loops among them.
+    assert!(others.len() >= 3, "{others:?}");
+    for (name, nice) in &others {
+        assert_eq!(*nice, 0, "{name}");
+    }
+}
