@@ -15,12 +15,13 @@ use crate::mixer::layout::Size;
 /// so neither splice leaves it with the wrong ones.
 const PARAMETER_SET_ID: u32 = 7;
 
-/// From the appsrc `canvas` to the appsink `pictures`, as GStreamer's launch syntax has it.
+/// From the appsrc `canvas` to the appsink `pictures`, as GStreamer's launch syntax has it. No picture is searched for a fade of the
+/// whole (`weightp`): that takes a tenth of the encoder's time at superfast, and gave the same SSIM to the fourth digit.
 pub(super) fn branch(settings: &Settings) -> String {
     format!(
         "appsrc name=canvas is-live=true format=time max-bytes=0 \
          ! x264enc tune=zerolatency speed-preset={preset} threads=1 bitrate={kbps} \
-           vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:sps-id={PARAMETER_SET_ID} \
+           vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:weightp=0:sps-id={PARAMETER_SET_ID} \
          ! video/x-h264,profile=high,stream-format=avc,alignment=au \
          ! appsink name=pictures sync=false async=false qos=false max-buffers=30 drop=true",
         preset = settings.preset,
