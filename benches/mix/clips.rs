@@ -67,6 +67,7 @@ pub struct Piece {
 
 /// A source, ready to be sent over and over.
 pub struct Clip {
+    pub file: String,
     /// Sent once, before all else.
     pub headers: Vec<Tag>,
     /// In the order in which they are sent.
@@ -172,6 +173,7 @@ async fn read(source: &Source, file: &Path) -> Result<Clip, Error> {
     let mut pieces: Vec<Piece> = tags.into_iter().map(|tag| piece(tag, length_ms)).collect();
     pieces.sort_by_key(|piece| piece.due);
     let mut clip = Clip {
+        file: name.clone(),
         headers,
         pieces,
         length_ms,

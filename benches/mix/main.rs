@@ -1,14 +1,19 @@
 //! What a mix costs and how late it is, beside ffmpeg's filter graph on the same streams, as a table.
 //!
-//! `cargo bench --bench mix -- [--rounds N] [--window 12s] [--beside OTHER-BINARY] [--log FILE]` starts the server as
-//! shipped, publishes four clips ([`clips`]: 1280×720 at 30 frames a second, two of 320×480 at 15, one of 480×270 at
-//! 20), mixes them to 720p30 at 2.5 Mbit/s, and watches the program over RTMP. Latency is from a message's way into the
-//! server to the first program message with the number burnt into its picture. The server's CPU is all of it, the
-//! RTMP of four publishers and a viewer included, and shown as it was before the mix; ffmpeg's is ffmpeg's alone,
-//! without that of the server it plays from.
+//! `cargo bench --bench mix -- [--rounds N] [--window 12s] [--inputs 1] [--crowd] [--beside OTHER-BINARY] [--log FILE]`
+//! starts the server as shipped, publishes four clips ([`clips`]: 1280×720 at 30 frames a second, two of 320×480 at 15, one of
+//! 480×270 at 20), mixes them to 720p30 at 2.5 Mbit/s, and watches the program over RTMP. Latency is from a message's way into
+//! the server to the first program message with the number burnt into its picture; likeness is to the main's own pictures
+//! ([`likeness`]). At the end a sub is moved, and the pictures are counted that come from the API's answer to the first that
+//! shows it elsewhere. The server's CPU is all of it, the RTMP of four publishers and a viewer included, and shown as it was
+//! before the mix; ffmpeg's is ffmpeg's alone, without that of the server it plays from.
+//! With `--inputs 1` there is only the main to be mixed. With `--crowd` it is peers that are watched, beside as many mixes as the
+//! machine has room for ([`crowd`]).
 //! Turns alternate, since numbers drift with the machine: the claim is the ratio within a round.
 
 mod clips;
+mod crowd;
+mod likeness;
 mod reading;
 mod sound;
 mod subjects;
@@ -24,6 +29,7 @@ use std::time::Duration;
 use clap::Parser;
 use linkmic::load::usage::{Baseline, Usage};
 use linkmic::probe::Error;
+use linkmic::probe::flv::Tag;
 use linkmic::probe::latency::Latencies;
 use linkmic::probe::process::poll;
 use serde::{Deserialize, Serialize};
@@ -31,7 +37,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use clips::{Clip, SOURCES};
 use reading::Sent;
-use subjects::{CANVAS, PLACES, Server};
+use subjects::{CANVAS, MOVED, PLACES, Server};
 use wire::{Publisher, Viewer};
 
 /// The binary that cargo built with this bench.
@@ -46,6 +52,8 @@ const RELAYING: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_secs(3);
 /// From a mix's beginning to its first frame at most.
 const SOON: Duration = Duration::from_secs(30);
+/// A mix of the main alone that changes nothing has no beginning that could be seen: it is there by then.
+const PASSED: Duration = Duration::from_secs(5);
 /// Between a window's end and the end of all, so that what was sent in it has come out.
 const REST: Duration = Duration::from_millis(500);
 
@@ -61,6 +69,12 @@ struct Options {
     /// Another build of ours, measured as well.
     #[arg(long)]
     beside: Option<String>,
+    /// Sources that are mixed, the main first.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=4))]
+    inputs: u8,
+    /// Measures what peers of the main notice of mixes, instead.
+    #[arg(long)]
+    crowd: bool,
     /// Without ffmpeg.
     #[arg(long)]
     alone: bool,
@@ -120,7 +134,7 @@ async fn compare(options: &Options) -> Result<(), Error> {
     let clips: Vec<Arc<Clip>> = clips.into_iter().map(Arc::new).collect();
     let mut subjects = vec![Who::Ours];
     subjects.extend(options.beside.as_ref().map(|_| Who::Beside));
-    if !options.alone {
+    if !options.alone && !options.crowd {
         subjects.push(Who::Ffmpeg);
     }
     let mut runs = read_log(options)?;
@@ -137,7 +151,11 @@ async fn compare(options: &Options) -> Result<(), Error> {
                 (Who::Beside, Some(binary)) => binary,
                 _ => LINKMIC,
             };
-            let figures = measure(who, binary, &clips, options.window).await?;
+            let figures = if options.crowd {
+                crowd::measure(binary, &clips, options.window).await?
+            } else {
+                measure(who, binary, &clips, options).await?
+            };
             let run = Run {
                 who,
                 round,
@@ -148,17 +166,16 @@ async fn compare(options: &Options) -> Result<(), Error> {
             runs.push(run);
         }
     }
-    println!("{}", table::markdown(&runs));
+    let inputs = usize::from(options.inputs);
+    println!(
+        "{}",
+        table::markdown(&runs, &format!("1+{}, 720p30", inputs - 1))
+    );
     Ok(())
 }
 
-async fn measure(
-    who: Who,
-    binary: &str,
-    clips: &[Arc<Clip>],
-    window: Duration,
-) -> Result<BTreeMap<String, f64>, Error> {
-    let server = Server::start(binary).await?;
+/// All clips on air.
+async fn on_air(server: &Server, clips: &[Arc<Clip>]) -> Result<Vec<Publisher>, Error> {
     // Not all in the same millisecond.
     let start = Instant::now() + Duration::from_millis(300);
     let mut publishers = Vec::new();
@@ -166,9 +183,27 @@ async fn measure(
         let start = start + Duration::from_millis(7) * n;
         publishers.push(Publisher::start(&server.url(source.name), clip.clone(), start).await?);
     }
-    for source in &SOURCES {
+    for source in &SOURCES[..clips.len()] {
         server.on_air(source.name).await?;
     }
+    Ok(publishers)
+}
+
+fn milliseconds(latencies: &Latencies, percent: usize) -> f64 {
+    let latency = latencies.percentile(percent);
+    latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
+}
+
+async fn measure(
+    who: Who,
+    binary: &str,
+    clips: &[Arc<Clip>],
+    options: &Options,
+) -> Result<BTreeMap<String, f64>, Error> {
+    let count = usize::from(options.inputs);
+    let (window, clips) = (options.window, &clips[..count]);
+    let server = Server::start(binary).await?;
+    let publishers = on_air(&server, clips).await?;
     let used = |pid| Usage::of(&[pid]).unwrap_or_default();
     // Every source has had its key frame, and the server is warm as a relay.
     sleep(RELAYING / 2).await;
@@ -182,18 +217,22 @@ async fn measure(
             viewer = Viewer::start(&server.url(SOURCES[0].name)).await?;
             sleep(Duration::from_millis(500)).await;
             began = Instant::now();
-            server.mix().await?;
+            server.mix(count, &PLACES).await?;
             graph = None;
         }
         Who::Ffmpeg => {
             began = Instant::now();
-            graph = Some(subjects::ffmpeg(&server, "out")?);
+            graph = Some(subjects::ffmpeg(&server, "out", count)?);
             server.on_air("out").await?;
             viewer = Viewer::start(&server.url("out")).await?;
         }
     }
     let mixed = poll("the first mixed frame", SOON, || async {
         let seen = wire::all(&viewer.seen);
+        // Passed through, the main begins with nothing.
+        if count == 1 && who != Who::Ffmpeg && began.elapsed() > PASSED {
+            return Some(began);
+        }
         // Ours begins, for a viewer of the main, with a new header.
         let old = |at: Instant| who != Who::Ffmpeg && at < began;
         let mut rest = seen
@@ -218,6 +257,17 @@ async fn measure(
             .as_f64()
             .unwrap_or(0.0),
     };
+    let moved = if who == Who::Ffmpeg || count == 1 {
+        None
+    } else {
+        let mut places = PLACES;
+        places[1] = MOVED;
+        server.mix(count, &places).await?;
+        let answered = Instant::now();
+        sleep(REST).await;
+        let (seen, times) = (wire::all(&viewer.seen), (answered, Instant::now()));
+        Some(reading::until_shown(&seen, times, CANVAS, MOVED, server.folder()).await?)
+    };
     let seen = wire::all(&viewer.seen);
     drop((viewer, graph));
     let sent: Vec<Sent<'_>> = publishers
@@ -231,28 +281,38 @@ async fn measure(
         })
         .collect();
     drop(publishers);
-    let reading = reading::read(&seen, &sent, (from, to), CANVAS, server.folder()).await?;
+    let pictures = clips[0].positions(Tag::VIDEO).len() as u64;
+    let source = likeness::Source::new(&clips[0].file, CANVAS, pictures, &PLACES[1..count])?;
+    let reading =
+        reading::read(&seen, &sent, (from, to), (CANVAS, source), server.folder()).await?;
 
-    let ms = |latencies: &Latencies, percent| {
-        let latency = latencies.percentile(percent);
-        latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
-    };
     let rss = |usage: &Usage| usage.rss_kb as f64 / 1024.0;
     let mut figures = BTreeMap::new();
-    let mut figure = |name: &str, value: f64| figures.insert(name.to_owned(), value);
+    let mut figure = |name: &str, value: f64| {
+        // What was not there is left out.
+        if value.is_finite() {
+            figures.insert(name.to_owned(), value);
+        }
+    };
     figure("cpu", ended.since(&begun).cpu_s() / seconds);
     figure("relay", relay);
-    figure("main p50", ms(&reading.pictures[0], 50));
-    figure("main p99", ms(&reading.pictures[0], 99));
+    figure("main p50", milliseconds(&reading.pictures[0], 50));
+    figure("main p99", milliseconds(&reading.pictures[0], 99));
     for (n, latencies) in reading.pictures.iter().enumerate().skip(1) {
-        figure(&format!("sub{n} p50"), ms(latencies, 50));
-        figure(&format!("sub{n} p99"), ms(latencies, 99));
+        figure(&format!("sub{n} p50"), milliseconds(latencies, 50));
+        figure(&format!("sub{n} p99"), milliseconds(latencies, 99));
     }
-    figure("sound p50", ms(&reading.sound, 50));
-    figure("sound max", ms(&reading.sound, 100));
+    figure("sound p50", milliseconds(&reading.sound, 50));
+    figure("sound max", milliseconds(&reading.sound, 100));
     let before = if who == Who::Ffmpeg { 0.0 } else { rss(&idle) };
     figure("rss", rss(&ended) - before);
-    figure("start", (mixed - began).as_secs_f64() * 1e3);
+    if mixed > began {
+        figure("start", (mixed - began).as_secs_f64() * 1e3);
+    }
+    figure("likeness", reading.likeness);
+    if let Some(pictures) = moved {
+        figure("moved", pictures as f64);
+    }
     figure("fps", (reading.frames.max(1) - 1) as f64 / reading.seconds);
     figure("repeated", reading.repeated as f64);
     figure("skipped", skipped);

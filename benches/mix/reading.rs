@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout};
 
 use super::clips::Clip;
+use super::likeness::Source;
 use super::sound;
 use super::wire::Arrival;
 
@@ -41,53 +42,35 @@ pub struct Reading {
     pub bytes: usize,
     /// From the first picture's arrival to the last one's, s.
     pub seconds: f64,
+    /// Likeness of the pictures to the main's own, in the mean.
+    pub likeness: f64,
 }
 
 impl Sent<'_> {
     /// When piece `at` of the clip last left, no later than `by`.
-    fn newest(&self, at: usize, by: Instant) -> Option<Instant> {
+    pub fn newest(&self, at: usize, by: Instant) -> Option<Instant> {
         let count = self.clip.pieces.len();
         let rounds = self.times.iter().skip(at).step_by(count);
         rounds.copied().take_while(|&time| time <= by).last()
     }
 }
 
-/// Reads what came from `from` to `to`, and decodes it in `folder`.
+/// Reads what came from `from` to `to`, and decodes it in `folder`. `source` has the main's own pictures.
 pub async fn read(
     seen: &[Arrival],
     sent: &[Sent<'_>],
     (from, to): (Instant, Instant),
-    canvas: Size,
+    (canvas, mut source): (Size, Source),
     folder: &Path,
 ) -> Result<Reading, Error> {
     let begins = seen
         .iter()
         .position(|(at, tag)| *at >= from && tag.is_key_frame() && !tag.is_header());
     let begins = begins.ok_or_else(|| Error::Wrong("no key frame came".into()))?;
-    let (before, rest) = seen.split_at(begins);
-    let window: Vec<&Arrival> = rest
-        .iter()
-        .take_while(|(at, _)| *at <= to)
-        .filter(|(_, tag)| tag.is_media())
-        .collect();
-    let newest = |kind| {
-        let headers = before.iter().rev().map(|(_, tag)| tag);
-        headers
-            .into_iter()
-            .find(|t| t.kind == kind && t.is_header())
-    };
-    let headers = [newest(Tag::VIDEO), newest(Tag::AUDIO)];
-    let file = folder.join("program.flv");
-    let tags = headers.into_iter().flatten();
-    std::fs::write(&file, flv(tags.chain(window.iter().map(|(_, tag)| tag))))
-        .map_err(|e| Error::io("the recording", e))?;
-    let file = file.display().to_string();
+    let window: Vec<&Arrival> = media(&seen[begins..], to);
+    let file = recording(&seen[..begins], &window, folder)?;
     let regions: Vec<Region> = sent.iter().map(|sent| sent.region).collect();
-    let counters = timeout(PATIENCE, counters(&file, canvas, &regions)).await;
-    let counters = counters.map_err(|_| Error::Deadline {
-        what: "the decoded recording".into(),
-        within: PATIENCE,
-    })??;
+    let (counters, likeness) = within(pictures(&file, canvas, &regions, Some(&mut source))).await?;
     let of = |kind| window.iter().filter(move |(_, tag)| tag.kind == kind);
     let videos: Vec<&&Arrival> = of(Tag::VIDEO).collect();
     if counters.len() != videos.len() {
@@ -103,6 +86,7 @@ pub async fn read(
             (Some((first, _)), Some((last, _))) => (*last - *first).as_secs_f64(),
             _ => f64::NAN,
         },
+        likeness: likeness.iter().sum::<f64>() / likeness.len() as f64,
         ..Reading::default()
     };
     for (source, sent) in sent.iter().enumerate() {
@@ -149,12 +133,62 @@ pub async fn read(
     Ok(reading)
 }
 
-/// The numbers in all regions of all pictures of a file.
-async fn counters(
+/// How many pictures had come since `since`, up to `to`, when the first of them had a number in `region`.
+pub async fn until_shown(
+    seen: &[Arrival],
+    (since, to): (Instant, Instant),
+    canvas: Size,
+    region: Region,
+    folder: &Path,
+) -> Result<usize, Error> {
+    let is_key = |(at, tag): &Arrival| *at <= since && tag.is_key_frame() && !tag.is_header();
+    let begins = seen.iter().rposition(is_key);
+    let begins = begins.ok_or_else(|| Error::Wrong("no key frame came".into()))?;
+    let window = media(&seen[begins..], to);
+    let file = recording(&seen[..begins], &window, folder)?;
+    let (counters, _) = within(pictures(&file, canvas, &[region], None)).await?;
+    let videos = window.iter().filter(|(_, tag)| tag.kind == Tag::VIDEO);
+    let since = videos.zip(counters).filter(|((at, _), _)| *at > since);
+    let mut since = since.map(|(_, counters)| counters);
+    let before = since.position(|counters| counters[0].is_some());
+    let before = before.ok_or_else(|| Error::Wrong("the change never showed".into()))?;
+    Ok(before + 1)
+}
+
+/// Media messages that came by `to`.
+fn media(seen: &[Arrival], to: Instant) -> Vec<&Arrival> {
+    let window = seen.iter().take_while(|(at, _)| *at <= to);
+    window.filter(|(_, tag)| tag.is_media()).collect()
+}
+
+/// A file of `window`, with the headers that were in force.
+fn recording(before: &[Arrival], window: &[&Arrival], folder: &Path) -> Result<String, Error> {
+    let newest = |kind| {
+        let mut headers = before.iter().rev().map(|(_, tag)| tag);
+        headers.find(|t| t.kind == kind && t.is_header())
+    };
+    let headers = [newest(Tag::VIDEO), newest(Tag::AUDIO)];
+    let file = folder.join("program.flv");
+    let tags = headers.into_iter().flatten();
+    std::fs::write(&file, flv(tags.chain(window.iter().map(|(_, tag)| tag))))
+        .map_err(|e| Error::io("the recording", e))?;
+    Ok(file.display().to_string())
+}
+
+async fn within<T>(read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(PATIENCE, read).await.map_err(|_| Error::Deadline {
+        what: "the decoded recording".into(),
+        within: PATIENCE,
+    })?
+}
+
+/// The numbers in all regions of all pictures of a file, and how like `source` each picture is by the first of them.
+async fn pictures(
     file: &str,
     size: Size,
     regions: &[Region],
-) -> Result<Vec<Vec<Option<u16>>>, Error> {
+    mut source: Option<&mut Source>,
+) -> Result<(Vec<Vec<Option<u16>>>, Vec<f64>), Error> {
     let line = format!(
         "-loglevel error -i {file} -map 0:v -fps_mode passthrough -pix_fmt yuv420p -f rawvideo pipe:1"
     );
@@ -163,13 +197,17 @@ async fn counters(
     let pictures = ffmpeg.stdout();
     let mut pictures = pictures.ok_or_else(|| Error::Wrong("no pictures can be read".into()))?;
     let mut frame = vec![0; size.frame_bytes()];
-    let mut all = Vec::new();
+    let (mut all, mut likeness) = (Vec::new(), Vec::new());
     while pictures.read_exact(&mut frame).await.is_ok() {
         let read = |region| picture::read(&frame, size, region).counter;
-        all.push(regions.iter().copied().map(read).collect());
+        let counters: Vec<Option<u16>> = regions.iter().copied().map(read).collect();
+        if let (Some(source), Some(Some(number))) = (source.as_mut(), counters.first()) {
+            likeness.push(source.compare(&frame, *number).await?);
+        }
+        all.push(counters);
     }
     ffmpeg.success(PATIENCE).await?;
-    Ok(all)
+    Ok((all, likeness))
 }
 
 fn flv<'a>(tags: impl Iterator<Item = &'a Tag>) -> Vec<u8> {

@@ -24,6 +24,8 @@ pub const PLACES: [Region; 4] = [
     place(480, 520, 320, 180),
     place(20, 200, 200, 300),
 ];
+/// Where the first sub moves to, on air.
+pub const MOVED: Region = place(700, 200, 200, 300);
 const KBPS: u32 = 2500;
 const AUDIO_KBPS: u32 = 96;
 const GOP_SECONDS: u64 = 2;
@@ -53,7 +55,7 @@ impl Server {
         let text = format!(
             "[rtmp]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [control]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n\
-             [state]\ndir = \"{}\"\n[auth]\npush = \"open\"\n\
+             [state]\ndir = \"{}\"\n[auth]\npush = \"open\"\npeer = \"open\"\n\
              [log]\nformat = \"json\"\nlevel = \"warn,linkmic::server=info\"\n",
             folder.path().display()
         );
@@ -102,9 +104,43 @@ impl Server {
         .await
     }
 
-    /// Mixes all sources in place of the main.
-    pub async fn mix(&self) -> Result<(), Error> {
-        let inputs = SOURCES.iter().zip(PLACES).enumerate();
+    /// Mixes the first `count` sources in place of the main, the subs in `places`.
+    pub async fn mix(&self, count: usize, places: &[Region]) -> Result<(), Error> {
+        let output = json!({
+            "stream": SOURCES[0].name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
+            "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS,
+        });
+        self.put("m", count, places, output).await
+    }
+
+    /// Mixes all sources to a name of its own: a mix as above, or one of a sixth of its pixels and half its frames.
+    pub async fn mix_aside(&self, name: &str, small: bool) -> Result<(), Error> {
+        let mut output = json!({
+            "stream": name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
+            "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS,
+        });
+        if !small {
+            return self.put(name, SOURCES.len(), &PLACES, output).await;
+        }
+        for (field, value) in [
+            ("width", 512),
+            ("height", 288),
+            ("fps", 15),
+            ("video_kbps", 500),
+        ] {
+            output[field] = value.into();
+        }
+        self.put(name, 1, &PLACES, output).await
+    }
+
+    async fn put(
+        &self,
+        id: &str,
+        count: usize,
+        places: &[Region],
+        output: Value,
+    ) -> Result<(), Error> {
+        let inputs = SOURCES.iter().zip(places).take(count).enumerate();
         let inputs = inputs.map(|(n, (source, place))| {
             let mut input = json!({"stream": source.name, "layer": n + 1});
             if n > 0 {
@@ -113,22 +149,16 @@ impl Server {
                     y,
                     width,
                     height,
-                } = place;
+                } = *place;
                 for (name, value) in [("x", x), ("y", y), ("width", width), ("height", height)] {
                     input[name] = value.into();
                 }
             }
             input
         });
-        let scene = json!({
-            "app": "live",
-            "inputs": inputs.collect::<Vec<Value>>(),
-            "output": {
-                "stream": SOURCES[0].name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
-                "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS, "preset": "superfast",
-            },
-        });
-        let answer = self.api.put("/api/v1/mixes/m", &scene).await?;
+        let scene =
+            json!({"app": "live", "inputs": inputs.collect::<Vec<Value>>(), "output": output});
+        let answer = self.api.put(&format!("/api/v1/mixes/{id}"), &scene).await?;
         match answer.is_success() {
             true => Ok(()),
             false => Err(Error::Wrong(format!("no mix: {}", answer.body))),
@@ -154,9 +184,9 @@ fn listening(line: &str) -> Option<[SocketAddr; 2]> {
     Some([first("rtmp")?, first("control")?])
 }
 
-/// ffmpeg's filter graph on the same streams, to the same encoder: as little buffering as its options allow, and one
-/// thread wherever a second would only cost.
-pub fn ffmpeg(server: &Server, output: &str) -> Result<Process, Error> {
+/// ffmpeg's filter graph on the first `count` streams, to x264 at the same bitrate: as little buffering as its options
+/// allow, and one thread wherever a second would only cost.
+pub fn ffmpeg(server: &Server, output: &str, count: usize) -> Result<Process, Error> {
     let mut line: Vec<String> = [
         "-hide_banner",
         "-nostats",
@@ -166,17 +196,17 @@ pub fn ffmpeg(server: &Server, output: &str) -> Result<Process, Error> {
     ]
     .map(str::to_owned)
     .to_vec();
-    for source in &SOURCES {
+    for source in SOURCES.iter().take(count) {
         let input = "-fflags nobuffer -flags low_delay -fpsprobesize 0 -analyzeduration 1000000 \
                      -thread_queue_size 512 -threads 1 -i";
         line.extend(input.split_whitespace().map(str::to_owned));
         line.push(server.url(source.name));
     }
-    let scaled = (1..4).map(|n| {
+    let scaled = (1..count).map(|n| {
         let Region { width, height, .. } = PLACES[n];
         format!("[{n}:v]scale={width}:{height}:flags=bilinear[s{n}]")
     });
-    let laid = (1..4).map(|n| {
+    let laid = (1..count).map(|n| {
         let Region { x, y, .. } = PLACES[n];
         let under = if n == 1 {
             "0:v".to_owned()
@@ -186,12 +216,17 @@ pub fn ffmpeg(server: &Server, output: &str) -> Result<Process, Error> {
         format!("[{under}][s{n}]overlay={x}:{y}[v{n}]")
     });
     let mut graph: Vec<String> = scaled.chain(laid).collect();
-    graph.push("[0:a][1:a][2:a][3:a]amix=inputs=4:normalize=0[a]".into());
+    let sounds: String = (0..count).map(|n| format!("[{n}:a]")).collect();
+    graph.push(format!("{sounds}amix=inputs={count}:normalize=0[a]"));
+    let picture = match count {
+        1 => "0:v".to_owned(),
+        _ => format!("[v{}]", count - 1),
+    };
     let gop = GOP_SECONDS * SOURCES[0].fps;
     line.extend(["-filter_complex_threads".into(), "1".into()]);
     line.extend(["-filter_complex".into(), graph.join(";")]);
     let encoder = format!(
-        "-map [v3] -map [a] -c:v libx264 -preset superfast -tune zerolatency -profile:v high -threads 1 \
+        "-map {picture} -map [a] -c:v libx264 -preset superfast -tune zerolatency -profile:v high -threads 1 \
          -b:v {KBPS}k -maxrate {KBPS}k -bufsize {BUFFER_KBIT}k -g {gop} -sc_threshold 0 \
          -c:a aac -aac_coder fast -b:a {AUDIO_KBPS}k -flush_packets 1 -flvflags no_duration_filesize -f flv"
     );

@@ -20,7 +20,16 @@ const COLUMNS: &[Column] = &[
     ("start ms", &["start"], 0),
     ("fps", &["fps"], 2),
     ("main's frame repeated", &["repeated"], 0),
+    ("likeness (SSIM)", &["likeness"], 4),
     ("kbit/s", &["kbps"], 0),
+    ("pictures until a move shows", &["moved"], 0),
+    ("mixes", &["mixes"], 0),
+    ("machine busy %", &["busy"], 0),
+    ("peers alone p50 ms", &["alone p50"], 2),
+    ("peers alone p99 ms", &["alone p99"], 2),
+    ("beside mixes p50 ms", &["beside p50"], 2),
+    ("beside mixes p99 ms", &["beside p99"], 2),
+    ("p99 beside ÷ alone", &["peers p99"], 2),
     ("steal %", &["steal"], 1),
 ];
 
@@ -40,29 +49,35 @@ fn value(run: &Run, (_, figures, _): &Column) -> f64 {
 /// A run in a line.
 pub fn brief(run: &Run) -> String {
     let mut out = format!("{}:", name(run.who));
-    for column in COLUMNS {
+    for column in COLUMNS
+        .iter()
+        .filter(|column| value(run, column).is_finite())
+    {
         let _ = write!(out, "  {} {:.*}", column.0, column.2, value(run, column));
     }
     out.push_str(if run.is_valid() { "" } else { ", discarded" });
     out
 }
 
-pub fn markdown(runs: &[Run]) -> String {
+/// All runs; what none of them has is no column.
+pub fn markdown(runs: &[Run], what: &str) -> String {
     let of = |who| {
         runs.iter()
             .filter(move |run| run.who == who && run.is_valid())
     };
-    let names: Vec<_> = COLUMNS.iter().map(|column| column.0).collect();
-    let mut out = format!("| 1+3, 720p30 | {} | runs |\n", names.join(" | "));
-    let _ = writeln!(out, "|{}", "---|".repeat(COLUMNS.len() + 2));
+    let is_shown = |column: &&Column| runs.iter().any(|run| value(run, column).is_finite());
+    let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
+    let names: Vec<_> = columns.iter().map(|column| column.0).collect();
+    let mut out = format!("| {what} | {} | runs |\n", names.join(" | "));
+    let _ = writeln!(out, "|{}", "---|".repeat(columns.len() + 2));
     for who in [Who::Ours, Who::Beside, Who::Ffmpeg] {
         let count = of(who).count();
         if count == 0 {
             continue;
         }
-        let cells = COLUMNS.iter().map(|column| {
+        let cells = columns.iter().map(|column| {
             let values = of(who).map(|run| value(run, column));
-            spread(values.collect(), column.2)
+            spread(values.filter(|value| value.is_finite()).collect(), column.2)
         });
         let cells: Vec<String> = cells.collect();
         let _ = writeln!(out, "| {} | {} | {count} |", name(who), cells.join(" | "));
@@ -72,7 +87,7 @@ pub fn markdown(runs: &[Run]) -> String {
         let ratios: Vec<f64> = of(Who::Ours)
             .filter_map(|ours| {
                 let other = of(other).find(|run| run.round == ours.round)?;
-                Some(ours.figures["cpu"] / other.figures["cpu"])
+                Some(ours.figures.get("cpu")? / other.figures.get("cpu")?)
             })
             .collect();
         if !ratios.is_empty() {
