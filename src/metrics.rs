@@ -41,6 +41,7 @@ const PUSH_STATES: [&str; 6] = [
     "ended",
 ];
 const MIX_INPUT_STATES: [&str; 6] = ["waiting", "live", "held", "hidden", "placeholder", OTHER];
+const MIX_DECODERS: [&str; 2] = ["audio", "video"];
 const NEAR_MISSES: [&str; 2] = ["forgiven", "refused"];
 
 /// Dense around 0.4 s, the budget of the low latency class; then the viewers' 3 s.
@@ -102,6 +103,7 @@ pub struct Metrics {
     push_lag: Gauge,
     mixes: IntGauge,
     mix_inputs: IntGaugeVec,
+    mix_decoders: IntGaugeVec,
     access: access::Access,
     /// Held while counters are brought up to totals, so that two scrapes at a time do not both add the difference.
     raising: Mutex<()>,
@@ -362,6 +364,13 @@ impl Metrics {
                 "state",
                 &MIX_INPUT_STATES,
             ),
+            mix_decoders: gauges(
+                &r,
+                "linkmic_mixer_decoders",
+                "Decoders at work; a stream has one of each kind, however many mixes use it.",
+                "kind",
+                &MIX_DECODERS,
+            ),
             access: access::Access::new(&r),
             raising: Mutex::default(),
             registry: r,
@@ -467,6 +476,11 @@ impl Metrics {
     pub fn set_mixes(&self, mixes: usize, inputs_by_state: &[(&str, usize)]) {
         self.mixes.set(count(mixes));
         set_states(&self.mix_inputs, &MIX_INPUT_STATES, inputs_by_state);
+    }
+
+    /// At scrape: decoders of all mixes per kind (`audio`, `video`).
+    pub fn set_mix_decoders(&self, by_kind: &[(&str, usize)]) {
+        set_states(&self.mix_decoders, &MIX_DECODERS, by_kind);
     }
 
     /// Brings counters up to totals that are counted elsewhere.

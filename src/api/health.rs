@@ -125,6 +125,7 @@ fn collect(state: &super::State) {
         lag: push.lag,
     });
     if let Some(mixes) = &state.mixes {
+        metrics.set_mix_decoders(&mixes.decoders());
         let mixes = mixes.list();
         let mut by_state: Vec<(&str, usize)> = Vec::new();
         for input in mixes

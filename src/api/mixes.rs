@@ -75,6 +75,8 @@ pub trait Mixes: Send + Sync {
     fn get(&self, id: &str) -> Option<Value>;
     /// All mixes, by id.
     fn list(&self) -> Vec<Value>;
+    /// Decoders at work, by kind: `audio`, `video`.
+    fn decoders(&self) -> [(&'static str, usize); 2];
     /// Begins a mix's end and describes the ending mix.
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value>;
 }

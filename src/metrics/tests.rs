@@ -55,6 +55,7 @@ fn the_number_of_series_does_not_grow_whatever_is_reported() {
         metrics.set_subscribers("source", &format!("made up {n}"), 1);
         metrics.set_push(&push(&[("made up", n)]));
         metrics.set_mixes(n, &[("made up", n)]);
+        metrics.set_mix_decoders(&[("made up", n)]);
     }
     assert_eq!(series(&metrics), before);
 }
@@ -77,6 +78,7 @@ fn what_is_counted_is_what_is_shown() {
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
     metrics.set_mixes(1, &[("live", 3), ("unheard of", 1)]);
+    metrics.set_mix_decoders(&[("video", 4), ("audio", 3)]);
     let text = text(&metrics);
     for line in [
         "linkmic_ingest_connections 3",
@@ -106,6 +108,8 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_push_lag_seconds 0.25",
         "linkmic_push_targets{state=\"standby\"} 0",
         "linkmic_mixer_inputs{state=\"live\"} 3",
+        "linkmic_mixer_decoders{kind=\"video\"} 4",
+        "linkmic_mixer_decoders{kind=\"audio\"} 3",
         "linkmic_mixer_inputs{state=\"other\"} 1",
         concat!(
             "linkmic_build_info{version=\"",

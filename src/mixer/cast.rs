@@ -110,7 +110,7 @@ impl Snapshot {
         canvas: Option<Size>,
         now: Instant,
         moves_at: Option<Duration>,
-        join: impl Fn(StreamKey) -> Input,
+        join: impl Fn(StreamKey, Tracks) -> Input,
     ) -> Self {
         let mut members: Vec<_> = scene
             .inputs
@@ -177,7 +177,12 @@ impl Snapshot {
         }
     }
 
-    fn actor(&self, source: &Source, stills: &Stills, join: &impl Fn(StreamKey) -> Input) -> Actor {
+    fn actor(
+        &self,
+        source: &Source,
+        stills: &Stills,
+        join: &impl Fn(StreamKey, Tracks) -> Input,
+    ) -> Actor {
         match source {
             Source::Colour(_) => Actor::Nothing,
             Source::Picture(picture) => match stills.get(picture) {
@@ -186,12 +191,11 @@ impl Snapshot {
             },
             Source::Stream { key, tracks } => {
                 let mut kept = self.members.iter().filter_map(|m| m.actor.stream());
-                let input = match kept.find(|input| input.key() == key) {
-                    Some(input) => input.clone(),
-                    None => Arc::new(join(key.clone())),
+                let Some(input) = kept.find(|input| input.key() == key) else {
+                    return Actor::Stream(Arc::new(join(key.clone(), *tracks)));
                 };
                 input.set_tracks(*tracks);
-                Actor::Stream(input)
+                Actor::Stream(input.clone())
             }
         }
     }

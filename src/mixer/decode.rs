@@ -1,8 +1,10 @@
-//! One input's decoders: access units in, pictures as they were coded and samples out.
+//! One track's decoder: access units in, pictures as they were coded or samples out.
 //!
-//! Owns a GStreamer pipeline with two branches. Knows nothing of streams, clocks or layouts: what comes out has the
-//! media time of what went in and goes to a [`Sink`]. Called by [`input`](super::input) only.
+//! Owns a GStreamer pipeline with one decoder element. Knows nothing of streams, clocks or layouts: what comes out has the
+//! media time of what went in and goes to a [`Sink`]. Called by [`feed`](super::feed) only.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +15,11 @@ use gstreamer_app as app;
 use gstreamer_video as video;
 use tokio::sync::Notify;
 
-use super::format::AudioFormat;
+use super::codec::{self, Coding};
+use super::graph;
 use super::picture::Raw;
 use super::priority;
+use crate::media::{Codec, Kind};
 
 /// Media that may wait in front of a decoder; more means that it cannot keep up.
 pub const MAX_BACKLOG: Duration = Duration::from_secs(1);
@@ -25,8 +29,8 @@ pub const CATCH_UP_UNITS: u64 = 8;
 /// Who gets what was decoded. Called from GStreamer's threads: must not block.
 pub trait Sink: Send + Sync + 'static {
     fn picture(&self, pts_us: i64, picture: Raw);
-    /// Left and right samples in turn.
-    fn sound(&self, pts_us: i64, samples: &[f32]);
+    /// Left and right samples in turn, `rate` pairs a second.
+    fn sound(&self, pts_us: i64, rate: u32, samples: &[f32]);
 }
 
 /// A pipeline's error, for the task that owns the pipeline.
@@ -82,141 +86,127 @@ impl Failure {
     }
 }
 
+/// How many decoders there are, by kind.
+#[derive(Debug, Default)]
+pub struct Count {
+    by_kind: [AtomicUsize; 2],
+    #[cfg(test)]
+    pipelines: Mutex<Vec<(Kind, gst::glib::WeakRef<gst::Pipeline>)>>,
+}
+
+impl Count {
+    /// Decoders of that kind now.
+    pub fn of(&self, kind: Kind) -> usize {
+        self.place(kind).load(Ordering::Relaxed)
+    }
+
+    fn place(&self, kind: Kind) -> &AtomicUsize {
+        &self.by_kind[usize::from(kind == Kind::Video)]
+    }
+
+    /// Makes the decoder of that kind that was made last fail as elements do: with an error on the bus, and nothing taken
+    /// after it.
+    #[cfg(test)]
+    pub fn break_newest(&self, kind: Kind) {
+        let pipelines = self.pipelines.lock().unwrap();
+        let mut alive = pipelines.iter().rev().filter(|(of, _)| *of == kind);
+        let pipeline = alive.find_map(|(_, pipeline)| pipeline.upgrade()).unwrap();
+        let name = if kind == Kind::Video {
+            "video"
+        } else {
+            "audio"
+        };
+        let element = pipeline.by_name(name).unwrap();
+        let error = gst::message::Error::builder(gst::LibraryError::Failed, "broken by a test")
+            .src(&element)
+            .build();
+        pipeline.bus().unwrap().post(error).unwrap();
+        element.set_state(gst::State::Null).unwrap();
+    }
+}
+
 /// The running pipeline. Dropping it stops it, which takes a few ms.
 pub struct Decoder {
     pipeline: gst::Pipeline,
-    video: app::AppSrc,
-    audio: app::AppSrc,
-    sound: gst::Element,
-    avc: Option<Bytes>,
-    aac: Option<Bytes>,
+    entry: app::AppSrc,
+    coding: Coding,
     /// The next unit does not continue the one before.
     discontinuity: bool,
+    count: Arc<Count>,
 }
 
 impl Decoder {
-    /// Builds and starts the pipeline. Takes some ms, more when plugins are loaded for the first time.
+    /// Builds and starts the pipeline for what is coded so. Takes some ms, more when a plugin is loaded for the first time.
     ///
     /// # Errors
     /// An element could not be made or started; the text says which.
-    pub fn new(sink: Arc<impl Sink>, failure: &Arc<Failure>) -> Result<Self, String> {
-        let description = "appsrc name=video is-live=true format=time max-bytes=0 \
-             ! avdec_h264 max-threads=1 ! video/x-raw \
-             ! appsink name=pictures sync=false async=false qos=false max-buffers=8 drop=true \
-             appsrc name=audio is-live=true format=time max-bytes=0 \
-             ! avdec_aac ! audioconvert ! audioresample ! capsfilter name=sound \
-             ! appsink name=sounds sync=false async=false qos=false max-buffers=64 drop=true";
-        let pipeline = launch(description)?;
+    pub fn new(
+        coding: Coding,
+        sink: Arc<impl Sink>,
+        failure: &Arc<Failure>,
+        count: &Arc<Count>,
+    ) -> Result<Self, String> {
+        let decoder = codec::decoder(coding.codec)?;
+        let (kind, name) = match coding.audio {
+            None => (Kind::Video, "video"),
+            Some(_) => (Kind::Audio, "audio"),
+        };
+        let after = match kind {
+            Kind::Video => "video/x-raw ! appsink name=media max-buffers=8",
+            _ => {
+                "audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=2 \
+                 ! appsink name=media max-buffers=64"
+            }
+        };
+        let pipeline = launch(&format!(
+            "appsrc name={name} is-live=true format=time max-bytes=0 \
+             ! {decoder} ! {after} sync=false async=false qos=false drop=true"
+        ))?;
         failure.watch(&pipeline);
-        let decoder = Self {
-            video: child(&pipeline, "video")?,
-            audio: child(&pipeline, "audio")?,
-            sound: child(&pipeline, "sound")?,
-            avc: None,
-            aac: None,
+        let entry = child(&pipeline, name)?;
+        count.place(kind).fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        count
+            .pipelines
+            .lock()
+            .unwrap()
+            .push((kind, pipeline.downgrade()));
+        let made = Self {
+            entry,
+            coding,
             discontinuity: false,
+            count: count.clone(),
             pipeline,
         };
-        decoder.connect(sink)?;
-        decoder
-            .pipeline
+        let exit: app::AppSink = child(&made.pipeline, "media")?;
+        match kind {
+            Kind::Video => give_pictures(&exit, sink),
+            _ => give_sound(&exit, sink),
+        }
+        made.entry.set_caps(Some(&made.coding.caps()));
+        made.pipeline
             .set_state(gst::State::Playing)
             .map_err(|e| e.to_string())?;
-        Ok(decoder)
+        Ok(made)
     }
 
-    fn connect(&self, sink: Arc<impl Sink>) -> Result<(), String> {
-        let pictures: app::AppSink = child(&self.pipeline, "pictures")?;
-        if let Some(pad) = pictures.static_pad("sink") {
-            // With this the decoder writes into the very memory that we get; else it copies each picture there.
-            pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
-                match info.query_mut().map(gst::QueryRef::view_mut) {
-                    Some(gst::QueryViewMut::Allocation(query)) => {
-                        query.add_allocation_meta::<video::VideoMeta>(None);
-                        gst::PadProbeReturn::Handled
-                    }
-                    _ => gst::PadProbeReturn::Ok,
-                }
-            });
-        }
-        let to = sink.clone();
-        let mut format: Option<(gst::Caps, Arc<video::VideoInfo>)> = None;
-        pictures.set_callbacks(
-            app::AppSinkCallbacks::builder()
-                .new_sample(move |from| {
-                    let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                    let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned())
-                    else {
-                        return Ok(gst::FlowSuccess::Ok);
-                    };
-                    let kept = format.take().filter(|(kept, _)| *kept == caps);
-                    format = kept.or_else(|| {
-                        let info = video::VideoInfo::from_caps(&caps).ok()?;
-                        Some((caps, Arc::new(info)))
-                    });
-                    if let (Some((_, info)), Some(pts)) = (&format, buffer.pts()) {
-                        to.picture(pts.useconds() as i64, Raw::new(buffer, info.clone()));
-                    }
-                    Ok(gst::FlowSuccess::Ok)
-                })
-                .build(),
-        );
-        let sounds: app::AppSink = child(&self.pipeline, "sounds")?;
-        sounds.set_callbacks(
-            app::AppSinkCallbacks::builder()
-                .new_sample(move |from| {
-                    let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                    if let Some(buffer) = sample.buffer()
-                        && let Some(pts) = buffer.pts()
-                        && let Ok(map) = buffer.map_readable()
-                    {
-                        let (quads, _) = map.as_chunks::<4>();
-                        let samples: Vec<f32> =
-                            quads.iter().map(|&q| f32::from_le_bytes(q)).collect();
-                        sink.sound(pts.useconds() as i64, &samples);
-                    }
-                    Ok(gst::FlowSuccess::Ok)
-                })
-                .build(),
-        );
-        Ok(())
+    pub fn codec(&self) -> Codec {
+        self.coding.codec
     }
 
-    /// The filter that [`set_sound_rate`] acts on.
-    pub fn sound_filter(&self) -> gst::Element {
-        self.sound.clone()
+    fn kind(&self) -> Kind {
+        match self.coding.audio {
+            None => Kind::Video,
+            Some(_) => Kind::Audio,
+        }
     }
 
-    /// An AVCDecoderConfigurationRecord that holds from the next unit on.
-    pub fn configure_video(&mut self, record: Bytes) {
-        if self.avc.as_ref() == Some(&record) {
-            return;
+    /// How what is pushed from now on is coded: otherwise in the same codec.
+    pub fn configure(&mut self, coding: &Coding) {
+        if self.coding != *coding {
+            self.entry.set_caps(Some(&coding.caps()));
+            self.coding = coding.clone();
         }
-        let caps = gst::Caps::builder("video/x-h264")
-            .field("stream-format", "avc")
-            .field("alignment", "au")
-            .field("codec_data", gst::Buffer::from_slice(record.clone()))
-            .build();
-        self.video.set_caps(Some(&caps));
-        self.avc = Some(record);
-    }
-
-    /// An AudioSpecificConfig that holds from the next frame on.
-    pub fn configure_audio(&mut self, config: Bytes, format: AudioFormat) {
-        if self.aac.as_ref() == Some(&config) {
-            return;
-        }
-        let mut caps = gst::Caps::builder("audio/mpeg")
-            .field("mpegversion", 4i32)
-            .field("stream-format", "raw")
-            .field("framed", true)
-            .field("codec_data", gst::Buffer::from_slice(config.clone()))
-            .field("rate", format.rate as i32);
-        if format.channels > 0 {
-            caps = caps.field("channels", format.channels as i32);
-        }
-        self.audio.set_caps(Some(&caps.build()));
-        self.aac = Some(config);
     }
 
     /// The next unit begins anew.
@@ -224,14 +214,10 @@ impl Decoder {
         self.discontinuity = true;
     }
 
-    /// Queues an access unit. `false`: the decoder is too far behind and it was not taken.
+    /// Queues an access unit of pictures. `false`: the decoder is too far behind, or failing, and it was not taken.
     pub fn push_video(&mut self, unit: Bytes, key: bool, pts_ms: i64, dts_ms: i64) -> bool {
-        if self.avc.is_none() || self.video.current_level_time() > clock_time(MAX_BACKLOG) {
-            return false;
-        }
         let mut buffer = gst::Buffer::from_slice(unit);
         let writable = buffer.make_mut();
-        writable.set_pts(gst::ClockTime::from_mseconds(pts_ms.max(0) as u64));
         writable.set_dts(gst::ClockTime::from_mseconds(dts_ms.max(0) as u64));
         if !key {
             writable.set_flags(gst::BufferFlags::DELTA_UNIT);
@@ -239,44 +225,99 @@ impl Decoder {
         if std::mem::take(&mut self.discontinuity) {
             writable.set_flags(gst::BufferFlags::DISCONT);
         }
-        self.video.push_buffer(buffer).is_ok()
+        self.push(buffer, pts_ms)
     }
 
-    /// Queues a raw AAC frame. `false`: the decoder is too far behind and it was not taken.
+    /// Queues a frame of sound. `false` as above.
     pub fn push_audio(&mut self, frame: Bytes, pts_ms: i64) -> bool {
-        if self.aac.is_none() || self.audio.current_level_time() > clock_time(MAX_BACKLOG) {
+        self.push(gst::Buffer::from_slice(frame), pts_ms)
+    }
+
+    fn push(&mut self, mut buffer: gst::Buffer, pts_ms: i64) -> bool {
+        let most = gst::ClockTime::from_nseconds(MAX_BACKLOG.as_nanos() as u64);
+        if self.entry.current_level_time() > most {
             return false;
         }
-        let mut buffer = gst::Buffer::from_slice(frame);
-        buffer
-            .make_mut()
-            .set_pts(gst::ClockTime::from_mseconds(pts_ms.max(0) as u64));
-        self.audio.push_buffer(buffer).is_ok()
+        let pts = gst::ClockTime::from_mseconds(pts_ms.max(0) as u64);
+        buffer.make_mut().set_pts(pts);
+        self.entry.push_buffer(buffer).is_ok()
     }
 
     /// Access units waiting for the decoder.
     pub fn backlog(&self) -> u64 {
-        self.video.current_level_buffers()
+        self.entry.current_level_buffers()
+    }
+
+    /// Leaves its graph in `folder`. Touches the disk.
+    pub fn write_graph(&self, folder: &Path, why: &str) {
+        match graph::write(folder, &self.pipeline, why) {
+            Ok(file) => {
+                tracing::info!(file = %file.display(), "graph of the failed decoder written")
+            }
+            Err(error) => tracing::warn!(%error, "graph of a failed decoder not written"),
+        }
     }
 }
 
 impl Drop for Decoder {
     fn drop(&mut self) {
+        self.count
+            .place(self.kind())
+            .fetch_sub(1, Ordering::Relaxed);
         stop(&self.pipeline);
     }
 }
 
-/// Samples come at that rate from now on.
-pub fn set_sound_rate(filter: &gst::Element, rate: u32) {
-    let caps = format!("audio/x-raw,format=F32LE,layout=interleaved,channels=2,rate={rate}");
-    // Made of literals and a number.
-    if let Ok(caps) = caps.parse::<gst::Caps>() {
-        filter.set_property("caps", caps);
+fn give_pictures(from: &app::AppSink, to: Arc<impl Sink>) {
+    if let Some(pad) = from.static_pad("sink") {
+        // With this the decoder writes into the very memory that we get; else it copies each picture there.
+        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+            match info.query_mut().map(gst::QueryRef::view_mut) {
+                Some(gst::QueryViewMut::Allocation(query)) => {
+                    query.add_allocation_meta::<video::VideoMeta>(None);
+                    gst::PadProbeReturn::Handled
+                }
+                _ => gst::PadProbeReturn::Ok,
+            }
+        });
     }
+    let mut format: Option<(gst::Caps, Arc<video::VideoInfo>)> = None;
+    let give = move |from: &app::AppSink| {
+        let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let kept = format.take().filter(|(kept, _)| *kept == caps);
+        format = kept.or_else(|| {
+            let info = video::VideoInfo::from_caps(&caps).ok()?;
+            Some((caps, Arc::new(info)))
+        });
+        if let (Some((_, info)), Some(pts)) = (&format, buffer.pts()) {
+            to.picture(pts.useconds() as i64, Raw::new(buffer, info.clone()));
+        }
+        Ok(gst::FlowSuccess::Ok)
+    };
+    from.set_callbacks(app::AppSinkCallbacks::builder().new_sample(give).build());
 }
 
-fn clock_time(duration: Duration) -> gst::ClockTime {
-    gst::ClockTime::from_nseconds(duration.as_nanos() as u64)
+fn give_sound(from: &app::AppSink, to: Arc<impl Sink>) {
+    let give = move |from: &app::AppSink| {
+        let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let rate = sample
+            .caps()
+            .and_then(|caps| caps.structure(0)?.get::<i32>("rate").ok());
+        if let Some(buffer) = sample.buffer()
+            && let Some(rate) = rate.and_then(|rate| u32::try_from(rate).ok())
+            && let Some(pts) = buffer.pts()
+            && let Ok(map) = buffer.map_readable()
+        {
+            let (quads, _) = map.as_chunks::<4>();
+            let samples: Vec<f32> = quads.iter().map(|&q| f32::from_le_bytes(q)).collect();
+            to.sound(pts.useconds() as i64, rate, &samples);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    };
+    from.set_callbacks(app::AppSinkCallbacks::builder().new_sample(give).build());
 }
 
 /// Builds a pipeline from its description.

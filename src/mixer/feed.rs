@@ -1,23 +1,24 @@
 //! The task that carries one stream's messages to its decoders.
 //!
 //! Joins with a burst, so that decoding begins at once; the burst goes in at the decoder's pace and none of it is shown.
-//! Starts at key frames only, follows new headers, and makes new decoders when old ones fail. Owns the subscription and
-//! the [`Decoder`]; tells [`Shared`] what it learns.
+//! Starts at key frames only, follows new headers, picks the decoder by what they say, and makes a new one when one fails:
+//! the pictures' without the sound noticing, and the other way round. Owns the subscription and the [`Decoder`]s; tells
+//! the [`Source`] what it learns.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::codec::Coding;
 use super::decode::{CATCH_UP_UNITS, Decoder, Failure};
 use super::format;
-use super::input::Shared;
-use super::scene::Tracks;
-use crate::media::{Codec, Feed, Headers, Kind, Message, Role, Slot, StreamKey};
+use super::source::{Means, Source};
+use crate::media::{Feed, Headers, Kind, Message, Role, Slot, StreamKey};
 use crate::relay::{Item, Join, Read, Relay, Subscriber};
 
-/// First and longest pause before decoders are made anew.
+/// First and longest pause before a decoder is made anew that fails again and again.
 const BACK_OFF: Duration = Duration::from_millis(200);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
-/// Decoders that lived this long failed by accident, not by nature.
+/// A decoder that lived this long failed by accident, not by nature.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Messages taken from the ring at once.
 const BATCH: usize = 32;
@@ -25,58 +26,44 @@ const BATCH: usize = 32;
 const CATCH_UP_WAIT: Duration = Duration::from_millis(20);
 
 /// Feeds until aborted.
-pub(super) async fn run(relay: Relay, key: StreamKey, shared: Arc<Shared>) {
-    let mut back_off = BACK_OFF;
-    loop {
-        let since = Instant::now();
-        let failure = Arc::new(Failure::default());
-        let mut feeder = Feeder {
-            shared: shared.clone(),
-            failure,
-            subscriber: relay.watch(&key, Feed::Source),
-            relay: relay.clone(),
-            epoch: None,
-            decoder: None,
-            needs_key: true,
-            starts_live: false,
-        };
-        let error = feeder.serve().await;
-        drop(feeder);
-        if since.elapsed() > SETTLED {
-            back_off = BACK_OFF;
-        }
-        tracing::warn!(stream = %key, error, retry_ms = back_off.as_millis() as u64, "input's decoders failed");
-        shared.with_facts(|facts| facts.error = Some(error));
-        tokio::time::sleep(back_off).await;
-        back_off = (back_off * 2).min(MAX_BACK_OFF);
+pub(super) async fn run(relay: Relay, key: StreamKey, source: Arc<Source>, means: Means) {
+    let line = |kind| Line {
+        kind,
+        coding: None,
+        decoder: None,
+        failure: Arc::default(),
+        retry: Retry::default(),
+        source: source.clone(),
+        means: means.clone(),
+    };
+    Feeder {
+        video: line(Kind::Video),
+        audio: line(Kind::Audio),
+        subscriber: relay.watch(&key, Feed::Source),
+        source: source.clone(),
+        relay,
+        key,
+        epoch: None,
+        needs_key: true,
+        starts_live: false,
     }
+    .serve()
+    .await;
 }
 
 struct Feeder {
-    shared: Arc<Shared>,
-    failure: Arc<Failure>,
+    source: Arc<Source>,
+    video: Line,
+    audio: Line,
     subscriber: Subscriber,
     relay: Relay,
+    key: StreamKey,
     /// The publish epoch of the latest header.
     epoch: Option<u64>,
-    decoder: Option<Decoder>,
     /// Video is dropped until a key frame.
     needs_key: bool,
     /// The catch-up is over; the next picture is the first to be shown.
     starts_live: bool,
-}
-
-impl Drop for Feeder {
-    fn drop(&mut self) {
-        self.shared.decoders_gone();
-        let Some(decoder) = self.decoder.take() else {
-            return;
-        };
-        // Stopping a pipeline joins its threads, which is nothing for a thread that serves sockets.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || drop(decoder));
-        }
-    }
 }
 
 /// Where the feeder stands relative to the messages published before it joined.
@@ -88,9 +75,8 @@ enum Edge {
 }
 
 impl Feeder {
-    /// Carries messages until the decoders fail; with what error.
-    async fn serve(&mut self) -> String {
-        self.shared.catching_up();
+    async fn serve(&mut self) {
+        self.source.catching_up();
         self.subscriber.join(Join::Burst);
         let mut edge = Edge::CatchingUp(self.subscriber.head());
         let mut items: Vec<Arc<Item>> = Vec::with_capacity(BATCH);
@@ -104,55 +90,48 @@ impl Feeder {
             }
             let reception = tokio::select! {
                 reception = self.subscriber.read(BATCH, &mut items) => reception,
-                error = self.failure.failed() => return error,
+                error = self.video.failure.failed() => {
+                    self.needs_key = true;
+                    self.video.fail(&self.key, error);
+                    continue;
+                }
+                error = self.audio.failure.failed() => {
+                    self.audio.fail(&self.key, error);
+                    continue;
+                }
             };
             let now = Instant::now();
             if let Read::Skipped(lost) = reception.read {
-                self.shared.lost(lost);
+                self.source.lost(lost);
                 self.needs_key = true;
             }
             if reception.ended.is_some() {
                 self.needs_key = true;
             }
-            if self.decoder.is_none() && !items.is_empty() {
-                match self.make_decoder().await {
-                    Ok(decoder) => self.decoder = Some(decoder),
-                    Err(error) => return error,
-                }
-            }
             for item in items.drain(..) {
                 if edge == Edge::Live {
-                    self.take(&item, Some(now));
+                    self.take(&item, Some(now)).await;
                 } else {
                     self.keep_pace().await;
-                    self.take(&item, None);
+                    self.take(&item, None).await;
                 }
             }
         }
-    }
-
-    async fn make_decoder(&self) -> Result<Decoder, String> {
-        let (shared, failure) = (self.shared.clone(), self.failure.clone());
-        let decoder = tokio::task::spawn_blocking(move || Decoder::new(shared, &failure))
-            .await
-            .map_err(|e| e.to_string())??;
-        self.shared.decoders_started(decoder.sound_filter());
-        Ok(decoder)
     }
 
     /// Waits until the decoder has room for more of the catch-up.
     async fn keep_pace(&self) {
         let since = Instant::now();
-        while let Some(decoder) = &self.decoder
+        while let Some(decoder) = &self.video.decoder
             && decoder.backlog() > CATCH_UP_UNITS
             && since.elapsed() < SETTLED
         {
-            let _ = tokio::time::timeout(CATCH_UP_WAIT, self.shared.decoded.notified()).await;
+            let _ = tokio::time::timeout(CATCH_UP_WAIT, self.source.decoded.notified()).await;
         }
     }
 
     /// Hands one message to the decoders. `arrival` is `None` during the catch-up.
-    fn take(&mut self, item: &Item, arrival: Option<Instant>) {
+    async fn take(&mut self, item: &Item, arrival: Option<Instant>) {
         let message = item.message();
         match (message.kind, message.role) {
             (Kind::Data, _) => {}
@@ -160,8 +139,8 @@ impl Feeder {
                 self.header(message);
             }
             (_, Role::Header(_)) => {}
-            (Kind::Video, role) => self.video(item, role == Role::Key, arrival),
-            (Kind::Audio, _) => self.audio(item, arrival),
+            (Kind::Video, role) => self.video(item, role == Role::Key, arrival).await,
+            (Kind::Audio, _) => self.audio(item, arrival).await,
         }
     }
 
@@ -170,45 +149,23 @@ impl Feeder {
         let info = self.relay.stream_info(self.subscriber.key());
         let epoch = info.and_then(|info| info.publisher).map(|p| p.epoch);
         if epoch.is_some() && std::mem::replace(&mut self.epoch, epoch) != epoch {
-            self.shared.new_epoch();
+            self.source.new_epoch();
         }
     }
 
     fn header(&mut self, message: &Message) {
         self.note_epoch();
-        match message.kind {
+        let line = match message.kind {
             Kind::Video => {
                 // What follows is another sequence even when its header is the same: a publisher came back.
                 self.needs_key = true;
-                self.note_codec(message, Codec::H264);
-                if let (Some(record), Some(decoder)) = (format::body(message), &mut self.decoder)
-                    && message.codec == Codec::H264
-                {
-                    decoder.configure_video(record);
-                }
+                &mut self.video
             }
-            Kind::Audio => {
-                self.note_codec(message, Codec::Aac);
-                let Some(config) = format::body(message) else {
-                    return;
-                };
-                let Some(read) = format::audio_config(&config) else {
-                    return;
-                };
-                self.shared.with_facts(|facts| facts.audio = Some(read));
-                if let Some(decoder) = &mut self.decoder {
-                    decoder.configure_audio(config, read.format);
-                }
-            }
-            Kind::Data => {}
+            _ => &mut self.audio,
+        };
+        if let Some(coding) = Coding::of_header(message) {
+            line.follow(message, coding);
         }
-    }
-
-    fn note_codec(&self, message: &Message, decoded: Codec) {
-        let codec = message.codec;
-        self.shared.with_facts(|facts| {
-            facts.unsupported = (codec != decoded).then(|| format!("{codec:?}"));
-        });
     }
 
     fn headers(&mut self, headers: &Headers, kind: Kind) {
@@ -217,23 +174,30 @@ impl Feeder {
         }
     }
 
-    fn video(&mut self, item: &Item, key: bool, arrival: Option<Instant>) {
+    async fn video(&mut self, item: &Item, key: bool, arrival: Option<Instant>) {
         let message = item.message();
-        if self.shared.tracks() == Tracks::Sound {
+        if !self.source.wants_pictures() {
             self.needs_key = true;
+            self.video.dismiss();
             return;
         }
         if self.needs_key {
             if !key {
-                self.shared.lost(1);
+                self.source.lost(1);
                 return;
             }
             if let Some(headers) = item.headers().cloned() {
                 self.headers(&headers, Kind::Video);
                 self.headers(&headers, Kind::Audio);
             }
+            if self.video.ready(&self.key).await.is_none() && self.video.coding.is_some() {
+                // It has failed, and must not be tried again yet.
+                self.needs_key = true;
+                self.source.lost(1);
+                return;
+            }
             self.needs_key = false;
-            if let Some(decoder) = &mut self.decoder {
+            if let Some(decoder) = &mut self.video.decoder {
                 decoder.mark_discontinuity();
             }
         }
@@ -241,39 +205,226 @@ impl Feeder {
             return;
         };
         let (pts, dts) = (message.pts().0, message.dts.0);
-        self.shared.paced(dts);
+        self.source.paced(dts);
         if let Some(now) = arrival {
             if std::mem::take(&mut self.starts_live) {
-                self.shared.live_from(pts);
+                self.source.live_from(pts);
             }
-            self.shared.arrived(dts, Some(pts), now);
+            self.source.arrived(dts, Some(pts), now);
         }
-        if let Some(decoder) = &mut self.decoder
+        if let Some(decoder) = &mut self.video.decoder
             && !decoder.push_video(unit, key, pts, dts)
         {
             // What follows would refer to what is missing.
             self.needs_key = true;
-            self.shared.lost(1);
+            self.source.lost(1);
         }
     }
 
-    fn audio(&mut self, item: &Item, arrival: Option<Instant>) {
+    async fn audio(&mut self, item: &Item, arrival: Option<Instant>) {
         // Old sound is of no use: frames decode alone.
-        let Some(now) = arrival.filter(|_| self.shared.tracks() != Tracks::Pictures) else {
+        let Some(now) = arrival else {
             return;
         };
+        if !self.source.wants_sound() {
+            self.audio.dismiss();
+            return;
+        }
         let message = item.message();
         if let Some(headers) = item.headers().cloned() {
             self.headers(&headers, Kind::Audio);
         }
+        if let Some(coding) = Coding::of_frame(message) {
+            self.audio.follow(message, coding);
+        }
         let Some(frame) = format::body(message) else {
             return;
         };
-        self.shared.arrived(message.dts.0, None, now);
-        if let Some(decoder) = &mut self.decoder
-            && !decoder.push_audio(frame, message.dts.0)
-        {
-            self.shared.lost(1);
+        self.source.arrived(message.dts.0, None, now);
+        let taken = match self.audio.ready(&self.key).await {
+            Some(decoder) => decoder.push_audio(frame, message.dts.0),
+            None => self.audio.coding.is_none(),
+        };
+        if !taken {
+            self.source.lost(1);
         }
+    }
+}
+
+/// The way of one kind of media to its decoder.
+struct Line {
+    kind: Kind,
+    /// By the latest header; `None` before the first, and when it cannot be decoded.
+    coding: Option<Coding>,
+    decoder: Option<Decoder>,
+    failure: Arc<Failure>,
+    retry: Retry,
+    source: Arc<Source>,
+    means: Means,
+}
+
+impl Line {
+    /// Media is coded like this from here on, as `message` says.
+    fn follow(&mut self, message: &Message, coding: Result<Coding, String>) {
+        if let (Ok(new), Some(old)) = (&coding, &self.coding)
+            && new == old
+        {
+            return;
+        }
+        self.source
+            .with_facts(|facts| facts.set_coding(self.kind, message.codec, coding.as_ref()));
+        // What the old one failed of need not be wrong with the new one.
+        self.retry = Retry::default();
+        self.coding = coding.ok();
+        match (&mut self.decoder, &self.coding) {
+            (Some(decoder), Some(coding)) if decoder.codec() == coding.codec => {
+                decoder.configure(coding);
+            }
+            _ => self.dismiss(),
+        }
+    }
+
+    /// The decoder, made if need be; `None` when there is nothing to decode or it may not be tried again yet.
+    async fn ready(&mut self, key: &StreamKey) -> Option<&mut Decoder> {
+        let now = Instant::now();
+        if self.decoder.is_some() {
+            if self.retry.has_settled(now) {
+                self.source
+                    .with_facts(|facts| facts.set_trouble(self.kind, None));
+            }
+            return self.decoder.as_mut();
+        }
+        let coding = self.coding.clone()?;
+        if !self.retry.allows(now) {
+            return None;
+        }
+        let (source, failure) = (self.source.clone(), self.failure.clone());
+        let count = self.means.count.clone();
+        let made =
+            tokio::task::spawn_blocking(move || Decoder::new(coding, source, &failure, &count));
+        match made.await.map_err(|e| e.to_string()).flatten() {
+            Ok(decoder) => {
+                self.retry.made(now);
+                self.decoder = Some(decoder);
+            }
+            Err(error) => self.fail(key, error),
+        }
+        self.decoder.as_mut()
+    }
+
+    /// The decoder is no good any more.
+    fn fail(&mut self, key: &StreamKey, error: String) {
+        let pause = self.retry.failed(Instant::now());
+        let kind = self.kind;
+        // What else it says concerns nobody any more.
+        self.failure = Arc::default();
+        tracing::warn!(stream = %key, ?kind, error, retry_ms = pause.as_millis() as u64, "an input's decoder failed");
+        self.source
+            .with_facts(|facts| facts.set_trouble(kind, Some(error.clone())));
+        let Some(decoder) = self.decoder.take() else {
+            return;
+        };
+        let (graphs, stream) = (self.means.graphs.clone(), key.clone());
+        off_the_media_path(move || {
+            if let Some(folder) = graphs {
+                decoder.write_graph(&folder, &format!("{stream} {kind:?}: {error}"));
+            }
+            drop(decoder);
+        });
+    }
+
+    /// Nobody needs the decoder any more, or another one is needed.
+    fn dismiss(&mut self) {
+        if let Some(decoder) = self.decoder.take() {
+            self.failure = Arc::default();
+            off_the_media_path(move || drop(decoder));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.dismiss();
+    }
+}
+
+/// Stopping a pipeline joins its threads, which is nothing for a thread that serves sockets.
+fn off_the_media_path(stop: impl FnOnce() + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn_blocking(stop);
+    }
+}
+
+/// When a decoder that failed may be made anew: at the next chance after an accident, later and later when one after
+/// another fails.
+#[derive(Debug, Default)]
+struct Retry {
+    failures: u32,
+    made: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Retry {
+    fn made(&mut self, now: Instant) {
+        self.made = Some(now);
+    }
+
+    /// How long to wait now.
+    fn failed(&mut self, now: Instant) -> Duration {
+        self.has_settled(now);
+        let pause = match self.failures {
+            0 => Duration::ZERO,
+            n => BACK_OFF
+                .saturating_mul(1 << (n - 1).min(10))
+                .min(MAX_BACK_OFF),
+        };
+        self.failures += 1;
+        self.made = None;
+        self.not_before = Some(now + pause);
+        pause
+    }
+
+    fn allows(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| now >= at)
+    }
+
+    /// The one made last has lived long enough for what was before to be forgotten; `true` once.
+    fn has_settled(&mut self, now: Instant) -> bool {
+        let settled = self.failures > 0
+            && self
+                .made
+                .is_some_and(|at| now.saturating_duration_since(at) > SETTLED);
+        if settled {
+            self.failures = 0;
+        }
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accident_is_made_good_at_once_and_what_fails_again_and_again_waits_longer() {
+        let mut retry = Retry::default();
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            retry.made(now);
+            now += Duration::from_millis(10);
+            let pause = retry.failed(now);
+            assert!(retry.allows(now + pause));
+            assert!(pause.is_zero() || !retry.allows(now + pause / 2));
+            pauses.push(pause.as_millis());
+            now += pause;
+        }
+        assert_eq!(pauses, [0, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        retry.made(now);
+        now += SETTLED;
+        assert!(!retry.has_settled(now));
+        now += Duration::from_millis(1);
+        assert!(retry.has_settled(now) && !retry.has_settled(now));
+        assert_eq!(retry.failed(now), Duration::ZERO);
     }
 }

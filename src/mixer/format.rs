@@ -2,8 +2,8 @@
 //!
 //! | source | version | covered |
 //! |---|---|---|
-//! | Adobe Flash Video File Format Specification | 10.1, annex E.4.2, E.4.3, E.5 | AVC and AAC payload headers, onMetaData |
-//! | Enhanced RTMP | v2 | `avc1` and `mp4a` payload headers |
+//! | Adobe Flash Video File Format Specification | 10.1, annex E.4.2, E.4.3, E.5 | AVC, AAC, MP3 and G.711 payload headers, onMetaData |
+//! | Enhanced RTMP | v2 | payload headers of `avc1`, `hvc1`, `av01`, `mp4a`, `Opus` and `.mp3` |
 //! | ITU-T H.264 | 08/2021, 7.3.1, 7.3.2.3, D.1.7 | SEI messages of user data |
 //! | ISO/IEC 14496-3 | 2019, 1.6.2.1 | AudioSpecificConfig: object type, rate, channels |
 //!
@@ -34,6 +34,8 @@ const RATES: [u32; 13] = [
     7_350,
 ];
 const AAC_LC: u8 = 2;
+const AAC_SBR: u8 = 5;
+const AAC_PS: u8 = 29;
 
 /// What an AudioSpecificConfig says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,15 @@ pub fn audio_config(config: &[u8]) -> Option<AudioConfig> {
         ((bits >> 7) & 0xff_ffff, (bits >> 3) & 15)
     } else {
         (*RATES.get(index)?, u32::from(b >> 3 & 15))
+    };
+    // HE-AAC says at which rate it comes out behind the rate of its core; with parametric stereo, from one channel two.
+    let (rate, channels) = match (object_type, rest) {
+        (AAC_SBR | AAC_PS, &[c, ..]) if index != 15 => {
+            let extended = RATES.get(usize::from((b & 7) << 1 | c >> 7));
+            let channels = if object_type == AAC_PS { 2 } else { channels };
+            (extended.copied().unwrap_or(2 * rate), channels)
+        }
+        _ => (rate, channels),
     };
     Some(AudioConfig {
         format: AudioFormat { rate, channels },
@@ -85,20 +96,23 @@ pub fn body(message: &Message) -> Option<Bytes> {
     let payload = &message.payload;
     let (&first, second) = (payload.first()?, payload.get(1));
     let skip = match (message.kind, message.codec) {
-        (Kind::Video, Codec::H264) if first & 0x80 != 0 => match first & 0x0f {
-            0 | 3 => 5,
-            1 => 8,
+        (Kind::Video, codec) if first & 0x80 != 0 => match (first & 0x0f, codec) {
+            (1, Codec::H264 | Codec::Hevc) => 8,
+            (0 | 3, Codec::H264 | Codec::Hevc) | (0 | 1 | 3, Codec::Av1) => 5,
             _ => return None,
         },
-        (Kind::Video, Codec::H264) => match second {
+        (Kind::Video, Codec::H264 | Codec::Hevc) => match second {
             Some(0 | 1) => 5,
             _ => return None,
         },
-        (Kind::Audio, Codec::Aac) if first >> 4 == 9 => match first & 0x0f {
-            0 | 1 => 5,
-            _ => return None,
-        },
+        (Kind::Audio, Codec::Aac | Codec::Opus | Codec::Mp3) if first >> 4 == 9 => {
+            match first & 0x0f {
+                0 | 1 => 5,
+                _ => return None,
+            }
+        }
         (Kind::Audio, Codec::Aac) => 2,
+        (Kind::Audio, Codec::Mp3 | Codec::G711A | Codec::G711U) => 1,
         _ => return None,
     };
     (payload.len() > skip).then(|| payload.slice(skip..))
@@ -261,8 +275,9 @@ mod tests {
         };
         assert_eq!(read(&[0x11, 0x90]), Some((48_000, 2, true)));
         assert_eq!(read(&[0x12, 0x08]), Some((44_100, 1, true)));
-        // HE-AAC: object type 5.
-        assert_eq!(read(&[0x2b, 0x11, 0x88]).map(|r| r.2), Some(false));
+        // HE-AAC: object type 5, 24 kHz that come out as 48; version 2: type 29, one channel that comes out as two.
+        assert_eq!(read(&[0x2b, 0x11, 0x88]), Some((48_000, 2, false)));
+        assert_eq!(read(&[0xeb, 0x09, 0x88]), Some((48_000, 2, false)));
         // Index 15: 24 bits of 50 000 Hz, then one channel.
         let explicit = (2u64 << 35 | 15 << 31 | 50_000 << 7 | 1 << 3).to_be_bytes();
         assert_eq!(read(&explicit[3..]), Some((50_000, 1, true)));
@@ -280,11 +295,18 @@ mod tests {
             (Kind::Video, b"\xa1avc1\0\0\x50unit", Some("unit")),
             (Kind::Video, b"\xa3avc1unit", Some("unit")),
             (Kind::Video, b"\x17\x02\0\0\0end", None),
-            (Kind::Video, b"\x91hvc1\0\0\0unit", None),
+            (Kind::Video, b"\x91hvc1\0\0\0unit", Some("unit")),
+            (Kind::Video, b"\x1c\0\0\0\0conf", Some("conf")),
+            (Kind::Video, b"\xa1av01unit", Some("unit")),
+            (Kind::Video, b"\xa2av01", None),
+            (Kind::Video, b"\x91vp09unit", None),
             (Kind::Audio, b"\xaf\0conf", Some("conf")),
             (Kind::Audio, b"\xaf\x01", None),
             (Kind::Audio, b"\x91mp4aunit", Some("unit")),
-            (Kind::Audio, b"\x2funit", None),
+            (Kind::Audio, b"\x91Opusunit", Some("unit")),
+            (Kind::Audio, b"\x2funit", Some("unit")),
+            (Kind::Audio, b"\x72unit", Some("unit")),
+            (Kind::Audio, b"\xb2speex", None),
         ] {
             let got = body(&message(kind, payload));
             assert_eq!(got.as_deref(), expected.map(str::as_bytes), "{payload:?}");

@@ -1,35 +1,28 @@
-//! One input of a mix: its newest pictures and sound, mapped to our clock, whatever its publisher does.
+//! One input of a mix: its newest pictures and sound, mapped to the mix's clock, whatever its publisher does.
 //!
-//! [`Input`] is what the mix's thread reads; behind it a task ([`feed`](super::feed)) carries the stream's messages to
-//! decoders whose callbacks fill it. An input never fails as far as the mix is concerned: it waits, lives, or holds
-//! its last picture. Dropping it ends the task and the decoders.
+//! [`Input`] is what the mix's thread reads; its [`View`] is filled by the stream's [`source`](super::source), which may
+//! serve other mixes too. An input never fails as far as the mix is concerned: it waits, lives, or holds its last picture.
+//! The last input of a stream that is dropped ends its decoders.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gstreamer as gst;
 use serde::Serialize;
-use tokio::sync::Notify;
 
 use super::audio::{Faults, Frame, Track};
-use super::clock::{Cadence, Lateness, Mapper, Screen};
-use super::decode::{self, Sink};
-use super::feed;
-use super::format::{AudioConfig, DEFAULT_AUDIO};
+use super::clock::{Lateness, Screen};
+use super::format::DEFAULT_AUDIO;
 use super::layout::Size;
 use super::picture::{Cut, Raw, Scaler};
 use super::scene::Tracks;
 use super::signal::Signal;
 use super::slot::Slot;
+use super::source::{Facts, Running, Sources, lock};
 use super::tick::Lead;
 use crate::media::StreamKey;
-use crate::relay::Relay;
 
 /// An input without news for this long holds.
 const HELD_AFTER: Duration = Duration::from_secs(1);
-/// Arrivals remembered until their pictures are decoded.
-const MAX_IN_FLIGHT: usize = 64;
 
 /// What an input is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,20 +60,6 @@ pub(super) struct Picture {
     pub arrival: Option<Instant>,
 }
 
-/// What is known of the stream's format.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
-    /// Size of its newest picture as meant to be seen, shown or not.
-    pub size: Option<Size>,
-    pub audio: Option<AudioConfig>,
-    /// A codec that is not decoded here, by name.
-    pub unsupported: Option<String>,
-    /// The latest failure of its decoders.
-    pub error: Option<String>,
-    last_picture: Option<Instant>,
-    last_sound: Option<Instant>,
-}
-
 /// Counters of what did not reach the screen.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Losses {
@@ -91,87 +70,172 @@ pub(super) struct Losses {
     pub sound: Faults,
 }
 
-#[derive(Debug, Default)]
-struct Clock {
-    mapper: Mapper,
-    /// Pictures before this media time are the catch-up; `None` while catching up.
-    live_from_us: Option<i64>,
-    in_flight: VecDeque<(i64, Instant)>,
-    cadence: Cadence,
-    video: Lateness,
-    audio: Lateness,
-}
-
-/// What the feeding task, the decoders' callbacks and the mix's thread share.
-pub(super) struct Shared {
+/// What is on its way to one mix.
+pub(super) struct View {
     zero: Instant,
+    /// From the source's zero to the mix's, in µs.
+    ahead_us: i64,
     signal: Arc<Signal>,
-    clock: Mutex<Clock>,
     slot: Mutex<Slot<Picture>>,
     screen: Mutex<Screen>,
+    /// Locked before `target` where both are.
     track: Mutex<Track>,
-    facts: Mutex<Facts>,
     target: Mutex<Target>,
+    pace: Mutex<Pace>,
     /// Used by the decoder's thread alone.
     scaler: Mutex<Scaler>,
-    lost: Mutex<u64>,
-    /// Woken by each decoded picture, for the catch-up's pace.
-    pub decoded: Notify,
 }
 
-/// How decoded media should come, and the filter that sees to it while there are decoders.
-#[derive(Default)]
+/// How decoded media should come.
+#[derive(Debug, Clone, Copy)]
 struct Target {
     cut: Option<Cut>,
     /// Nobody is to be woken up for its pictures.
     quiet: bool,
     tracks: Tracks,
     rate: u32,
-    sound: Option<gst::Element>,
 }
 
-/// Locks hold values that are complete after every statement, so one whose holder panicked can be read on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// When media came, and how late.
+#[derive(Debug, Default)]
+struct Pace {
+    last_picture: Option<Instant>,
+    last_sound: Option<Instant>,
+    video: Lateness,
+    audio: Lateness,
+}
+
+impl View {
+    fn new(zero: Instant, source_zero: Instant, tracks: Tracks, signal: Arc<Signal>) -> Self {
+        let later = zero.saturating_duration_since(source_zero);
+        let earlier = source_zero.saturating_duration_since(zero);
+        let rate = DEFAULT_AUDIO.rate;
+        Self {
+            zero,
+            // One of the two is 0, and neither is 292,000 years.
+            ahead_us: later.as_micros() as i64 - earlier.as_micros() as i64,
+            signal,
+            slot: Mutex::default(),
+            screen: Mutex::default(),
+            track: Mutex::new(Track::new(rate)),
+            target: Mutex::new(Target {
+                cut: None,
+                quiet: false,
+                tracks,
+                rate,
+            }),
+            pace: Mutex::default(),
+            scaler: Mutex::default(),
+        }
+    }
+
+    /// What is taken of the stream.
+    pub fn tracks(&self) -> Tracks {
+        lock(&self.target).tracks
+    }
+
+    /// What is shown of its pictures; `None`: nothing.
+    pub fn cut(&self) -> Option<Cut> {
+        lock(&self.target).cut
+    }
+
+    /// Samples a second that its sound should come with.
+    pub fn rate(&self) -> u32 {
+        lock(&self.target).rate
+    }
+
+    /// The cut of a picture. What cannot be scaled here is tried again, and reported, where it is to be shown.
+    pub fn scale(&self, raw: &Raw, cut: Cut) -> Option<Raw> {
+        lock(&self.scaler).scale(raw, cut).ok()
+    }
+
+    /// On this mix's clock what is due at that time of the source's.
+    fn due(&self, due_us: i64) -> i64 {
+        due_us - self.ahead_us
+    }
+
+    fn since_zero(&self, now: Instant) -> i64 {
+        // No mix outlives 292,000 years.
+        now.saturating_duration_since(self.zero).as_micros() as i64
+    }
+
+    /// The source is at work already, and this is its newest picture, due at that time of its clock.
+    pub fn begin_with(&self, due_us: i64, raw: Raw, now: Instant) {
+        let picture = Picture {
+            raw,
+            fitted: None,
+            // It arrived for others: its way to our screen tells nothing.
+            arrival: None,
+        };
+        lock(&self.pace).last_picture = Some(now);
+        lock(&self.slot).push(self.due(due_us), picture);
+    }
+
+    /// A picture due at that time of the source's clock is ready.
+    pub fn take_picture(&self, due_us: i64, picture: Picture, now: Instant) {
+        let due_us = self.due(due_us);
+        {
+            let mut pace = lock(&self.pace);
+            pace.last_picture = Some(now);
+            pace.video.observe(self.since_zero(now) - due_us);
+        }
+        lock(&self.slot).push(due_us, picture);
+        if !lock(&self.target).quiet {
+            self.signal.ring();
+        }
+    }
+
+    /// Samples are here, the first of them due at that time of the source's clock.
+    pub fn take_sound(&self, due_us: i64, rate: u32, samples: &[f32], now: Instant) {
+        let due_us = self.due(due_us);
+        {
+            let mut pace = lock(&self.pace);
+            pace.last_sound = Some(now);
+            pace.audio.observe(self.since_zero(now) - due_us);
+        }
+        {
+            let mut track = lock(&self.track);
+            // Asked for at another rate meanwhile: the next ones will have it.
+            if self.rate() == rate {
+                track.push(samples, due_us);
+            }
+        }
+        self.signal.ring_for_sound();
+    }
+
+    /// All sound so far is due that much later than was said.
+    pub fn shift_sound(&self, by_us: i64) {
+        lock(&self.track).shift(by_us);
+    }
 }
 
 /// The mix's handle on one input.
 pub(super) struct Input {
     key: StreamKey,
-    shared: Arc<Shared>,
-    task: tokio::task::AbortHandle,
+    source: Arc<Running>,
+    view: Arc<View>,
+    /// What the source had lost before.
+    lost_before: u64,
 }
 
 impl Input {
-    /// Starts reading the source feed of `key`. `zero` is the mix's zero; `signal` is rung at each new picture and sound.
+    /// Starts reading `tracks` of the source feed of `key`, with the other mixes that do. `zero` is the mix's zero; `signal`
+    /// is rung at each new picture and sound.
     pub fn new(
         key: StreamKey,
-        relay: &Relay,
-        runtime: &tokio::runtime::Handle,
+        tracks: Tracks,
+        sources: &Sources,
         zero: Instant,
         signal: Arc<Signal>,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            zero,
-            signal,
-            clock: Mutex::default(),
-            slot: Mutex::default(),
-            screen: Mutex::default(),
-            track: Mutex::new(Track::new(DEFAULT_AUDIO.rate)),
-            facts: Mutex::default(),
-            target: Mutex::new(Target {
-                rate: DEFAULT_AUDIO.rate,
-                ..Target::default()
-            }),
-            scaler: Mutex::default(),
-            lost: Mutex::new(0),
-            decoded: Notify::new(),
-        });
-        let task = runtime.spawn(feed::run(relay.clone(), key.clone(), shared.clone()));
+        let source = sources.find(&key, tracks);
+        let view = Arc::new(View::new(zero, source.zero(), tracks, signal));
+        source.join(&view);
         Self {
             key,
-            shared,
-            task: task.abort_handle(),
+            view,
+            lost_before: source.messages_lost(),
+            source,
         }
     }
 
@@ -190,82 +254,77 @@ impl Input {
 
     /// Time since its last picture or sound; `None`: neither has ever come.
     pub fn silent(&self, now: Instant) -> Option<Duration> {
-        let facts = lock(&self.shared.facts);
-        let last = facts.last_picture.max(facts.last_sound)?;
+        let pace = lock(&self.view.pace);
+        let last = pace.last_picture.max(pace.last_sound)?;
         Some(now.saturating_duration_since(last))
     }
 
     /// Takes only that of the stream from now on.
     pub fn set_tracks(&self, tracks: Tracks) {
-        let before = std::mem::replace(&mut lock(&self.shared.target).tracks, tracks);
+        let before = std::mem::replace(&mut lock(&self.view.target).tracks, tracks);
         if before == tracks {
             return;
         }
-        let mut facts = lock(&self.shared.facts);
         if tracks == Tracks::Sound {
-            (facts.last_picture, facts.size) = (None, None);
-            *lock(&self.shared.slot) = Slot::default();
+            lock(&self.view.pace).last_picture = None;
+            *lock(&self.view.slot) = Slot::default();
         }
         if tracks == Tracks::Pictures {
-            facts.last_sound = None;
+            lock(&self.view.pace).last_sound = None;
         }
+        self.source.wishes_changed();
     }
 
     /// Has something come of what is taken, so that a mix need not wait for it?
     pub fn has_shown(&self) -> bool {
-        if lock(&self.shared.target).tracks == Tracks::Sound {
-            return lock(&self.shared.facts).last_sound.is_some();
+        if self.view.tracks() == Tracks::Sound {
+            return lock(&self.view.pace).last_sound.is_some();
         }
         self.has_picture()
     }
 
     pub fn facts(&self) -> Facts {
-        lock(&self.shared.facts).clone()
+        self.source.facts()
     }
 
-    /// Size of its newest picture as meant to be seen; `None` before the first.
+    /// Size of its newest picture as meant to be seen; `None` before the first, and while none are taken.
     pub fn size(&self) -> Option<Size> {
-        lock(&self.shared.facts).size
+        (self.view.tracks() != Tracks::Sound)
+            .then(|| self.source.facts().size)
+            .flatten()
     }
 
     pub fn fps(&self) -> Option<u32> {
-        lock(&self.shared.clock).cadence.fps()
+        self.source.fps()
     }
 
     /// Has a picture been decoded that is not catch-up?
     pub fn has_picture(&self) -> bool {
-        lock(&self.shared.slot).newest_us().is_some()
+        lock(&self.view.slot).newest_us().is_some()
     }
 
     /// This is what will be shown of pictures decoded from now on; `None`: nothing.
     pub fn set_cut(&self, cut: Option<Cut>) {
-        lock(&self.shared.target).cut = cut;
+        lock(&self.view.target).cut = cut;
     }
 
     /// Its pictures wake the mix's thread, or are found when it looks.
     pub fn set_quiet(&self, quiet: bool) {
-        lock(&self.shared.target).quiet = quiet;
+        lock(&self.view.target).quiet = quiet;
     }
 
     /// Sound comes at this rate from now on.
     pub fn set_rate(&self, rate: u32) {
-        lock(&self.shared.track).set_rate(rate);
-        let filter = {
-            let mut target = lock(&self.shared.target);
-            target.rate = rate;
-            target.sound.clone()
-        };
-        if let Some(filter) = filter {
-            decode::set_sound_rate(&filter, rate);
-        }
+        let mut track = lock(&self.view.track);
+        lock(&self.view.target).rate = rate;
+        track.set_rate(rate);
     }
 
     /// What the output's beat needs to know when this is the lead.
     pub fn lead(&self) -> Lead {
-        let interval_us = lock(&self.shared.clock).cadence.interval_us();
         Lead {
-            newest_us: lock(&self.shared.slot).newest_us(),
-            interval_us,
+            newest_us: lock(&self.view.slot).newest_us(),
+            interval_us: self.source.interval_us(),
         }
     }
 
@@ -277,8 +336,8 @@ impl Input {
         pts_us: i64,
         usual_us: i64,
     ) -> Option<(Picture, i64, bool)> {
-        let mut slot = lock(&self.shared.slot);
-        let mut screen = lock(&self.shared.screen);
+        let mut slot = lock(&self.view.slot);
+        let mut screen = lock(&self.view.screen);
         let fresh = slot.advance(until_us, |due| screen.observe(pts_us - due, usual_us));
         let (due, picture) = slot.current()?;
         Some((picture.clone(), *due, fresh))
@@ -286,17 +345,17 @@ impl Input {
 
     /// The picture on screen; the slot is left as it is.
     pub fn newest(&self) -> Option<Raw> {
-        let slot = lock(&self.shared.slot);
+        let slot = lock(&self.view.slot);
         Some(slot.current()?.1.raw.clone())
     }
 
     /// Adds this input's block of sound that is heard at `start_us`.
     pub fn mix(&self, start_us: i64, gain: f32, sum: &mut [Frame]) {
-        let (delay_us, moved) = match lock(&self.shared.target).tracks {
+        let (delay_us, moved) = match self.view.tracks() {
             Tracks::Sound => (0, false),
-            Tracks::Both | Tracks::Pictures => lock(&self.shared.screen).follow(start_us),
+            Tracks::Both | Tracks::Pictures => lock(&self.view.screen).follow(start_us),
         };
-        let mut track = lock(&self.shared.track);
+        let mut track = lock(&self.view.track);
         if moved {
             track.move_on();
         }
@@ -305,168 +364,29 @@ impl Input {
 
     /// Need the block that ends at `until_us` not wait for this input: is its sound here, or has it none?
     pub fn sound_ready(&self, until_us: i64, now: Instant) -> bool {
-        let last = lock(&self.shared.facts).last_sound;
+        let last = lock(&self.view.pace).last_sound;
         let sounding = last.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER);
-        let due_us = until_us - lock(&self.shared.screen).sound_waits_us();
-        !sounding || lock(&self.shared.track).covers(due_us)
+        let due_us = until_us - lock(&self.view.screen).sound_waits_us();
+        !sounding || lock(&self.view.track).covers(due_us)
     }
 
     /// How late pictures and sound have lately been at worst, in us.
     pub fn lateness(&self) -> (i64, i64) {
-        let clock = lock(&self.shared.clock);
-        (clock.video.worst_us(), clock.audio.worst_us())
+        let pace = lock(&self.view.pace);
+        (pace.video.worst_us(), pace.audio.worst_us())
     }
 
     pub fn losses(&self) -> Losses {
         Losses {
-            messages: *lock(&self.shared.lost),
-            pictures: lock(&self.shared.slot).dropped(),
-            sound: lock(&self.shared.track).faults(),
+            messages: self.source.messages_lost() - self.lost_before,
+            pictures: lock(&self.view.slot).dropped(),
+            sound: lock(&self.view.track).faults(),
         }
     }
 }
 
 impl Drop for Input {
     fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Shared {
-    fn since_zero(&self, now: Instant) -> i64 {
-        // An input never outlives 292,000 years.
-        now.saturating_duration_since(self.zero).as_micros() as i64
-    }
-
-    /// A joiner begins with old messages: nothing is shown until [`Self::live_from`].
-    pub fn catching_up(&self) {
-        let mut clock = lock(&self.clock);
-        clock.live_from_us = None;
-        clock.in_flight.clear();
-    }
-
-    /// Another publish epoch has begun: its clock is learnt anew.
-    pub fn new_epoch(&self) {
-        let mut clock = lock(&self.clock);
-        clock.mapper.restart();
-        clock.in_flight.clear();
-    }
-
-    /// The catch-up is over: pictures from this media time on are shown.
-    pub fn live_from(&self, pts_ms: i64) {
-        lock(&self.clock).live_from_us = Some(pts_ms * 1_000);
-    }
-
-    /// A message of the live edge arrived.
-    pub fn arrived(&self, dts_ms: i64, picture_pts_ms: Option<i64>, now: Instant) {
-        let at = self.since_zero(now);
-        let mut clock = lock(&self.clock);
-        let corrected = clock.mapper.observe(at, dts_ms * 1_000);
-        if let Some(pts) = picture_pts_ms {
-            if clock.in_flight.len() == MAX_IN_FLIGHT {
-                clock.in_flight.pop_front();
-            }
-            clock.in_flight.push_back((pts * 1_000, now));
-        }
-        drop(clock);
-        if let Some(by) = corrected {
-            lock(&self.track).shift(by);
-        }
-    }
-
-    /// An access unit's decode time, live or not: tells the frame rate.
-    pub fn paced(&self, dts_ms: i64) {
-        lock(&self.clock).cadence.observe(dts_ms);
-    }
-
-    pub fn lost(&self, messages: u64) {
-        *lock(&self.lost) += messages;
-    }
-
-    pub fn with_facts(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut lock(&self.facts));
-    }
-
-    /// Decoders have started; the filter of their sound gets the rate set so far.
-    pub fn decoders_started(&self, sound: gst::Element) {
-        let rate = {
-            let mut target = lock(&self.target);
-            target.sound = Some(sound.clone());
-            target.rate
-        };
-        decode::set_sound_rate(&sound, rate);
-    }
-
-    pub fn decoders_gone(&self) {
-        lock(&self.target).sound = None;
-    }
-
-    /// What is taken of the stream.
-    pub fn tracks(&self) -> Tracks {
-        lock(&self.target).tracks
-    }
-}
-
-impl Sink for Shared {
-    fn picture(&self, pts_us: i64, raw: Raw) {
-        self.decoded.notify_one();
-        let size = Some(raw.seen());
-        let (tracks, cut, quiet) = {
-            let target = lock(&self.target);
-            (target.tracks, target.cut, target.quiet)
-        };
-        if tracks == Tracks::Sound {
-            return;
-        }
-        lock(&self.facts).size = size;
-        let is_live = |clock: &Clock| clock.live_from_us.is_some_and(|from| pts_us >= from);
-        if !is_live(&lock(&self.clock)) {
-            return;
-        }
-        // What cannot be scaled here is tried again, and reported, where it is to be shown.
-        let scaled = cut.and_then(|cut| Some((cut, lock(&self.scaler).scale(&raw, cut).ok()?)));
-        let now = Instant::now();
-        let at = self.since_zero(now);
-        let (due, arrival) = {
-            let mut clock = lock(&self.clock);
-            let Some(due) = clock.mapper.map(pts_us).filter(|_| is_live(&clock)) else {
-                return;
-            };
-            clock.video.observe(at - due);
-            let found = clock.in_flight.iter().position(|&(pts, _)| pts == pts_us);
-            let arrival = found.and_then(|n| clock.in_flight.remove(n)).map(|f| f.1);
-            (due, arrival)
-        };
-        lock(&self.facts).last_picture = Some(now);
-        lock(&self.slot).push(
-            due,
-            Picture {
-                raw,
-                fitted: scaled,
-                arrival,
-            },
-        );
-        if !quiet {
-            self.signal.ring();
-        }
-    }
-
-    fn sound(&self, pts_us: i64, samples: &[f32]) {
-        if self.tracks() == Tracks::Pictures {
-            return;
-        }
-        let now = Instant::now();
-        let at = self.since_zero(now);
-        let due = {
-            let mut clock = lock(&self.clock);
-            let Some(due) = clock.mapper.map(pts_us) else {
-                return;
-            };
-            clock.audio.observe(at - due);
-            due
-        };
-        lock(&self.facts).last_sound = Some(now);
-        lock(&self.track).push(samples, due);
-        self.signal.ring_for_sound();
+        self.source.leave(&self.view);
     }
 }

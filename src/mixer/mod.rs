@@ -5,15 +5,16 @@
 //! affair. Refuses to know the API, signatures and players. Driven by `api` through [`Mixer`]. The only room that
 //! names GStreamer.
 
+mod admit;
 mod audio;
 mod canvas;
 mod cast;
 mod clock;
+mod codec;
 mod decode;
 mod feed;
 mod fetch;
 mod format;
-#[allow(dead_code)] // Its callers come with the decoders and programs that are replaced.
 mod graph;
 mod info;
 mod input;
@@ -25,12 +26,14 @@ mod preview;
 mod priority;
 mod program;
 mod recolour;
+mod resample;
 mod run;
 pub mod scene;
 mod session;
 mod shape;
 mod signal;
 mod slot;
+mod source;
 mod stage;
 mod stills;
 #[cfg(test)]
@@ -63,10 +66,14 @@ use letters::Fonts;
 use output::SharedObserver;
 use scene::{Draft, Source};
 use session::{Context, Session};
+use source::Sources;
 use stills::Gallery;
 
 /// Longest id of a mix.
 pub const MAX_ID_BYTES: usize = 80;
+/// Mixes that one stream may be in at once: the vendor's limit, and the pictures of each are scaled in the stream's one
+/// decoder thread.
+pub const MAX_MIXES_OF_A_STREAM: usize = 20;
 /// Mixes that end with a splice get this long at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 /// Elements that the pipelines are made of, by the Debian package that has them.
@@ -211,8 +218,8 @@ impl Mixer {
         })?;
         let gallery = Gallery::new(config.pictures.clone(), config.picture_networks.clone());
         let context = Context {
+            sources: Sources::new(relay.clone(), runtime, config.graphs.clone()),
             relay,
-            runtime,
             config,
             fonts: Arc::new(fonts),
             observer: Arc::default(),
@@ -259,7 +266,8 @@ impl Mixer {
         let kept = running.map(|session| session.stills()).unwrap_or_default();
         let stills = self.stills(&scene, &order, &kept)?;
         let mut sessions = self.sessions();
-        check_outputs(&sessions, id, &scene)?;
+        admit::outputs(&sessions, id, &scene)?;
+        admit::streams(&sessions, id, &scene, &order)?;
         if let Some(session) = sessions.get(id) {
             let outcome = change(session, scene, stills)?;
             return Ok((session.info(), outcome));
@@ -403,6 +411,11 @@ impl Mixer {
         InputState::ALL.map(|state| (state, states.iter().filter(|&&s| s == state).count()))
     }
 
+    /// Decoders at work, of pictures or of sound: one for each stream, however many mixes use it.
+    pub fn decoders(&self, kind: Kind) -> usize {
+        self.shared.context.sources.decoders(kind)
+    }
+
     /// Asks the mix to end. In place it goes on until the source takes over at its next key frame; the mix is gone from
     /// [`Self::list`] when it has ended.
     ///
@@ -502,58 +515,6 @@ fn change(session: &Session, scene: Scene, stills: Stills) -> Result<Outcome, Er
     }
     session.change(scene, stills);
     Ok(Outcome::Changed)
-}
-
-/// One mix per output, and no mix may feed on itself, whether directly or through others.
-fn check_outputs(
-    sessions: &HashMap<String, Arc<Session>>,
-    id: &str,
-    scene: &Scene,
-) -> Result<(), Error> {
-    let others: Vec<(&String, Scene)> = sessions
-        .iter()
-        .filter(|(other, _)| *other != id)
-        .map(|(other, session)| (other, session.scene()))
-        .collect();
-    if let Some((other, _)) = others
-        .iter()
-        .find(|(_, s)| s.output.key == scene.output.key)
-    {
-        return Err(conflict(
-            "output.stream",
-            format!("{} is the output of mix {other}", scene.output.key),
-        ));
-    }
-    // A mix in place leaves the source feed alone, and inputs are source feeds: only new streams lead on.
-    if scene.in_place {
-        return Ok(());
-    }
-    let mut reached: Vec<&StreamKey> = vec![&scene.output.key];
-    let mut at = 0;
-    while let Some(&key) = reached.get(at) {
-        at += 1;
-        for (other, next) in others.iter().filter(|(_, s)| !s.in_place) {
-            if next.inputs.iter().any(|input| input.key() == Some(key))
-                && !reached.contains(&&next.output.key)
-            {
-                if scene
-                    .inputs
-                    .iter()
-                    .any(|input| input.key() == Some(&next.output.key))
-                {
-                    return Err(conflict(
-                        "inputs",
-                        format!(
-                            "{} is made of this mix's output by mix {other}",
-                            next.output.key
-                        ),
-                    ));
-                }
-                reached.push(&next.output.key);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A mix in place must not change the codecs of the name behind the viewers' backs.

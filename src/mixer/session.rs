@@ -20,8 +20,9 @@ use super::output::{Output, SharedObserver, Tally};
 use super::preview::Sight;
 use super::program::{Program, Settings};
 use super::run::Run;
-use super::scene::Scene;
+use super::scene::{Scene, Tracks};
 use super::signal::Signal;
+use super::source::Sources;
 use super::{Config, Error, priority};
 use crate::media::StreamKey;
 use crate::reason::Reason;
@@ -44,7 +45,7 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Context {
     pub relay: Relay,
-    pub runtime: tokio::runtime::Handle,
+    pub sources: Sources,
     pub config: Config,
     pub fonts: Arc<Fonts>,
     pub observer: Arc<SharedObserver>,
@@ -195,7 +196,7 @@ impl Session {
             control.canvas(),
             now,
             on_air.then(|| self.since_zero(now)),
-            |key| self.input(key),
+            |key, tracks| self.input(key, tracks),
         );
         snapshot.direct(control.audio().map(|audio| audio.rate));
         self.snapshot.store(Arc::new(snapshot));
@@ -205,9 +206,9 @@ impl Session {
         now.saturating_duration_since(self.zero)
     }
 
-    fn input(&self, key: StreamKey) -> Input {
-        let Context { relay, runtime, .. } = &self.context;
-        Input::new(key, relay, runtime, self.zero, self.signal.clone())
+    fn input(&self, key: StreamKey, tracks: Tracks) -> Input {
+        let sources = &self.context.sources;
+        Input::new(key, tracks, sources, self.zero, self.signal.clone())
     }
 
     pub(super) fn signal(&self) -> &Signal {
@@ -304,11 +305,7 @@ impl Session {
                 scene.sizing(),
             )
         };
-        let foreign = facts.unsupported.clone().or_else(|| {
-            let plain = facts.audio.is_none_or(|audio| audio.plain);
-            (!plain).then(|| "HE-AAC".to_owned())
-        });
-        if let Some(codec) = foreign
+        if let Some(codec) = facts.foreign()
             && in_place
             && !output.codec_change
         {
@@ -483,10 +480,7 @@ impl Session {
                     .and_then(|cell| cell.view.as_ref())
                     .map(|view| view.rect),
                 gain: asked.loudness(),
-                error: facts.and_then(|facts| {
-                    let foreign = |codec| format!("{codec} is not decoded here");
-                    facts.unsupported.map(foreign).or(facts.error)
-                }),
+                error: facts.and_then(|facts| facts.trouble().map(str::to_owned)),
             }
         });
         MixInfo {

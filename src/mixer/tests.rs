@@ -1,8 +1,10 @@
 //! Mixes of real publishers, judged by what a viewer's decoders make of them.
 
 mod changes;
+mod decoders;
 mod preview;
 mod scenes;
+mod sources;
 mod stills;
 pub(super) mod studio;
 

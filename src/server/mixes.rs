@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::Error;
 use crate::api::{self, Drawn, Made, MixError, Mixes, Pending, Wish};
 use crate::config;
+use crate::media::Kind;
 use crate::metrics::Metrics;
 use crate::mixer::{self, Mixer, Outcome};
 use crate::relay::Relay;
@@ -126,6 +127,11 @@ impl Mixes for Adapter {
     fn list(&self) -> Vec<Value> {
         let infos = self.mixer.list();
         infos.iter().filter_map(|info| shown(info).ok()).collect()
+    }
+
+    fn decoders(&self) -> [(&'static str, usize); 2] {
+        let of = |kind| self.mixer.decoders(kind);
+        [("audio", of(Kind::Audio)), ("video", of(Kind::Video))]
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {

@@ -94,6 +94,10 @@ impl Mixes for Scenes {
         all.iter().map(|(_, scene)| scene.clone()).collect()
     }
 
+    fn decoders(&self) -> [(&'static str, usize); 2] {
+        [("audio", 0), ("video", 0)]
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
         let found = self.get(id);
         Box::pin(async move {

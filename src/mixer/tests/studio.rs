@@ -42,6 +42,55 @@ pub struct Look {
     pub rate: u32,
 }
 
+/// How an anchor's pictures are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coder {
+    H264,
+    Hevc,
+    Av1,
+}
+
+impl Coder {
+    fn encoder(self, fps: u32) -> String {
+        match self {
+            Coder::H264 => format!(
+                "x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=800 key-int-max={fps} bframes=0 \
+                 ! video/x-h264,stream-format=avc,alignment=au,profile=baseline"
+            ),
+            Coder::Hevc => format!(
+                "x265enc tune=zerolatency speed-preset=ultrafast bitrate=800 key-int-max={fps} \
+                 option-string=bframes=0:pools=none:frame-threads=1:log-level=none \
+                 ! h265parse ! video/x-h265,stream-format=hvc1,alignment=au"
+            ),
+            Coder::Av1 => format!(
+                "av1enc usage-profile=realtime cpu-used=8 lag-in-frames=0 threads=1 target-bitrate=800 \
+                 keyframe-max-dist={fps} ! av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu"
+            ),
+        }
+    }
+
+    fn header(self, config: &[u8]) -> Bytes {
+        match self {
+            Coder::H264 => format::avc_header(config),
+            Coder::Hevc => [&b"\x90hvc1"[..], config].concat().into(),
+            Coder::Av1 => [&b"\x90av01"[..], config].concat().into(),
+        }
+    }
+
+    fn unit(self, key: bool, unit: &[u8]) -> Bytes {
+        let enhanced =
+            |first: u8, four_cc: &[u8]| -> Bytes { [&[first][..], four_cc, unit].concat().into() };
+        match (self, key) {
+            (Coder::H264, true) => format::avc_key_frame(&[], &[], unit),
+            (Coder::H264, false) => format::avc_frame(unit),
+            (Coder::Hevc, true) => enhanced(0x93, b"hvc1"),
+            (Coder::Hevc, false) => enhanced(0xa3, b"hvc1"),
+            (Coder::Av1, true) => enhanced(0x91, b"av01"),
+            (Coder::Av1, false) => enhanced(0xa1, b"av01"),
+        }
+    }
+}
+
 /// Columns of the counter that is drawn over the left half of the top quarter of each picture, one per bit.
 const BITS: usize = 8;
 
@@ -53,6 +102,18 @@ pub struct Anchor {
 
 impl Anchor {
     pub fn start(relay: &Relay, stream: &str, look: Look) -> Self {
+        Self::coded(relay, stream, look, Coder::H264, |message| vec![message])
+    }
+
+    /// With another encoder, and on a way that may spoil each message.
+    pub fn coded(
+        relay: &Relay,
+        stream: &str,
+        look: Look,
+        coder: Coder,
+        way: impl FnMut(Message) -> Vec<Message> + Send + 'static,
+    ) -> Self {
+        let way = Arc::new(Mutex::new(way));
         let publisher = relay
             .publish(&key(stream), Origin::Mix { id: "test".into() })
             .expect("the name is free");
@@ -61,11 +122,11 @@ impl Anchor {
             "videotestsrc is-live=true pattern=solid-color foreground-color={colour} \
              ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1,colorimetry=bt709 \
              ! identity name=counter \
-             ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 bitrate=800 key-int-max={fps} bframes=0 \
-             ! video/x-h264,stream-format=avc,alignment=au,profile=baseline ! appsink name=pictures sync=false \
+             ! {encoder} ! appsink name=pictures sync=false \
              audiotestsrc is-live=true wave=sine freq={hz} volume=0.2 samplesperbuffer=1024 \
              ! audio/x-raw,rate={rate},channels=1 ! audioconvert ! avenc_aac bitrate=64000 \
              ! audio/mpeg,mpegversion=4,stream-format=raw ! appsink name=sounds sync=false",
+            encoder = coder.encoder(look.fps),
             colour = 0xff00_0000u32 | look.colour,
             width = look.width,
             height = look.height,
@@ -79,6 +140,7 @@ impl Anchor {
             let sink: app::AppSink = child(&pipeline, name).expect("it is there");
             let to = Arc::downgrade(&publisher);
             let mut header_sent = false;
+            let way = way.clone();
             let send = move |sink: &app::AppSink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 let (Some(to), Some(buffer)) = (to.upgrade(), sample.buffer()) else {
@@ -93,27 +155,28 @@ impl Anchor {
                 let dts = MediaTime(time.mseconds() as i64);
                 if !std::mem::replace(&mut header_sent, true) {
                     let caps = sample.caps().unwrap().structure(0).unwrap();
-                    let config = caps.get::<gst::Buffer>("codec_data").unwrap();
-                    let config = config.map_readable().unwrap();
+                    // AV1 has all in band; its record says main profile, 4:2:0.
+                    let config = match caps.get::<gst::Buffer>("codec_data") {
+                        Ok(config) => config.map_readable().unwrap().to_vec(),
+                        Err(_) => vec![0x81, 0, 0x0c, 0],
+                    };
                     let payload = match kind {
-                        Kind::Video => format::avc_header(&config),
+                        Kind::Video => coder.header(&config),
                         _ => format::aac_header(&config),
                     };
-                    to.publish(Message::new(kind, dts, payload), Instant::now());
+                    for message in (way.lock().unwrap())(Message::new(kind, dts, payload)) {
+                        to.publish(message, Instant::now());
+                    }
                 }
                 let unit = buffer.map_readable().unwrap();
                 let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
                 let payload = match kind {
-                    Kind::Video => {
-                        if key {
-                            format::avc_key_frame(&[], &[], &unit)
-                        } else {
-                            format::avc_frame(&unit)
-                        }
-                    }
+                    Kind::Video => coder.unit(key, &unit),
                     _ => format::aac_frame(&unit),
                 };
-                to.publish(Message::new(kind, dts, payload), Instant::now());
+                for message in (way.lock().unwrap())(Message::new(kind, dts, payload)) {
+                    to.publish(message, Instant::now());
+                }
                 Ok(gst::FlowSuccess::Ok)
             };
             sink.set_callbacks(app::AppSinkCallbacks::builder().new_sample(send).build());

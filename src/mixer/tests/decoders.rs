@@ -1,0 +1,226 @@
+//! What decoders meet: other codecs, broken media, and their own end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::studio::Coder;
+use super::*;
+use crate::media::Message;
+
+/// Where the sub is in the mix of [`pair`].
+const SUB: ((u32, u32), (u32, u32)) = (BOXES[0], (120, 180));
+
+/// A main and a sub in a mix of its own name.
+fn pair(mixer: &Mixer) {
+    let output = json!({"stream": "mixed", "width": 360, "height": 640, "fps": 20});
+    mixer.put("m", request(&["main", "sub"], output)).unwrap();
+}
+
+async fn both_live(mixer: &Mixer) {
+    eventually("both live", || {
+        (0..2).all(|n| state_of(mixer, "m", n) == InputState::Live)
+    })
+    .await;
+}
+
+/// Main and sub are both to be seen, and both move.
+fn assert_moving(what: &str, frames: &[&Frame], sub: u32) {
+    let ((x, y), size) = SUB;
+    assert_colours(
+        what,
+        frames,
+        &[(60, 400, MAIN.colour), (x + 60, y + 130, sub)],
+    );
+    let seconds = frames.len() as f64 / 20.0;
+    let moved = advance(frames, (0, 0), (360, 640)) as f64;
+    assert!(
+        moved > 16.0 * seconds,
+        "{what}: main by {moved} in {seconds} s"
+    );
+    let moved = advance(frames, (x, y), size) as f64;
+    assert!(
+        moved > 10.0 * seconds,
+        "{what}: sub by {moved} in {seconds} s"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hevc_and_av1_are_mixed_and_a_publisher_may_change_codec() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    pair(&mixer);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    let mut judged = Vec::new();
+    for (coder, colour) in [
+        (Coder::Hevc, 0x00ff00),
+        (Coder::Av1, 0x0000ff),
+        (Coder::H264, 0xffff00),
+    ] {
+        let look = Look { colour, ..SUBS[0] };
+        let _sub = Anchor::coded(&relay, "sub", look, coder, |message| vec![message]);
+        both_live(&mixer).await;
+        // What came last from the one before may still count as live.
+        viewer.watch_for(1_500).await;
+        both_live(&mixer).await;
+        let from = viewer.now_ms();
+        viewer.watch_for(1_200).await;
+        judged.push((coder, colour, from));
+        assert_eq!(mixer.get("m").unwrap().inputs[1].error, None, "{coder:?}");
+        assert_eq!(mixer.decoders(Kind::Video), 2);
+    }
+    let film = decode(&viewer.seen());
+    for (coder, colour, from) in judged {
+        let (frames, _) = film.between(from, from + 1_000);
+        assert_moving(&format!("{coder:?}"), &frames, colour);
+    }
+    let times = video_times(&viewer.seen());
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+    mixer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decoder_that_fails_is_replaced_and_only_its_own_pictures_notice() {
+    let folder = tempfile::tempdir().unwrap();
+    let graphs = folder.path().join("graphs");
+    let (_guard, relay, mixer) = studio_with(Config {
+        graphs: Some(graphs.clone()),
+        ..Config::default()
+    })
+    .await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    pair(&mixer);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    // The sub's decoders are the newest.
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    both_live(&mixer).await;
+    viewer.watch_for(500).await;
+    let broken = viewer.now_ms();
+    mixer.shared.context.sources.break_newest(Kind::Video);
+    eventually("the API tells", || {
+        let error = mixer.get("m").unwrap().inputs[1].error.clone();
+        error.is_some_and(|error| error.contains("broken by a test"))
+    })
+    .await;
+    eventually("a graph is written", || {
+        std::fs::read_dir(&graphs).is_ok_and(|files| files.count() == 1)
+    })
+    .await;
+    let file = std::fs::read_dir(&graphs).unwrap().next().unwrap().unwrap();
+    let graph = std::fs::read_to_string(file.path()).unwrap();
+    assert!(graph.starts_with("// live/sub Video: video: "), "{graph}");
+    assert!(graph.contains("avdec_h264"), "{graph}");
+    viewer.watch_for(broken + 3_500 - viewer.now_ms()).await;
+    assert_eq!(
+        (mixer.decoders(Kind::Video), mixer.decoders(Kind::Audio)),
+        (2, 2)
+    );
+
+    let film = decode(&viewer.seen());
+    // Its key frames are a second apart.
+    let (frames, _) = film.between(broken + 2_000, broken + 3_000);
+    assert_moving("replaced", &frames, SUBS[0].colour);
+    let (frames, sound) = film.between(broken, broken + 3_000);
+    let main = advance(&frames, (0, 0), (360, 640));
+    assert!(main >= 55, "the main moved by {main} of 60");
+    for hz in [MAIN.hz, SUBS[0].hz] {
+        let heard = levels(sound, hz);
+        assert!(is_steady(&heard, 0.2), "{hz} Hz: {heard:?}");
+    }
+    let times = video_times(&viewer.seen());
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+    mixer.shutdown().await;
+}
+
+/// What becomes of messages on their way.
+const WHOLE: u8 = 0;
+const CORRUPT: u8 = 1;
+const WITHOUT_SETS: u8 = 2;
+const BAD_SOUND: u8 = 3;
+
+/// Spoils what passes as `how` says; with each change of it the headers come again.
+fn spoiled(how: Arc<AtomicU8>) -> impl FnMut(Message) -> Vec<Message> + Send + 'static {
+    let mut headers: [Option<Message>; 2] = [None, None];
+    let mut told = [WHOLE; 2];
+    let mut count = 0u32;
+    move |message| {
+        let (now, kind) = (how.load(Ordering::SeqCst), message.kind);
+        if message.is_header() {
+            headers[kind.index()] = Some(message.clone());
+            return vec![message];
+        }
+        let mut out = Vec::new();
+        let begins = kind == Kind::Audio || message.is_video_key();
+        if begins && std::mem::replace(&mut told[kind.index()], now) != now {
+            let mut header = headers[kind.index()].clone().unwrap().at(message.dts);
+            match (now, kind) {
+                // A record that counts no parameter set of either kind.
+                (WITHOUT_SETS, Kind::Video) => {
+                    header.payload =
+                        crate::mixer::format::avc_header(b"\x01\x42\xc0\x1e\xff\xe0\0");
+                }
+                // TwinVQ, an object type that no decoder here knows.
+                (BAD_SOUND, Kind::Audio) => {
+                    header.payload = crate::mixer::format::aac_header(&[0x39, 0x90]);
+                }
+                _ => {}
+            }
+            out.push(header);
+        }
+        let mut message = message;
+        count += 1;
+        if now == CORRUPT && kind == Kind::Video && count.is_multiple_of(3) {
+            let mut bytes = message.payload.to_vec();
+            for byte in bytes.iter_mut().skip(12).step_by(7) {
+                *byte ^= 0x5a;
+            }
+            message.payload = bytes.into();
+        }
+        out.push(message);
+        out
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_media_end_nothing_and_what_is_whole_again_is_shown_again() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    pair(&mixer);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    let how = Arc::new(AtomicU8::new(WHOLE));
+    let _sub = Anchor::coded(&relay, "sub", SUBS[0], Coder::H264, spoiled(how.clone()));
+    both_live(&mixer).await;
+    let mut whole = Vec::new();
+    for spoil in [CORRUPT, WITHOUT_SETS, BAD_SOUND] {
+        how.store(spoil, Ordering::SeqCst);
+        if spoil == BAD_SOUND {
+            eventually("the API tells of its sound", || {
+                mixer.get("m").unwrap().inputs[1].error.is_some()
+            })
+            .await;
+        }
+        viewer.watch_for(2_000).await;
+        how.store(WHOLE, Ordering::SeqCst);
+        // Two key frames: the header comes with the first.
+        viewer.watch_for(2_200).await;
+        whole.push((spoil, viewer.now_ms()));
+        viewer.watch_for(1_000).await;
+        both_live(&mixer).await;
+        assert_eq!(mixer.decoders(Kind::Video), 2);
+    }
+    assert_eq!(mixer.decoders(Kind::Audio), 2);
+    let film = decode(&viewer.seen());
+    for (spoil, from) in whole {
+        let (frames, sound) = film.between(from, from + 1_000);
+        let what = format!("after {spoil}");
+        assert_moving(&what, &frames, SUBS[0].colour);
+        for hz in [MAIN.hz, SUBS[0].hz] {
+            assert!(is_steady(&levels(sound, hz), 0.2), "{what}: {hz} Hz");
+        }
+    }
+    let times = video_times(&viewer.seen());
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+    mixer.shutdown().await;
+}
