@@ -15,7 +15,7 @@ pub mod tunnel;
 mod access;
 mod addresses;
 mod apps;
-mod breadth;
+pub mod breadth;
 mod clocks;
 mod distance;
 mod download;

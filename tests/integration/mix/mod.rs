@@ -1,5 +1,6 @@
 //! Mixing, judged by decoded pictures and sound: who is where, moves, is heard, and what viewers notice of changes.
 
+mod codecs;
 mod inputs;
 mod priority;
 mod scene;

@@ -4,7 +4,7 @@
 //! at hand sends. [`times`]: clocks that jump. [`tracks`]: several video tracks. [`farewell`]: reconnect requests.
 
 mod farewell;
-mod programs;
+pub mod programs;
 mod times;
 mod tracks;
 mod wire;

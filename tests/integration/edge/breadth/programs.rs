@@ -19,7 +19,7 @@ const SECONDS: &str = "5";
 ///
 /// # Panics
 /// When it is not installed: `./run test` does that.
-fn ffmpeg() -> PathBuf {
+pub fn ffmpeg() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/python");
     let binaries = folder.join("imageio_ffmpeg/binaries");
     let found = std::fs::read_dir(&binaries).ok().and_then(|entries| {
