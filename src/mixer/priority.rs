@@ -5,8 +5,8 @@
 
 use gstreamer as gst;
 
-/// How nice threads that mix are: with that the scheduler gives a thread of the relay nine times their share, and lets it
-/// begin as soon as it wakes up (docs/performance.md).
+/// How nice threads that mix are: by the weights of Linux's scheduler a thread of the relay then gets nine times the share of one of
+/// theirs (1024 to 110).
 const NICENESS: i32 = 10;
 
 /// Lets the relay's threads go before the calling one, for good: no privilege is needed to step back, but one is to
