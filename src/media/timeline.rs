@@ -89,6 +89,12 @@ impl Timeline {
         self.pts_floor = self.newest_pts;
     }
 
+    /// Nothing of the running segment was heard before: also what belongs before its beginning has a place, behind what
+    /// was given out.
+    pub fn keep_early(&mut self) {
+        self.segment_start = NEVER;
+    }
+
     /// Where a segment that began now would begin.
     pub fn next_start(&self, now: Instant) -> MediaTime {
         match self.newest {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::stream::SAME_SOUND_MS;
 use crate::media::{Headers, Kind, MediaTime, Message};
 
 /// How far the source's clock and the server's may have come apart during a mix, in ms, for the source to return to
@@ -19,8 +20,9 @@ pub(super) struct Held {
     pub start: MediaTime,
     /// What the mix's pictures say of this moment and later is left out; what they say of before is awaited.
     pictures_until: MediaTime,
-    /// The same for sound; `None` until the source's sound after the key frame has come.
-    sound_until: Option<MediaTime>,
+    /// The same for sound, and what the source itself calls that time; `None` until the source's sound after the key
+    /// frame has come.
+    sound_until: Option<(MediaTime, MediaTime)>,
     pub headers: Arc<Headers>,
     pub messages: Vec<Arc<Message>>,
     pub video_passed: bool,
@@ -59,16 +61,21 @@ impl Held {
             && !message.is_header()
             && let Some(key) = self.messages.first()
         {
-            self.sound_until = Some(self.start + (message.dts - key.dts));
+            let lands = self.start + (message.dts - key.dts);
+            self.sound_until = Some((lands, message.dts));
         }
         self.messages.push(message);
     }
 
-    /// Whether a message of the mix that would land there is of a time that the source tells of, and takes note.
-    pub fn passes(&mut self, message: &Message, lands: MediaTime) -> bool {
+    /// Whether a message of the mix that would land there is of a time that the source tells of, and takes note. `of`:
+    /// what the source calls that time, where the mix knows.
+    pub fn passes(&mut self, message: &Message, lands: MediaTime, of: Option<MediaTime>) -> bool {
         let passed = match message.kind {
             Kind::Video => lands >= self.pictures_until,
-            Kind::Audio => self.sound_until.is_some_and(|until| lands >= until),
+            Kind::Audio => self.sound_until.is_some_and(|(until, source)| match of {
+                Some(of) => of + SAME_SOUND_MS >= source,
+                None => lands >= until,
+            }),
             Kind::Data => false,
         };
         if passed && !message.is_header() {

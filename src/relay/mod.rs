@@ -22,6 +22,8 @@ mod publisher;
 mod registry;
 mod ring;
 mod roots;
+#[cfg(test)]
+mod sound_tests;
 mod stream;
 mod subscriber;
 mod takeover;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::epoch::Hold;
 use super::registry::Relay;
 use super::stream::Stream;
-use crate::media::{Feed, Message, StreamKey};
+use crate::media::{Feed, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
 
 /// What became of a published message, and what the publisher should do.
@@ -59,11 +59,17 @@ impl Publisher {
 
     /// Hands a message to the feed. Never blocks on a subscriber. The message's time is on this
     /// publisher's own timeline, whose zero may be anything.
-    pub fn publish(&self, mut message: Message, now: Instant) -> Status {
+    pub fn publish(&self, message: Message, now: Instant) -> Status {
+        self.publish_of(message, None, now)
+    }
+
+    /// As [`Self::publish`], of a mix that knows what of the source that it stands for the message tells: what the
+    /// source's feed calls `of`. By that a splice neither repeats nor leaves out a frame of sound.
+    pub fn publish_of(&self, mut message: Message, of: Option<MediaTime>, now: Instant) -> Status {
         message.payload = self.stream.config.memory.hold(message.payload);
         match self.feed {
             Feed::Source => self.stream.publish_source(self.id, message, now),
-            Feed::Program => self.stream.publish_overlay(self.id, message, now),
+            Feed::Program => self.stream.publish_overlay(self.id, message, of, now),
         }
     }
 

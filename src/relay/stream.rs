@@ -23,6 +23,10 @@ const HOLD_LIMIT: Duration = Duration::from_millis(400);
 /// A source without a key frame for this long, while a mix wants to end, is reported (semantics.md).
 const OVERDUE: Duration = Duration::from_secs(10);
 
+/// Sound of the source and of a mix that is no further apart is the same: half of the shortest AAC frame, 1,024 samples
+/// at 96 kHz.
+pub(super) const SAME_SOUND_MS: i64 = 5;
+
 /// One stream of the registry.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -40,6 +44,8 @@ pub(super) struct Inner {
     pub overlay: Option<Overlay>,
     /// Program time minus source time as it was before any mix, in ms; `None` until the program forwards the source.
     home: Option<i64>,
+    /// Source time of the latest sound that the program feed forwarded.
+    heard: Option<MediaTime>,
     /// Publishers, overlays and subscribers that hold this stream in the registry.
     pub handles: usize,
     /// The latest epoch; 0 before the first.
@@ -60,6 +66,8 @@ pub(super) struct Overlay {
     /// Latest decode time of the program feed's pictures (or of anything) before the overlay, and when it was given
     /// out; `None` when it carried nothing.
     anchor: Option<(MediaTime, Instant)>,
+    /// Up to which of its sound the source was heard before; `None` once the overlay has told of later.
+    heard: Option<MediaTime>,
     /// Its publisher handle is gone: nothing more will come from it.
     gone: bool,
 }
@@ -88,6 +96,7 @@ impl Stream {
                 publisher: None,
                 overlay: None,
                 home: None,
+                heard: None,
                 handles: 0,
                 latest: 0,
                 moves: Moves::default(),
@@ -169,8 +178,14 @@ impl Stream {
         Status::Live
     }
 
-    /// A message of the overlay. Its time is on the overlay's own timeline.
-    pub fn publish_overlay(&self, id: u64, message: Message, now: Instant) -> Status {
+    /// A message of the overlay. Its time is on the overlay's own timeline; `of` is the source's time of what it tells.
+    pub fn publish_overlay(
+        &self,
+        id: u64,
+        message: Message,
+        of: Option<MediaTime>,
+        now: Instant,
+    ) -> Status {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
@@ -186,6 +201,7 @@ impl Stream {
             overlay.state = OverlayState::OnAir;
             let timeline = &inner.program.timeline;
             overlay.anchor = timeline.newest_of(Kind::Video).or(timeline.newest());
+            overlay.heard = inner.heard;
             let headers = overlay.headers.clone();
             inner
                 .program
@@ -198,7 +214,7 @@ impl Stream {
             OverlayState::Ending {
                 held: Some(held), ..
             } => {
-                let passes = lands.is_some_and(|at| held.passes(&message, at));
+                let passes = lands.is_some_and(|at| held.passes(&message, at, of));
                 let waited = now.saturating_duration_since(held.since) > HOLD_LIMIT;
                 if (held.video_passed && held.audio_passed) || waited {
                     self.splice_back(inner, now);
@@ -213,6 +229,14 @@ impl Stream {
             OverlayState::Ending { held: None, .. } => Status::Ending,
             OverlayState::Preparing | OverlayState::OnAir => Status::Live,
         };
+        if message.kind == Kind::Audio && !message.is_header() {
+            // Its sound is later than its pictures: the first of it was heard from the source already.
+            let heard = overlay.heard.zip(of);
+            if heard.is_some_and(|(heard, of)| of <= heard + SAME_SOUND_MS) {
+                return status;
+            }
+            overlay.heard = None;
+        }
         inner.program.push(Arc::new(message), now, &self.config);
         inner.told.program = true;
         status
@@ -225,6 +249,9 @@ impl Stream {
             && !message.is_header()
         {
             inner.home.get_or_insert(dts - message.dts);
+            if message.kind == Kind::Audio {
+                inner.heard = Some(message.dts);
+            }
         }
         if inner.program.is_attended() {
             inner.told.program = true;
@@ -248,6 +275,8 @@ impl Stream {
                 now,
                 &self.config,
             );
+            // The mix has told of nothing that was held.
+            inner.program.timeline.keep_early();
             for message in &held.messages {
                 inner.program.push(message.clone(), now, &self.config);
             }
@@ -353,6 +382,7 @@ impl Stream {
             state: OverlayState::Preparing,
             headers: Arc::default(),
             anchor: None,
+            heard: None,
             gone: false,
         });
         Some(id)
