@@ -285,7 +285,8 @@ impl Writer {
     fn receive(&mut self, waiting: &mut Waiting) {
         let reception = self.tail.try_read(BATCH, &mut self.batch);
         let whole = reception.read == Read::Upto && reception.ended.is_none();
-        if whole && let Some(wait) = self.departure.wait(&self.batch) {
+        let players = self.roster.followers().len();
+        if whole && let Some(wait) = self.departure.wait(&self.batch, players) {
             self.due.get_or_insert_with(|| Instant::now() + wait);
             return;
         }
