@@ -19,8 +19,8 @@ use std::time::SystemTime;
 pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
-    AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Control, Http, Join, Limits,
-    Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
+    AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Control, Http,
+    Join, Limits, Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
 };
 
 use crate::auth;

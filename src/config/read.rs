@@ -14,9 +14,9 @@ use super::reader::{
     no_or_addresses, non_empty, number, one_or_many, string,
 };
 use super::{
-    AccessLists, App, Apps, CertificateFiles, ClassLimits, Classes, Config, Control, Env, Http,
-    Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
-    TokenSource, check,
+    AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Config, Control,
+    Env, Http, Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State,
+    TargetUrl, TokenSource, check,
 };
 use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
 use crate::logging;
@@ -54,6 +54,11 @@ const JOINS: &[(&str, Join)] = &[
     ("squeeze", Join::Squeeze),
     ("burst", Join::Burst),
     ("wait", Join::Wait),
+];
+const AUDIO_ENCODERS: &[(&str, AudioEncoder)] = &[
+    ("auto", AudioEncoder::Auto),
+    ("voaacenc", AudioEncoder::Voaacenc),
+    ("avenc_aac", AudioEncoder::Avenc),
 ];
 const ON_BUSY: &[(&str, OnBusy)] = &[
     ("takeover_if_idle", OnBusy::TakeoverIfIdle),
@@ -401,6 +406,11 @@ fn limits(t: &mut Table<'_>, default: Limits) -> Limits {
 fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
     Mixer {
         preset: t.value("preset", default.preset, preset),
+        audio_encoder: t.value(
+            "audio_encoder",
+            default.audio_encoder,
+            choice(AUDIO_ENCODERS),
+        ),
         // The vendor's own bound for a mix's audio.
         audio_kbps: t.value("audio_kbps", default.audio_kbps, number(8..=500)),
         video_kbps: t

@@ -164,6 +164,7 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("gop_bytes = \"16MiB\"", "gop_bytes = 100000"),
         ("gop_time = \"20s\"", "gop_time = \"11s\""),
         ("preset = \"superfast\"", "preset = \"fast\""),
+        ("audio_encoder = \"auto\"", "audio_encoder = \"voaacenc\""),
         ("audio_kbps = 96", "audio_kbps = 11"),
         ("# video_kbps", "video_kbps"),
         ("deadline = \"40ms\"", "deadline = \"11ms\""),
@@ -225,6 +226,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         gop_bytes = "16MB"
         [mixer]
         preset = "placebo"
+        audio_encoder = "fdkaacenc"
         audio_kbps = 5000000000
         [state]
         dir = "state"
@@ -256,6 +258,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "limits.gop_bytes: not a size; write a number of bytes or a size like \"64KiB\" or \"16MiB\"",
         "limits.waiting_total: expected a whole number, found a number with a fraction",
         "log.level: \"inof\" is no log level: \"inof\" is not a level; write error, warn, info, debug, trace, or a list by module",
+        "mixer.audio_encoder: \"fdkaacenc\" is none of \"auto\", \"voaacenc\", \"avenc_aac\"",
         "mixer.audio_kbps: 5000000000 is not within 8 to 500",
         "mixer.preset: \"placebo\" is none of ultrafast, superfast, veryfast, faster, fast, medium",
         "push.rules[0].feed: \"raw\" is none of \"program\", \"source\"",

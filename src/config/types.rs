@@ -306,6 +306,8 @@ pub struct Limits {
 pub struct Mixer {
     /// x264's speed preset, one of [`Mixer::PRESETS`].
     pub preset: String,
+    /// What encodes the output's audio, where it can.
+    pub audio_encoder: AudioEncoder,
     /// Kilobits per second of the output's audio.
     pub audio_kbps: u32,
     /// Kilobits per second of the output's video; `None`: by picture size and frame rate.
@@ -318,6 +320,18 @@ pub struct Mixer {
     pub picture_networks: Vec<IpNet>,
     /// Font files for names, in the order in which they are asked for a letter; none: the usual ones that are there.
     pub fonts: Vec<PathBuf>,
+}
+
+/// Which AAC encoder mixes use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AudioEncoder {
+    /// The one with the least delay of those that are there and can.
+    #[default]
+    Auto,
+    /// VisualOn's.
+    Voaacenc,
+    /// libavcodec's.
+    Avenc,
 }
 
 impl Mixer {
@@ -463,6 +477,7 @@ impl Default for Mixer {
     fn default() -> Self {
         Self {
             preset: "superfast".to_owned(),
+            audio_encoder: AudioEncoder::Auto,
             audio_kbps: 96,
             video_kbps: None,
             deadline: Duration::from_millis(40),

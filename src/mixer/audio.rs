@@ -16,10 +16,12 @@ pub const BLOCK: usize = 1_024;
 const PULL_PER_MS: f64 = 0.001;
 /// Largest speed correction; a clock that is further off than this is not a clock.
 const MAX_CORRECTION: f64 = 0.02;
-/// Samples that a block takes at most, with those around the last one that the resampler looks at.
-const MOST_READ: usize = BLOCK + BLOCK / 50 + 5;
 /// Off by less than this the samples pass through untouched (time stamps are rounded to whole ms).
 const DEAD_BAND_MS: f64 = 2.0;
+/// A correction up to this the resampler takes out unheard, at less than half a percent of speed.
+const UNHEARD_MS: f64 = 6.0;
+/// This near to a sample the reader stands on it: what whole steps of [`Beat`](super::beat::Beat) leave of rounding.
+const ON_SAMPLE: f64 = 1e-6;
 /// Off by more than this we jump.
 const RESYNC_US: f64 = 60_000.0;
 /// Time stamps that leave the expected ones by more than this tell of lost or repeated sound.
@@ -48,6 +50,49 @@ pub struct Faults {
     pub overflowed: u64,
 }
 
+/// A block's place in time.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// Where it begins.
+    pub start_us: i64,
+    /// How many times as long as its samples it takes.
+    pub stretch: f64,
+    /// How it is read of the input whose sound gives the beat; `None`: as time has it.
+    pub lead: Option<Lead>,
+}
+
+/// How a block is read of the lead's sound.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lead {
+    /// Samples that are read for each of the block's; 1 leaves them as they are.
+    pub speed: f64,
+    /// How many samples of the newest frame it should leave unread.
+    pub leaves: usize,
+}
+
+impl Span {
+    /// The same block for sound that is heard so much later than it is due.
+    pub fn delayed(self, by_us: i64) -> Self {
+        Self {
+            start_us: self.start_us - by_us,
+            ..self
+        }
+    }
+}
+
+/// Where a track is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// Samples that came and were not read yet.
+    pub unread: f64,
+    /// Samples that came at once.
+    pub length: usize,
+    /// Media time at which the newest frame begins, in us.
+    pub media_us: i64,
+    /// Samples to read for each of a block's that takes as long as its samples do, for the sound to keep its time.
+    pub speed: f64,
+}
+
 /// One input's sound.
 #[derive(Debug)]
 pub struct Track {
@@ -57,6 +102,9 @@ pub struct Track {
     end_us: f64,
     /// Pushes since the ring was empty.
     pushes: u32,
+    /// Samples of the latest push, and its media time.
+    pushed: usize,
+    media_us: i64,
     /// Share by which time stamps run slower than the samples between them: below 0 for a clock that is fast.
     pace: f64,
     /// Position of the reader between `ring[1]` and `ring[2]`; `ring[0]` is the sample before.
@@ -110,6 +158,8 @@ impl Track {
             ring: VecDeque::new(),
             end_us: 0.0,
             pushes: 0,
+            pushed: 0,
+            media_us: 0,
             pace: 0.0,
             fraction: 0.0,
             error_us: 0.0,
@@ -150,8 +200,9 @@ impl Track {
         self.end_us - self.micros(self.ring.len().saturating_sub(1))
     }
 
-    /// Appends decoded samples, left and right in turn, the first of them due at `start_us`.
-    pub fn push(&mut self, samples: &[f32], start_us: i64) {
+    /// Appends decoded samples, left and right in turn, the first of them due at `start_us`; `media_us` is what the
+    /// input itself calls that time.
+    pub fn push(&mut self, samples: &[f32], start_us: i64, media_us: i64) {
         let (frames, _) = samples.as_chunks::<2>();
         let start = start_us as f64;
         let mut after_silence = false;
@@ -183,6 +234,7 @@ impl Track {
             self.pace = 0.0;
         }
         self.pushes = self.pushes.saturating_add(1);
+        (self.pushed, self.media_us) = (frames.len(), media_us);
         let begin = self.ring.len();
         self.ring.extend(frames);
         if after_silence {
@@ -202,15 +254,9 @@ impl Track {
     /// All sound pushed so far is due that much later than was said: it is taken up anew at the right place.
     pub fn shift(&mut self, by_us: i64) {
         self.end_us += by_us as f64;
-        // Less than this the resampler takes out unheard.
-        if (by_us.abs() as f64) > DEAD_BAND_MS * 1_000.0 {
+        if (by_us.abs() as f64) > UNHEARD_MS * 1_000.0 {
             self.stop();
         }
-    }
-
-    /// What is read next belongs elsewhere than what was read last: it is found anew, without a click.
-    pub fn move_on(&mut self) {
-        self.stop();
     }
 
     /// Lets the ring end in silence.
@@ -219,36 +265,75 @@ impl Track {
         fade(self.ring.range_mut(length - RAMP.min(length)..).rev());
     }
 
-    /// Is all sound of the next block here, which ends at `until_us`?
-    pub fn covers(&self, until_us: i64) -> bool {
+    /// Is all sound of that block here?
+    pub fn covers(&self, span: Span) -> bool {
+        let start = span.start_us as f64;
         if self.playing {
             // By samples, not by time: the reader may stand ahead of its time within the dead band.
-            return self.ring.len() >= MOST_READ;
+            return self.ring.len() >= self.needed(BLOCK, span);
         }
-        // The resampler looks two samples ahead.
-        !self.ring.is_empty() && self.end_us - self.micros(3) >= until_us as f64
+        let until = start + self.micros(self.to_begin(BLOCK, span) - 1);
+        // Due times are whole microseconds.
+        !self.ring.is_empty() && self.end_us + 1.0 >= until
+    }
+
+    /// Length of the ring from which `count` samples can be read: the reader's own, those after it, and where it stands
+    /// between two those around them.
+    fn needed(&self, count: usize, span: Span) -> usize {
+        let speed = self.speed_in(span, self.smoothed(span.start_us as f64));
+        // What is not the lead may have to move a little by the time it is read.
+        if self.fraction == 0.0 && speed == 1.0 && span.lead.is_some() {
+            return count + 1;
+        }
+        // One more for what rounding adds up to.
+        (self.fraction + count as f64 * speed) as usize + 5
+    }
+
+    /// Length of the ring from which reading begins, with `count` samples.
+    fn to_begin(&self, count: usize, span: Span) -> usize {
+        let speed = self.speed_in(span, 0.0);
+        match speed == 1.0 {
+            true => count + 1,
+            false => (count as f64 * speed) as usize + 5,
+        }
+    }
+
+    /// Where the reader stands; `None` while nothing is read.
+    pub fn place(&self) -> Option<Place> {
+        self.playing.then_some(Place {
+            unread: self.ring.len() as f64 - 1.0 - self.fraction,
+            length: self.pushed,
+            media_us: self.media_us,
+            speed: self.speed(self.error_us),
+        })
+    }
+
+    /// Due time of the end of the latest push, and its length in samples; `None` before the first.
+    pub fn newest(&self) -> Option<(f64, usize)> {
+        (!self.ring.is_empty()).then_some((self.end_us, self.pushed))
     }
 
     pub fn faults(&self) -> Faults {
         self.faults
     }
 
-    /// Adds the block due at `start_us` to `sum`, with the gain moving to `gain` over the block.
-    pub fn mix(&mut self, start_us: i64, gain: f32, sum: &mut [Frame]) {
-        let start = start_us as f64;
+    /// Adds that block to `sum`, with the gain moving to `gain` over it.
+    pub fn mix(&mut self, span: Span, gain: f32, sum: &mut [Frame]) {
+        let start = span.start_us as f64;
         if self.playing && (self.position_us() - start).abs() > RESYNC_US {
             self.faults.resyncs += 1;
             self.stop();
         }
         let count = sum.len();
         if !self.playing {
-            self.align(start, count);
+            self.align(span, count);
         }
         let from = self.gain.replace(gain).unwrap_or(gain);
         if !self.playing && self.declick.is_silent() {
             return;
         }
-        let speed = self.speed(start);
+        self.error_us = self.smoothed(start);
+        let speed = self.speed_in(span, self.error_us);
         for (n, out) in sum.iter_mut().enumerate() {
             let frame = self.next(speed).unwrap_or([0.0; 2]);
             let frame = self.declick.pass(frame);
@@ -263,17 +348,32 @@ impl Track {
         self.front_us() + self.fraction * 1e6 / f64::from(self.rate)
     }
 
-    /// Starts playing when the ring has the whole block that begins at `start`; what is older goes.
-    fn align(&mut self, start: f64, count: usize) {
-        let ahead = (start - self.front_us()) * f64::from(self.rate) / 1e6;
+    /// Starts playing when the ring has the whole block of `count` samples; what is older goes.
+    fn align(&mut self, span: Span, count: usize) {
+        let enough = self.to_begin(count, span);
+        let dead_band = DEAD_BAND_MS * f64::from(self.rate) / 1_000.0;
+        let ahead = (span.start_us as f64 - self.front_us()) * f64::from(self.rate) / 1e6;
         // Within the dead band early is early enough.
-        if self.ring.is_empty() || ahead < -DEAD_BAND_MS * f64::from(self.rate) / 1_000.0 {
+        if self.ring.is_empty() || ahead < -dead_band {
             return;
         }
+        let mut skip = ahead.round() as usize;
+        if let Some(Lead { leaves, .. }) = span.lead.filter(|_| whole_blocks(self.pushed)) {
+            // Due times are learnt from arrivals, and so are less exact than the samples themselves.
+            let unread = self.ring.len() as f64 - 1.0 - (skip + count) as f64;
+            let off = off_place(unread, leaves as f64);
+            if off.abs() <= dead_band {
+                skip = skip.saturating_add_signed(off.round() as isize);
+            }
+        }
         // Keep the sample before the reader's.
-        let skip = (ahead as usize).min(self.ring.len() - 1);
-        self.ring.drain(..skip);
-        if self.ring.len() >= count + 4 {
+        skip = skip.min(self.ring.len() - 1);
+        // The sample that rounding takes.
+        if self.ring.len() - skip + 1 == enough {
+            skip = skip.saturating_sub(1);
+        }
+        if self.ring.len() - skip >= enough {
+            self.ring.drain(..skip);
             self.playing = true;
             self.error_us = 0.0;
             self.fraction = 0.0;
@@ -281,11 +381,23 @@ impl Track {
         }
     }
 
-    /// Input samples to go on by per output sample.
-    fn speed(&mut self, start: f64) -> f64 {
+    /// The smoothed distance after a block that begins at `start`.
+    fn smoothed(&self, start: f64) -> f64 {
         let error = self.position_us() - start;
-        self.error_us += FOLLOW * 2.0 * (error - self.error_us);
-        let ms = self.error_us / 1_000.0;
+        self.error_us + FOLLOW * 2.0 * (error - self.error_us)
+    }
+
+    /// Input samples to go on by per sample of that block.
+    fn speed_in(&self, span: Span, error_us: f64) -> f64 {
+        match span.lead {
+            Some(lead) => lead.speed,
+            None => self.speed(error_us) * span.stretch,
+        }
+    }
+
+    /// The same of a block that takes as long as its samples do, when the reader is off by that much.
+    fn speed(&self, error_us: f64) -> f64 {
+        let ms = error_us / 1_000.0;
         let beyond = ms.signum() * (ms.abs() - DEAD_BAND_MS).max(0.0);
         let pace = if self.pace.abs() < SAME_PACE {
             0.0
@@ -301,24 +413,44 @@ impl Track {
         if !self.playing {
             return None;
         }
-        let [Some(a), Some(b), Some(c), Some(d)] = [0, 1, 2, 3].map(|n| self.ring.get(n)) else {
+        let at = |n: usize| self.ring.get(n).copied();
+        let frame = if self.fraction == 0.0 {
+            at(1)
+        } else if let [Some(a), Some(b), Some(c), Some(d)] = [0, 1, 2, 3].map(at) {
+            let t = self.fraction as f32;
+            Some([0, 1].map(|n| cubic(a[n], b[n], c[n], d[n], t)))
+        } else {
+            None
+        };
+        if frame.is_none() {
             self.faults.underruns += 1;
             self.stop();
             return None;
-        };
-        let frame = if self.fraction == 0.0 {
-            *b
-        } else {
-            let t = self.fraction as f32;
-            [0, 1].map(|n| cubic(a[n], b[n], c[n], d[n], t))
-        };
+        }
         self.fraction += speed;
         while self.fraction >= 1.0 {
             self.fraction -= 1.0;
             self.ring.pop_front();
         }
-        Some(frame)
+        if self.fraction < ON_SAMPLE {
+            self.fraction = 0.0;
+        } else if self.fraction > 1.0 - ON_SAMPLE && self.ring.len() > 1 {
+            self.fraction = 0.0;
+            self.ring.pop_front();
+        }
+        frame
     }
+}
+
+/// Only frames of as many samples as a block, or of several times as many, keep their place in blocks.
+pub fn whole_blocks(length: usize) -> bool {
+    length > 0 && length.is_multiple_of(BLOCK)
+}
+
+/// By how many samples too many are left unread where `leaves` should be, counted within a block.
+pub fn off_place(unread: f64, leaves: f64) -> f64 {
+    let half = BLOCK as f64 / 2.0;
+    (unread - leaves + half).rem_euclid(BLOCK as f64) - half
 }
 
 /// Raises samples from silence to their full level.
@@ -353,246 +485,4 @@ pub fn soft_clip(sum: &mut [Frame]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::f64::consts::TAU;
-
-    const RATE: u32 = 48_000;
-
-    fn due(samples: usize) -> i64 {
-        (samples as f64 * 1e6 / f64::from(RATE)) as i64
-    }
-
-    /// Stereo samples `from..from + count` of a tone of amplitude 0.5, sampled at `rate`.
-    fn tone(hz: f64, rate: f64, from: usize, count: usize) -> Vec<f32> {
-        (from..from + count)
-            .flat_map(|n| {
-                let v = (0.5 * (TAU * hz * n as f64 / rate).sin()) as f32;
-                [v, v]
-            })
-            .collect()
-    }
-
-    /// Largest change from one sample to the next.
-    fn roughest(samples: &[Frame]) -> f32 {
-        samples
-            .windows(2)
-            .map(|w| (w[1][0] - w[0][0]).abs())
-            .fold(0.0, f32::max)
-    }
-
-    /// Amplitude of a tone in mono samples.
-    fn level(samples: &[Frame], hz: f64) -> f64 {
-        let (mut re, mut im) = (0.0, 0.0);
-        for (n, s) in samples.iter().enumerate() {
-            let phase = TAU * hz * n as f64 / f64::from(RATE);
-            re += f64::from(s[0]) * phase.cos();
-            im += f64::from(s[0]) * phase.sin();
-        }
-        2.0 * re.hypot(im) / samples.len() as f64
-    }
-
-    /// A tone of 440 Hz and amplitude 0.5 changes by at most 0.5 × 2π × 440 / 48000 = 0.029 per sample; a ramp of a
-    /// residual of up to 1 over 240 samples adds at most π / 2 / 240 = 0.0066.
-    const SMOOTH: f32 = 0.036;
-
-    #[test]
-    fn sound_on_time_passes_bit_by_bit() {
-        let mut track = Track::new(RATE);
-        let whole = tone(440.0, 48_000.0, 0, 20 * BLOCK);
-        let mut out = vec![];
-        for n in 0..20 {
-            track.push(&whole[n * 2 * BLOCK..(n + 1) * 2 * BLOCK], due(n * BLOCK));
-            if n > 0 {
-                let mut sum = vec![[0.0; 2]; BLOCK];
-                track.mix(due((n - 1) * BLOCK), 1.0, &mut sum);
-                out.extend(sum);
-            }
-        }
-        let (expected, _) = whole.as_chunks::<2>();
-        // Times are whole microseconds, so the start may be one sample off.
-        let from = RAMP + 10;
-        let matches = |shift: usize| {
-            out[from..from + 10_000] == expected[from + shift - 1..from + shift - 1 + 10_000]
-        };
-        assert!((0..3).any(matches));
-        assert_eq!(track.faults(), Faults::default());
-    }
-
-    #[test]
-    fn running_dry_and_coming_back_makes_no_click() {
-        let mut track = Track::new(RATE);
-        let mut out = vec![];
-        for n in 0..60usize {
-            if !(20..30).contains(&n) {
-                track.push(&tone(440.0, 48_000.0, n * BLOCK, BLOCK), due(n * BLOCK));
-            }
-            let mut sum = vec![[0.0; 2]; BLOCK];
-            if let Some(block) = n.checked_sub(1) {
-                track.mix(due(block * BLOCK), 1.0, &mut sum);
-                out.extend(sum);
-            }
-        }
-        assert_eq!(track.faults().underruns, 1);
-        assert!(roughest(&out) < SMOOTH, "{}", roughest(&out));
-        assert!(out[25 * BLOCK][0].abs() < 1e-6);
-        let after = &out[40 * BLOCK..55 * BLOCK];
-        assert!((level(after, 440.0) - 0.5).abs() < 0.01);
-    }
-
-    #[test]
-    fn a_clock_one_percent_fast_is_followed_by_resampling() {
-        let mut track = Track::new(RATE);
-        let mut out: Vec<Frame> = vec![];
-        // The publisher's 48 kHz run 1 % fast: its frame n is due at 0.99 × n frames, as the clock map says.
-        let wall = |n: usize| (due(n * BLOCK) as f64 * 0.99) as i64;
-        let mut pushed = 0;
-        for block in 0..1_500usize {
-            while wall(pushed) < due((block + 2) * BLOCK) {
-                track.push(&tone(440.0, 48_000.0, pushed * BLOCK, BLOCK), wall(pushed));
-                pushed += 1;
-            }
-            let mut sum = vec![[0.0; 2]; BLOCK];
-            track.mix(due(block * BLOCK), 1.0, &mut sum);
-            out.extend(sum);
-        }
-        assert_eq!(track.faults(), Faults::default());
-        assert!(roughest(&out) < SMOOTH, "{}", roughest(&out));
-        // 440 Hz by its clock are 444.4 Hz by ours.
-        let late = &out[1_000 * BLOCK..1_400 * BLOCK];
-        assert!(
-            level(late, 440.0 / 0.99) > 0.45,
-            "{}",
-            level(late, 440.0 / 0.99)
-        );
-        // And by the samples that were pushed, not by what the track makes of their times, it stands in the dead band.
-        let behind = track.ring.len() as f64 - 1.0 - track.fraction;
-        let stands_at = (wall(pushed) as f64) - behind * 1e6 / f64::from(RATE) * 0.99;
-        let off_ms = (stands_at - due(1_500 * BLOCK) as f64) / 1_000.0;
-        assert!(off_ms.abs() < 3.0, "{off_ms}");
-    }
-
-    #[test]
-    fn a_block_that_is_said_to_be_here_never_runs_dry() {
-        for pace in [0.99, 0.997, 1.0, 1.003, 1.01] {
-            let mut track = Track::new(RATE);
-            let wall = |n: usize| (due(n * BLOCK) as f64 * pace) as i64;
-            let mut pushed = 0;
-            for block in 0..1_500usize {
-                // Not a sample more than needed.
-                while !track.covers(due((block + 1) * BLOCK)) {
-                    track.push(&tone(440.0, 48_000.0, pushed * BLOCK, BLOCK), wall(pushed));
-                    pushed += 1;
-                }
-                let mut sum = vec![[0.0; 2]; BLOCK];
-                track.mix(due(block * BLOCK), 1.0, &mut sum);
-            }
-            assert_eq!(track.faults(), Faults::default(), "{pace}");
-        }
-    }
-
-    #[test]
-    fn a_corrected_clock_moves_the_sound_at_once() {
-        let mut track = Track::new(RATE);
-        let mut out = vec![];
-        for n in 0..40usize {
-            // Said to be due 40 ms too late until block 20.
-            let wrong = if n < 20 { 40_000 } else { 0 };
-            if n == 20 {
-                track.shift(-40_000);
-            }
-            track.push(
-                &tone(440.0, 48_000.0, n * BLOCK, BLOCK),
-                due(n * BLOCK) + wrong,
-            );
-            let mut sum = vec![[0.0; 2]; BLOCK];
-            if let Some(block) = n.checked_sub(1) {
-                track.mix(due(block * BLOCK), 1.0, &mut sum);
-                out.extend(sum);
-            }
-        }
-        assert!(roughest(&out) < SMOOTH, "{}", roughest(&out));
-        // Sample for sample where it belongs, without a bent note.
-        let wanted = tone(440.0, 48_000.0, 25 * BLOCK, 10 * BLOCK);
-        let (wanted, _) = wanted.as_chunks::<2>();
-        let got = &out[25 * BLOCK..35 * BLOCK];
-        let off = wanted.iter().zip(got).map(|(w, g)| (w[0] - g[0]).abs());
-        // Times are whole microseconds: a sample may be one off.
-        assert!(off.fold(0.0, f32::max) < 0.03);
-    }
-
-    #[test]
-    fn far_off_it_jumps_once_and_smoothly() {
-        let mut track = Track::new(RATE);
-        let mut out = vec![];
-        for n in 0..80usize {
-            // After 40 blocks all time stamps are 50 ms + 20 ms earlier: repeated sound, then ahead of time.
-            let shift = if n < 40 { 0 } else { -80_000 };
-            track.push(
-                &tone(440.0, 48_000.0, n * BLOCK, BLOCK),
-                due((n + 4) * BLOCK) + shift,
-            );
-            let mut sum = vec![[0.0; 2]; BLOCK];
-            track.mix(due(n * BLOCK), 1.0, &mut sum);
-            out.extend(sum);
-        }
-        assert!(roughest(&out) < SMOOTH, "{}", roughest(&out));
-        assert!((level(&out[60 * BLOCK..], 440.0) - 0.5).abs() < 0.01);
-    }
-
-    #[test]
-    fn lost_sound_becomes_silence_of_its_length() {
-        let mut track = Track::new(RATE);
-        let mut out = vec![];
-        for n in (0..40usize).filter(|n| !(15..20).contains(n)) {
-            track.push(&tone(440.0, 48_000.0, n * BLOCK, BLOCK), due(n * BLOCK));
-        }
-        for n in 0..38 {
-            let mut sum = vec![[0.0; 2]; BLOCK];
-            track.mix(due(n * BLOCK), 1.0, &mut sum);
-            out.extend(sum);
-        }
-        assert_eq!(track.faults(), Faults::default());
-        let silent = out.iter().filter(|f| f[0].abs() < 1e-6).count();
-        assert!(
-            (5 * BLOCK - 600..5 * BLOCK + 600).contains(&silent),
-            "{silent}"
-        );
-        assert!((level(&out[25 * BLOCK..35 * BLOCK], 440.0) - 0.5).abs() < 0.02);
-    }
-
-    #[test]
-    fn nobody_reading_does_not_grow_memory() {
-        let mut track = Track::new(RATE);
-        for n in 0..1_000usize {
-            track.push(&tone(440.0, 48_000.0, n * BLOCK, BLOCK), due(n * BLOCK));
-        }
-        assert!(track.ring.len() <= 2 * RATE as usize);
-        assert!(track.faults().overflowed > 0);
-        assert!(track.covers(due(999 * BLOCK)) && !track.covers(due(1_000 * BLOCK)));
-    }
-
-    #[test]
-    fn gains_move_without_steps_and_loud_sums_stay_inside() {
-        let mut tracks = [Track::new(RATE), Track::new(RATE), Track::new(RATE)];
-        let mut out = vec![];
-        for n in 0..30usize {
-            let mut sum = vec![[0.0; 2]; BLOCK];
-            for track in &mut tracks {
-                track.push(&tone(440.0, 48_000.0, n * BLOCK, BLOCK), due(n * BLOCK));
-                let gain = if n < 10 { 0.0 } else { 1.0 };
-                if let Some(block) = n.checked_sub(1) {
-                    track.mix(due(block * BLOCK), gain, &mut sum);
-                }
-            }
-            soft_clip(&mut sum);
-            out.extend(sum);
-        }
-        let peak = out.iter().map(|f| f[0].abs()).fold(0.0, f32::max);
-        assert!(peak > 0.9 && peak <= 1.0, "{peak}");
-        assert!(roughest(&out) < 3.0 * SMOOTH, "{}", roughest(&out));
-        let mut quiet = [[0.5, -0.79]];
-        soft_clip(&mut quiet);
-        assert_eq!(quiet, [[0.5, -0.79]]);
-    }
-}
+mod tests;

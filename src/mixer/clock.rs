@@ -144,8 +144,6 @@ const SCREEN_WINDOW: u32 = 64;
 const SCREEN_MIN: u32 = 12;
 /// Further off than this a picture tells of a stall or a jump, not of the screen.
 const SCREEN_LIMIT_US: i64 = 150_000;
-/// Nearer than this the sound comes without a jump.
-const SCREEN_NEAR_US: f64 = 5_000.0;
 /// The sound follows by this share of the time passed: a sixth of a semitone.
 const SCREEN_SLEW: f64 = 0.01;
 
@@ -176,23 +174,19 @@ impl Screen {
         self.mean_us += (late_us as f64 - self.mean_us) * share;
     }
 
-    /// How long the sound due at `now_us` waits: comes closer to the pictures' delay each time. `true`: it has just
-    /// learnt of it, and is nowhere near.
-    pub fn follow(&mut self, now_us: i64) -> (i64, bool) {
-        if self.seen == 0 {
-            return (0, false);
-        }
-        let Some((held, at)) = self.sound else {
-            // What is near is come to unheard: a jump in a sound that has just begun would be a dip at a splice.
-            let far = self.mean_us.abs() > SCREEN_NEAR_US;
-            let held = if far { self.mean_us } else { 0.0 };
-            self.sound = Some((held, now_us));
-            return (held as i64, far);
+    /// How long the sound due at `now_us` waits: comes closer to the pictures' delay each time, and never jumps, since
+    /// a jump in a tone is a dip in it. Sound that begins before the first picture is on screen begins with what is
+    /// usual.
+    pub fn follow(&mut self, now_us: i64, usual_us: i64) -> i64 {
+        let mean = match self.seen {
+            0 => usual_us as f64,
+            _ => self.mean_us,
         };
+        let (held, at) = self.sound.unwrap_or((mean, now_us));
         let limit = (now_us - at).max(0) as f64 * SCREEN_SLEW;
-        let held = held + (self.mean_us - held).clamp(-limit, limit);
+        let held = held + (mean - held).clamp(-limit, limit);
         self.sound = Some((held, now_us));
-        (held as i64, false)
+        held as i64
     }
 
     /// As it was when it was last followed.
@@ -274,19 +268,28 @@ mod tests {
     #[test]
     fn sound_waits_as_long_as_pictures_do_in_the_mean_and_is_deaf_to_stalls() {
         let mut screen = Screen::default();
-        assert_eq!(screen.follow(0), (0, false));
+        // Before the first picture it is what is usual, from the first block on.
+        assert_eq!(screen.follow(0, 20_000), 20_000);
         screen.observe(0, 20_000);
-        let (first, learnt) = screen.follow(0);
-        assert!(learnt && (18_000..=20_000).contains(&first), "{first}");
         for n in 0..200 {
             screen.observe(n % 2 * 100_000, 0);
         }
         screen.observe(900_000, 0);
         // One percent of the second that passed, then as far as there is to go.
-        assert_eq!(screen.follow(1_000_000), (first + 10_000, false));
-        let (mean, _) = screen.follow(60_000_000);
+        assert_eq!(screen.follow(1_000_000, 20_000), 30_000);
+        let mean = screen.follow(60_000_000, 20_000);
         assert!((48_000..=52_000).contains(&mean), "{mean}");
         assert_eq!(screen.sound_waits_us(), mean);
+    }
+
+    #[test]
+    fn sound_that_begins_after_its_pictures_waits_as_long_at_once() {
+        let mut screen = Screen::default();
+        for _ in 0..64 {
+            screen.observe(50_000, 20_000);
+        }
+        let first = screen.follow(5_000_000, 20_000);
+        assert!((45_000..=50_000).contains(&first), "{first}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::audio::{Faults, Frame, Track};
+use super::audio::{Faults, Frame, Place, Span, Track};
 use super::clock::{Lateness, Screen};
 use super::format::DEFAULT_AUDIO;
 use super::layout::Size;
@@ -186,7 +186,14 @@ impl View {
     }
 
     /// Samples are here, the first of them due at that time of the source's clock.
-    pub fn take_sound(&self, due_us: i64, rate: u32, samples: &[f32], now: Instant) {
+    /// `media_us` is what the stream itself calls that time.
+    pub fn take_sound(
+        &self,
+        (due_us, media_us): (i64, i64),
+        rate: u32,
+        samples: &[f32],
+        now: Instant,
+    ) {
         let due_us = self.due(due_us);
         {
             let mut pace = lock(&self.pace);
@@ -197,7 +204,7 @@ impl View {
             let mut track = lock(&self.track);
             // Asked for at another rate meanwhile: the next ones will have it.
             if self.rate() == rate {
-                track.push(samples, due_us);
+                track.push(samples, due_us, media_us);
             }
         }
         self.signal.ring_for_sound();
@@ -349,25 +356,34 @@ impl Input {
         Some(slot.current()?.1.raw.clone())
     }
 
-    /// Adds this input's block of sound that is heard at `start_us`.
-    pub fn mix(&self, start_us: i64, gain: f32, sum: &mut [Frame]) {
-        let (delay_us, moved) = match self.view.tracks() {
-            Tracks::Sound => (0, false),
-            Tracks::Both | Tracks::Pictures => lock(&self.view.screen).follow(start_us),
+    /// Adds this input's sound of that block. `usual_us` is how late its pictures are in a frame as a rule.
+    pub fn mix(&self, span: Span, usual_us: i64, gain: f32, sum: &mut [Frame]) {
+        let usual_us = if self.has_picture() { usual_us } else { 0 };
+        let delay_us = match self.view.tracks() {
+            Tracks::Sound => 0,
+            Tracks::Both | Tracks::Pictures => {
+                lock(&self.view.screen).follow(span.start_us, usual_us)
+            }
         };
-        let mut track = lock(&self.view.track);
-        if moved {
-            track.move_on();
-        }
-        track.mix(start_us - delay_us, gain, sum);
+        lock(&self.view.track).mix(span.delayed(delay_us), gain, sum);
     }
 
-    /// Need the block that ends at `until_us` not wait for this input: is its sound here, or has it none?
-    pub fn sound_ready(&self, until_us: i64, now: Instant) -> bool {
+    /// Need that block not wait for this input: is its sound here, or has it none?
+    pub fn sound_ready(&self, span: Span, now: Instant) -> bool {
         let last = lock(&self.view.pace).last_sound;
         let sounding = last.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER);
-        let due_us = until_us - lock(&self.view.screen).sound_waits_us();
-        !sounding || lock(&self.view.track).covers(due_us)
+        let delay_us = lock(&self.view.screen).sound_waits_us();
+        !sounding || lock(&self.view.track).covers(span.delayed(delay_us))
+    }
+
+    /// Where its newest frame of sound ends, and how many samples it has.
+    pub fn newest_sound(&self) -> Option<(f64, usize)> {
+        lock(&self.view.track).newest()
+    }
+
+    /// Where its sound is read.
+    pub fn sound_place(&self) -> Option<Place> {
+        lock(&self.view.track).place()
     }
 
     /// How late pictures and sound have lately been at worst, in us.

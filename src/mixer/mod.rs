@@ -5,8 +5,10 @@
 //! affair. Refuses to know the API, signatures and players. Driven by `api` through [`Mixer`]. The only room that
 //! names GStreamer.
 
+mod aac;
 mod admit;
 mod audio;
+mod beat;
 mod canvas;
 mod cast;
 mod clock;
@@ -51,6 +53,7 @@ use gstreamer as gst;
 use ipnet::IpNet;
 use tokio::sync::Notify;
 
+pub use aac::AudioEncoder;
 pub use info::{InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
 pub use input::InputState;
 pub use layout::{Rect, Size};
@@ -95,6 +98,8 @@ const ELEMENTS: [(&str, &[&str]); 4] = [
 pub struct Config {
     /// x264's speed preset.
     pub preset: String,
+    /// What encodes the sound, where it can.
+    pub audio_encoder: AudioEncoder,
     /// AAC bitrate where the request names none.
     pub audio_kbps: u32,
     /// Video bitrate where the request names none; `None`: 0.1 bit per pixel, 200 to 8000.
@@ -117,6 +122,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             preset: "superfast".into(),
+            audio_encoder: AudioEncoder::Auto,
             audio_kbps: 96,
             video_kbps: None,
             deadline: Duration::from_millis(40),

@@ -3,13 +3,14 @@
 //! Called from the encoders' threads. Publishing never blocks (the relay's rule), so it happens right here.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Observer;
+use super::aac::Encoder;
 use super::audio::BLOCK;
 use super::format::{self, Metadata};
 use super::program::Packets;
@@ -21,6 +22,9 @@ use crate::relay::{Publisher, Status};
 const MAX_IN_FLIGHT: usize = 32;
 /// Frames whose added latency is kept for the percentiles: some 30 s.
 const LATENCIES: usize = 1_024;
+
+/// No time in µs.
+const UNKNOWN: i64 = i64::MIN;
 
 /// Numbers of a mix that outlive its pipelines.
 #[derive(Debug, Default)]
@@ -68,6 +72,7 @@ pub(super) struct Output {
     tally: Arc<Tally>,
     observer: Arc<SharedObserver>,
     metadata: Metadata,
+    encoder: Encoder,
     video_header: Mutex<Bytes>,
     /// Goes in front of each key frame, as a NAL unit.
     sei: Mutex<Bytes>,
@@ -75,6 +80,8 @@ pub(super) struct Output {
     /// Set with the AAC header: from here on pictures may follow, since a splice takes both headers along.
     sounding: AtomicBool,
     done: AtomicBool,
+    /// By how much the output's time of the lead's sound is later than the lead's own, in µs; [`UNKNOWN`]: it has none.
+    later_us: AtomicI64,
     /// Arrivals of the lead's new pictures, by the time of the output frame that shows them first.
     in_flight: Mutex<VecDeque<(u64, Instant)>>,
 }
@@ -91,6 +98,7 @@ impl Output {
         tally: Arc<Tally>,
         observer: Arc<SharedObserver>,
         metadata: Metadata,
+        encoder: Encoder,
     ) -> Self {
         Self {
             publisher,
@@ -98,11 +106,13 @@ impl Output {
             tally,
             observer,
             metadata,
+            encoder,
             video_header: Mutex::default(),
             sei: Mutex::default(),
             audio_header: Mutex::default(),
             sounding: AtomicBool::new(false),
             done: AtomicBool::new(false),
+            later_us: AtomicI64::new(UNKNOWN),
             in_flight: Mutex::default(),
         }
     }
@@ -122,6 +132,21 @@ impl Output {
         *lock(&self.sei) = text.map_or_else(Bytes::new, |text| format::user_data(text.as_bytes()));
     }
 
+    /// By how much the output's time of the lead's sound is later than the lead's own; `None`: it has no sound.
+    pub fn follow(&self, later_us: Option<i64>) {
+        self.later_us
+            .store(later_us.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// What of the lead sounds at that time, by the lead's own time.
+    fn of_lead(&self, time_ns: u64) -> Option<MediaTime> {
+        let later_us = self.later_us.load(Ordering::Relaxed);
+        (later_us != UNKNOWN).then(|| {
+            let time_us = (time_ns / 1_000) as i64 - later_us;
+            MediaTime((time_us + 500).div_euclid(1_000))
+        })
+    }
+
     /// The output frame at `pts_ns` will show a picture of the lead that arrived then.
     pub fn expect(&self, pts_ns: u64, arrival: Instant) {
         let mut in_flight = lock(&self.in_flight);
@@ -132,10 +157,14 @@ impl Output {
     }
 
     fn publish(&self, kind: Kind, time_ns: u64, payload: Bytes) {
+        self.publish_of(kind, time_ns, payload, None);
+    }
+
+    /// `of`: what of the lead it is, by the lead's own time.
+    fn publish_of(&self, kind: Kind, time_ns: u64, payload: Bytes, of: Option<MediaTime>) {
         let dts = MediaTime(((time_ns + 500_000) / 1_000_000) as i64);
-        let status = self
-            .publisher
-            .publish(Message::new(kind, dts, payload), Instant::now());
+        let message = Message::new(kind, dts, payload);
+        let status = self.publisher.publish_of(message, of, Instant::now());
         if status == Status::Done && !self.done.swap(true, Ordering::AcqRel) {
             self.signal.ring();
         }
@@ -196,16 +225,16 @@ impl Packets for Output {
     }
 
     fn audio(&self, time_ns: u64, header: &[u8], frame: &[u8]) {
-        // The encoder's first frame is made of nothing: all its sound comes one frame later than it says.
-        let priming = BLOCK as u64 * 1_000_000_000 / u64::from(self.metadata.audio.rate);
-        let sounds_at = time_ns.checked_sub(priming);
+        // What the encoder begins with is made of nothing: all its sound comes that much later than it says.
+        let rate = self.metadata.audio.rate;
+        let sounds_at = time_ns.checked_sub(self.encoder.delay_ns(rate));
         if renewed(&self.audio_header, header) {
             let time_ns = sounds_at.unwrap_or_default();
             self.publish(Kind::Audio, time_ns, format::aac_header(header));
             self.sounding.store(true, Ordering::Release);
             self.signal.ring();
         }
-        // What would sound before the mix's zero is that first frame, and nothing is in it.
+        // What would sound before the mix's zero is that beginning, and nothing is in it.
         let Some(time_ns) = sounds_at else {
             return;
         };
@@ -215,8 +244,10 @@ impl Packets for Output {
             .tally
             .last_sound_ns
             .fetch_max(time_ns, Ordering::Relaxed);
-        if last == 0 || last + priming / 2 < time_ns {
-            self.publish(Kind::Audio, time_ns, format::aac_frame(frame));
+        let half_ns = BLOCK as u64 * 500_000_000 / u64::from(rate);
+        if last == 0 || last + half_ns < time_ns {
+            let of = self.of_lead(time_ns);
+            self.publish_of(Kind::Audio, time_ns, format::aac_frame(frame), of);
         }
     }
 }

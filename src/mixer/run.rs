@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::audio::{self, BLOCK};
+use super::audio::{self, BLOCK, Span};
+use super::beat::Beat;
 use super::cast::Snapshot;
 use super::output::Output;
 use super::program::{Program, Settings};
@@ -33,9 +34,7 @@ pub(super) struct Run<'a> {
     session: &'a Session,
     program: Program,
     output: Arc<Output>,
-    rate: i64,
-    /// Number of the next block of sound since the mix's zero.
-    block: i64,
+    beat: Beat,
     fps: u32,
     stage: Stage,
     /// Pictures' beat, from when the sound encoder has shown its header.
@@ -55,14 +54,17 @@ impl<'a> Run<'a> {
         output: Arc<Output>,
     ) -> Self {
         let now = Instant::now();
-        let rate = i64::from(settings.audio.rate);
+        let rate = settings.audio.rate;
+        // What is due by now is made at once: the encoder gives its header only with its first frames.
+        let made_at_once = 3 * BLOCK as i64 * 1_000_000 / i64::from(rate);
+        let snapshot = session.snapshot();
+        let newest = snapshot.lead().and_then(|lead| lead.newest_sound());
+        let delay = program.encoder().delay;
         Self {
             session,
             program,
             output,
-            rate,
-            // What is due by now is made at once: the encoder gives its header only with its first frames.
-            block: (session.now_us(now) * rate / 1_000_000 / BLOCK as i64 - 3).max(0),
+            beat: Beat::new(rate, delay, session.now_us(now) - made_at_once, newest),
             fps: settings.fps,
             stage: Stage::new(session.fonts()),
             grid: None,
@@ -94,10 +96,6 @@ impl<'a> Run<'a> {
         next_sound.min(next_picture)
     }
 
-    fn block_us(&self, block: i64) -> i64 {
-        block * BLOCK as i64 * 1_000_000 / self.rate
-    }
-
     /// Mixes all blocks that are due; when the next one is.
     fn sound(&mut self, snapshot: &Snapshot, now: Instant) -> i64 {
         let now_us = self.session.now_us(now);
@@ -108,12 +106,19 @@ impl<'a> Run<'a> {
         // Twice as patient as the picture: waiting costs nothing while all is there, and a hole in the sound is heard
         // where a repeated picture is not seen.
         let least = 2 * self.session.deadline_us();
-        let wanted = self.block_us(1) + late.unwrap_or(0) + MARGIN_US;
+        let wanted = self.beat.end_us() - self.beat.span().start_us + late.unwrap_or(0) + MARGIN_US;
         let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
         let signal = self.session.signal();
         signal.want_sound(true);
         loop {
-            let (start, end) = (self.block_us(self.block), self.block_us(self.block + 1));
+            let (span, end) = (self.beat.span(), self.beat.end_us());
+            let start = span.start_us;
+            let lead = snapshot.lead();
+            let is_lead = |input| lead.is_some_and(|lead| Arc::ptr_eq(lead, input));
+            let own = |input| Span {
+                lead: span.lead.filter(|_| is_lead(input)),
+                ..span
+            };
             if now_us < end {
                 // Two hundred frames of sound a second come in: none of them is worth a wake-up before its time.
                 signal.want_sound(false);
@@ -121,15 +126,19 @@ impl<'a> Run<'a> {
             }
             let ready = snapshot
                 .streams()
-                .all(|(_, input)| input.sound_ready(end, now));
+                .all(|(_, input)| input.sound_ready(own(input), now));
             if !ready && now_us < start + patience {
                 return start + patience;
             }
             let mut sum = [[0.0; 2]; BLOCK];
             let layout = snapshot.layout(Duration::from_micros(end.max(0) as u64));
+            // As the pictures' beat has it: see `Snapshot::cast`.
+            let half_frame_us = 500_000 / i64::from(self.fps);
+            let usual_us = |input| if is_lead(input) { 0 } else { half_frame_us };
             for (id, input) in snapshot.streams() {
                 let cell = layout.as_ref().and_then(|layout| layout.cell(id));
-                input.mix(start, cell.map_or(0.0, |cell| cell.gain), &mut sum);
+                let gain = cell.map_or(0.0, |cell| cell.gain);
+                input.mix(own(input), usual_us(input), gain, &mut sum);
             }
             // Who has just left fades out over this block instead of being cut.
             let stays = |input| {
@@ -139,12 +148,12 @@ impl<'a> Run<'a> {
             };
             let left = self.previous.iter().flat_map(|previous| previous.streams());
             for (_, gone) in left.filter(|(_, input)| !stays(input)) {
-                gone.mix(start, 0.0, &mut sum);
+                gone.mix(own(gone), usual_us(gone), 0.0, &mut sum);
             }
             audio::soft_clip(&mut sum);
-            let pts_ns = self.block as u128 * BLOCK as u128 * 1_000_000_000 / self.rate as u128;
-            self.program.push_sound(pts_ns as u64, &sum);
-            self.block += 1;
+            self.program.push_sound(self.beat.start_ns(), &sum);
+            let later_us = self.beat.made(lead.and_then(|lead| lead.sound_place()));
+            self.output.follow(later_us);
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::aac::Encoder;
 use super::cast::{Snapshot, Stills};
 use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
 use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
@@ -211,6 +212,11 @@ impl Session {
         Input::new(key, tracks, sources, self.zero, self.signal.clone())
     }
 
+    /// The mix as it is arranged now.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
     pub(super) fn signal(&self) -> &Signal {
         &self.signal
     }
@@ -372,6 +378,17 @@ impl Session {
 
     /// Runs one program pipeline for as long as it is the right one.
     fn produce(&self, settings: &Settings, publisher: &Arc<Publisher>) -> End {
+        let choice = self.context.config.audio_encoder;
+        let (encoder, objection) = Encoder::choose(choice, settings.audio, settings.audio_kbps);
+        if let Some(reason) = objection {
+            let instead = encoder.element;
+            tracing::warn!(
+                mix = self.id,
+                reason,
+                instead,
+                "sound is encoded by another encoder"
+            );
+        }
         let output = Arc::new(Output::new(
             publisher.clone(),
             self.signal.clone(),
@@ -384,8 +401,9 @@ impl Session {
                 audio_kbps: settings.audio_kbps,
                 audio: settings.audio,
             },
+            encoder,
         ));
-        let program = match Program::new(settings, self.zero, output.clone()) {
+        let program = match Program::new(settings, encoder, self.zero, output.clone()) {
             Ok(program) => program,
             Err(error) => return End::Failed(error),
         };

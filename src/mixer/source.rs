@@ -430,17 +430,17 @@ impl Sink for Source {
             let wanted = view.rate();
             let now = Instant::now();
             if wanted == rate {
-                view.take_sound(due_us, rate, samples, now);
+                view.take_sound((due_us, pts_us), rate, samples, now);
                 continue;
             }
             if !done.iter().any(|(to, ..)| *to == wanted) {
                 let Some((held_us, made)) = self.resampled(rate, wanted, samples) else {
                     continue;
                 };
-                done.push((wanted, due_us - held_us, made));
+                done.push((wanted, held_us, made));
             }
-            if let Some((_, due_us, made)) = done.iter().find(|(to, ..)| *to == wanted) {
-                view.take_sound(*due_us, wanted, made, now);
+            if let Some((_, held_us, made)) = done.iter().find(|(to, ..)| *to == wanted) {
+                view.take_sound((due_us - held_us, pts_us - held_us), wanted, made, now);
             }
         }
         lock(&self.resamplers).retain(|r| done.iter().any(|(to, ..)| r.is(rate, *to)));

@@ -23,6 +23,11 @@ pub fn mixer(
 ) -> Result<Arc<Mixer>, Error> {
     let config = mixer::Config {
         preset: config.preset.clone(),
+        audio_encoder: match config.audio_encoder {
+            config::AudioEncoder::Auto => mixer::AudioEncoder::Auto,
+            config::AudioEncoder::Voaacenc => mixer::AudioEncoder::Voaacenc,
+            config::AudioEncoder::Avenc => mixer::AudioEncoder::Avenc,
+        },
         audio_kbps: config.audio_kbps,
         video_kbps: config.video_kbps,
         deadline: config.deadline,

@@ -4,19 +4,20 @@
 //! the parent.
 
 use super::Settings;
+use crate::mixer::aac::Encoder;
 use crate::mixer::audio::Frame;
 use crate::mixer::format::AudioFormat;
 
 /// From the appsrc `sound` to the appsink `sounds`, as GStreamer's launch syntax has it.
-pub(super) fn branch(settings: &Settings) -> String {
+pub(super) fn branch(settings: &Settings, encoder: Encoder) -> String {
     let AudioFormat { rate, channels } = settings.audio;
     format!(
         "appsrc name=sound is-live=true format=time max-bytes=0 \
            caps=audio/x-raw,format=F32LE,layout=interleaved,rate={rate},channels={channels} \
-         ! audioconvert ! avenc_aac aac-coder=fast bitrate={bps} \
+         ! audioconvert ! {encoding} \
          ! audio/mpeg,mpegversion=4,stream-format=raw \
          ! appsink name=sounds sync=false async=false qos=false max-buffers=60 drop=true",
-        bps = settings.audio_kbps * 1_000,
+        encoding = encoder.description(settings.audio_kbps),
     )
 }
 

@@ -15,6 +15,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as app;
 use gstreamer_video as video;
 
+use super::aac::Encoder;
 use super::audio::Frame;
 use super::canvas::Canvas;
 use super::decode::{Failure, child, launch, stop};
@@ -58,6 +59,7 @@ pub(super) struct Program {
     last: Option<(u64, gst::Buffer)>,
     sound: app::AppSrc,
     channels: u32,
+    encoder: Encoder,
     failure: Arc<Failure>,
 }
 
@@ -68,6 +70,7 @@ impl Program {
     /// An element could not be made or started; the text says which.
     pub fn new(
         settings: &Settings,
+        encoder: Encoder,
         zero: Instant,
         packets: Arc<impl Packets>,
     ) -> Result<Self, String> {
@@ -75,7 +78,7 @@ impl Program {
         let pipeline = launch(&format!(
             "{} {}",
             video_encoder::branch(settings),
-            audio_encoder::branch(settings)
+            audio_encoder::branch(settings, encoder)
         ))?;
         let failure = Arc::new(Failure::default());
         failure.watch(&pipeline);
@@ -83,6 +86,7 @@ impl Program {
             pictures: child(&pipeline, "canvas")?,
             sound: child(&pipeline, "sound")?,
             channels: settings.audio.channels,
+            encoder,
             pool: Pool::new(&info).map_err(|e| e.to_string())?,
             last: None,
             info,
@@ -173,6 +177,11 @@ impl Program {
         // It can fail only while the pipeline is failing, which is reported by itself.
         let _ = self.pictures.push_buffer(buffer.clone());
         buffer
+    }
+
+    /// The encoder of its sound.
+    pub fn encoder(&self) -> Encoder {
+        self.encoder
     }
 
     /// Encodes one block of sound.

@@ -141,11 +141,9 @@ async fn ten_splices_in_a_row_are_noticed_by_nobody() {
         let spoken = (until - from) as usize * rate as usize / 1000;
         // It begins a little behind the first picture, and is done a little before the last.
         let spoken = &sound[rate as usize..spoken.min(sound.len()) - rate as usize / 2];
-        // None is wanted. A sub's sound is found anew once, when the delay of its pictures is learnt, which two of six
-        // splices may show for a moment.
         let dips = tone::dips(spoken, rate);
         println!("{file}: dips at {dips:?} of {}", spoken.len());
-        assert!(dips.len() <= 2, "{file}: {dips:?} of {}", spoken.len());
+        assert_eq!(dips, Vec::<usize>::new(), "{file}: of {}", spoken.len());
     }
     assert_spliced(&tags(&recorders.by_rtmpdump), 2 * MIXES.len());
     pictures_were_whole(&viewer);
