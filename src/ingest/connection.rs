@@ -28,10 +28,12 @@ use crate::auth::Stay;
 use crate::logging::refused;
 use crate::media::StreamKey;
 use crate::memory::Charge;
+use crate::net::turns::Turns;
 use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
 use crate::relay::Bell;
 use crate::relay::door::{Handover, News, Played};
+use crate::rtmp::chatter::Chatter;
 use crate::rtmp::chunk;
 use crate::rtmp::session::server::{ConnectInfo, Event, Session};
 
@@ -80,8 +82,10 @@ pub(super) async fn run(
         bell: Bell::new(),
         calls: Calls::new(),
         is_apart: false,
-        companion: None,
-        next_play: None,
+        companions: Vec::new(),
+        turns: None,
+        next_plays: Vec::new(),
+        chatter: None,
         asked: None,
         is_cut: false,
         held: shared.config.memory.open(),
@@ -138,14 +142,14 @@ pub(super) async fn run(
         };
         let back = match shared.door.play(handover).await {
             Played::Over(reason) => return reason,
-            Played::Publishes(back) => *back,
+            Played::AsksMore(back) => *back,
         };
         socket = back.socket;
         connection.session = back.session;
         connection.reader = back.reader;
         connection.calls.look_again();
         connection.asked = Some(back.request);
-        connection.companion = Some(Companion::new(
+        connection.companions.push(Companion::new(
             back.stream_id,
             back.name,
             back.guest,
@@ -202,10 +206,14 @@ struct Connection {
     calls: Arc<Calls>,
     /// Whether it is served among publishers.
     is_apart: bool,
-    /// What plays on it beside its epochs.
-    companion: Option<Companion>,
-    /// A play that was granted and is to begin when there is nobody in its way.
-    next_play: Option<PlayRequest>,
+    /// What plays on it beside its epochs and each other.
+    companions: Vec<Companion>,
+    /// What decides between them, once there have been two.
+    turns: Option<Arc<Turns>>,
+    /// Plays that were granted and are to begin when there is nobody in their way. One at most for each stream.
+    next_plays: Vec<PlayRequest>,
+    /// What it says while it does nothing but play.
+    chatter: Option<Chatter>,
     /// What it asked for while it was elsewhere.
     asked: Option<Event>,
     /// Nothing that is written would make sense: a player's message was cut.
@@ -243,7 +251,7 @@ enum Turn {
     Write,
     Shutdown,
     Bell,
-    News(News),
+    News(usize, News),
     Banned(usize),
     /// To look at the clock.
     Timer,
@@ -254,7 +262,7 @@ impl Connection {
         let next = self.converse(socket).await;
         if let Next::Over(reason) = next {
             self.end_all(reason);
-            self.dismiss_companion().await;
+            self.dismiss_companions().await;
         }
         next
     }
@@ -272,7 +280,10 @@ impl Connection {
             if !self.may_hold() {
                 return Next::Over(Reason::Overloaded);
             }
-            self.begin_play(socket);
+            if let Some(over) = self.hear_chatter() {
+                return over;
+            }
+            self.begin_plays(socket);
             if let Err(e) = self.answer(socket) {
                 debug!(error = %e, "connection broke");
                 return Next::Over(Reason::SocketError);
@@ -301,8 +312,8 @@ impl Connection {
                     } else if rung.as_mut().poll(&mut caller).is_ready() {
                         rung.set(bell.rung());
                         Some(Turn::Bell)
-                    } else if let Some(news) = news(&mut self.companion, &mut caller) {
-                        Some(Turn::News(news))
+                    } else if let Some((at, news)) = news(&mut self.companions, &mut caller) {
+                        Some(Turn::News(at, news))
                     } else if let Some(at) = banned(&mut self.publishing, &mut caller) {
                         Some(Turn::Banned(at))
                     } else {
@@ -345,8 +356,8 @@ impl Connection {
                         return over;
                     }
                 }
-                Turn::News(news) => {
-                    if let Some(over) = self.hear(news) {
+                Turn::News(at, news) => {
+                    if let Some(over) = self.hear(at, news) {
                         return over;
                     }
                 }
@@ -371,7 +382,7 @@ impl Connection {
         if self.leaving.is_some() {
             return Some(Next::Over(Reason::Shutdown));
         }
-        if self.companion.is_some() && self.publishing.is_empty() {
+        if !self.companions.is_empty() && self.publishing.is_empty() {
             self.stage_deadline = Instant::now() + self.shared.config.stage_deadline;
             return None;
         }
@@ -400,8 +411,8 @@ impl Connection {
             self.session.acknowledge(total);
         }
         let output = self.session.output();
-        if let Some(companion) = self.companion.as_mut().filter(|c| c.has_floor()) {
-            return companion.say(&output);
+        if let Some(speaker) = self.speaker() {
+            return speaker.say(&output);
         }
         if output.is_empty() && self.outbox.is_empty() {
             return Ok(());
@@ -493,9 +504,9 @@ impl Connection {
                 self.stop_play(stream_id);
                 None
             }
-            Event::Pause { .. } | Event::ReceiveAudio { .. } | Event::ReceiveVideo { .. } => {
-                self.pass_on(event)
-            }
+            Event::Pause { stream_id, .. }
+            | Event::ReceiveAudio { stream_id, .. }
+            | Event::ReceiveVideo { stream_id, .. } => self.pass_on(stream_id, event),
         }
     }
 

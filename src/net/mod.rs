@@ -15,6 +15,7 @@ mod queue;
 mod socket;
 mod stream;
 pub mod tls;
+pub mod turns;
 mod worker;
 
 use std::io;

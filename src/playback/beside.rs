@@ -1,4 +1,4 @@
-//! One RTMP player on a connection that publishes besides: waits for its stream, joins a writer loop, passes on what its
+//! One RTMP player on a connection that publishes or plays besides: waits for its stream, joins a writer loop, passes on what its
 //! connection has to say, and gives the socket back at a message's end.
 //!
 //! Owns the play and not the conversation: that is read and answered by the connection ([`Guest`]).
@@ -30,7 +30,7 @@ pub(super) fn play(shared: Arc<Shared>, beside: Beside) -> Guest {
     })
 }
 
-/// Goes on with a player whose connection has come to publish besides.
+/// Goes on with a player whose connection has come to ask for more.
 pub(super) fn go_on(shared: Arc<Shared>, playing: Playing) -> Guest {
     guest(&shared.clone(), async move |mut said, _| {
         follow(&shared, playing, &mut said).await
@@ -94,7 +94,7 @@ async fn serve(
         Ok(()) => said.recv().await,
         Err(_) => None,
     };
-    let Some(Said::Begin(first)) = first else {
+    let Some(Said::Begin { first, turns }) = first else {
         return over(Reason::Closed);
     };
     let Beside {
@@ -107,7 +107,7 @@ async fn serve(
     } = beside;
     let (outcome, told) = oneshot::channel();
     let (released, let_go) = oneshot::channel();
-    info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = class.as_str(), "player joined beside a publisher");
+    info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = class.as_str(), "player joined beside others");
     let private = subscriber.join(shared.config.class(class).join);
     let joined = shared.fanout.join(Joiner {
         id: shared.fanout.next_id(),
@@ -121,6 +121,7 @@ async fn serve(
             since: SystemTime::now(),
         },
         socket,
+        turns,
         subscriber,
         class,
         framing: Framing::Rtmp { stream_id },
@@ -154,7 +155,10 @@ async fn follow(shared: &Shared, playing: Playing, said: &mut mpsc::Receiver<Sai
         tokio::select! {
             heard = said.recv() => {
                 let taken = match heard {
-                    Some(Said::Begin(bytes) | Said::Bytes(bytes)) => line.control(bytes).await,
+                    Some(Said::Begin { first: bytes, .. } | Said::Bytes(bytes)) => {
+                        line.control(bytes).await
+                    }
+                    Some(Said::Share(turns)) => line.share(turns).await,
                     Some(Said::Event(event)) => match wish(event) {
                         Some(wish) => line.wish(wish).await,
                         None => true,

@@ -18,6 +18,7 @@ use super::writer::{Command, Writer};
 use super::{ANSWER_DEADLINE, Config};
 use crate::media::{Class, Feed, StreamKey};
 use crate::metrics::Metrics;
+use crate::net::turns::Turns;
 use crate::relay::{Framing, Relay};
 
 /// A loop with fewer players than this takes the next one before another loop is made: a second loop costs
@@ -267,6 +268,12 @@ impl Line {
     /// The player wants less, or more again. `false`: the loop has let go of this player.
     pub async fn wish(&self, wish: Wish) -> bool {
         let command = Command::Wish { id: self.id, wish };
+        self.commands.send(command).await.is_ok()
+    }
+
+    /// Others write to the player's socket from now on. `false`: the loop has let go of this player.
+    pub async fn share(&self, turns: Arc<Turns>) -> bool {
+        let command = Command::Share { id: self.id, turns };
         self.commands.send(command).await.is_ok()
     }
 

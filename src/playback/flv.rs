@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::chatter::Chatter;
 use super::http::{Status, Tracks, refusal, stream_end, stream_head};
 use super::reader::Joiner;
 use super::waiting::Waited;
@@ -24,6 +23,7 @@ use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::{Framing, Subscriber};
 use crate::rtmp::amf;
+use crate::rtmp::chatter::Chatter;
 
 /// From when on a track that has not come, and that metadata does not announce, is taken for one that will not.
 /// Encoders send the first of both within a few hundred milliseconds.
@@ -104,6 +104,7 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
             since: SystemTime::now(),
         },
         socket: socket.clone(),
+        turns: None,
         subscriber,
         class: visit.class,
         framing: if visit.chunked {

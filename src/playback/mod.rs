@@ -6,7 +6,6 @@
 
 mod backlog;
 mod beside;
-mod chatter;
 mod delivery;
 mod departure;
 mod desks;

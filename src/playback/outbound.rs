@@ -84,6 +84,17 @@ impl Outbound {
         self.queue.is_empty()
     }
 
+    /// Has it begun to go out, or been offered so that it must?
+    pub fn has_begun(&self) -> bool {
+        self.skip > 0 || self.pinned
+    }
+
+    /// Bytes still to write of the first message or answer.
+    pub fn rest_of_first(&self) -> usize {
+        let first = self.queue.front();
+        first.map_or(0, |first| first.len(self.framing) - self.skip)
+    }
+
     /// Messages and answers that are not written to their end.
     pub fn len(&self) -> usize {
         self.queue.len()
@@ -155,7 +166,7 @@ impl Outbound {
 
     /// The first message of which nothing is written.
     pub fn next_whole(&self) -> Option<&Item> {
-        let begun = usize::from(self.skip > 0 || self.pinned);
+        let begun = usize::from(self.has_begun());
         self.queue.iter().skip(begun).find_map(|o| match o {
             Outgoing::Item(item, _) => Some(&**item),
             Outgoing::Bytes(_) => None,
@@ -165,7 +176,7 @@ impl Outbound {
     /// Takes back every message of which nothing is written; answers stay. Where the reader stood before the first of
     /// them, and how many of them were pictures that the ring does not give again; `None` when there were none.
     pub fn take_back(&mut self) -> Option<(Undo, u64)> {
-        let begun = usize::from(self.skip > 0 || self.pinned);
+        let begun = usize::from(self.has_begun());
         let mut first = None;
         let mut pictures = 0;
         let mut at = 0;

@@ -3,6 +3,7 @@
 
 mod turn;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,12 @@ use super::backlog::Ledger;
 use super::delivery::{Delivery, Heard};
 use super::info::{Arrival, ReaderInfo};
 use super::outbound::Undo;
+use super::sizing::Sizing;
 use super::wish::{Wish, Wishes};
 use crate::media::{Class, MediaTime};
 use crate::metrics::Metrics;
 use crate::net::Socket;
+use crate::net::turns::Turns;
 use crate::reason::Reason;
 use crate::relay::{Budget, Cause, Framing, Item, Pace, Subscriber};
 
@@ -58,6 +61,8 @@ pub struct Reader {
 pub struct Joiner {
     pub id: u64,
     pub socket: Arc<Socket>,
+    /// Where others write to the socket, too.
+    pub turns: Option<Arc<Turns>>,
     pub arrival: Arrival,
     /// Its cursor was placed by `Subscriber::join`.
     pub subscriber: Subscriber,
@@ -83,6 +88,7 @@ impl Reader {
             .filter(|item| item.headers().is_some());
         // A burst of its own ends at the live edge, so it is not behind to begin with, and has its budget to arrive.
         let from = (!joiner.private.is_empty()).then_some(budget.max_lag);
+        let shared = joiner.turns.map(|turns| turns.enter(joiner.id));
         let mut reader = Self {
             id: joiner.id,
             arrival: joiner.arrival,
@@ -94,7 +100,7 @@ impl Reader {
             },
             settled: None,
             wishes: Wishes::default(),
-            delivery: Delivery::new(joiner.socket, joiner.framing),
+            delivery: Delivery::new(joiner.socket, joiner.framing, shared),
             caught_up: None,
             skipped: 0,
             blocked: false,
@@ -123,6 +129,24 @@ impl Reader {
         &self.delivery.socket
     }
 
+    /// Where others write to the socket, too: to wait for one's turn.
+    pub fn turns(&self) -> Option<Arc<Turns>> {
+        self.delivery.turns()
+    }
+
+    /// Others write to the socket from now on.
+    pub fn share(&mut self, turns: &Arc<Turns>, line: &Ledger) {
+        self.delivery.share(turns, self.id, line);
+    }
+
+    /// Bounds what the kernel holds for it.
+    ///
+    /// # Errors
+    /// When the socket refuses an option.
+    pub fn bound(&self, sizing: &Sizing) -> io::Result<()> {
+        self.delivery.bound(sizing)
+    }
+
     pub fn class(&self) -> Class {
         self.class
     }
@@ -138,7 +162,7 @@ impl Reader {
 
     /// May the loop's own batches, the next of which begins at `cursor`, be written to this reader as they are? Readers
     /// of the low latency class never: each message is weighed for each of them.
-    /// Nor those who still miss key frames of a track beside the main one.
+    /// Nor those who still miss key frames of a track beside the main one, or share their socket.
     pub fn may_follow(&mut self, cursor: u64) -> bool {
         self.class == Class::Viewer
             && !self.blocked
@@ -146,6 +170,7 @@ impl Reader {
             && !self.finishing
             && self.leaving.is_none()
             && self.delivery.out.is_empty()
+            && !self.delivery.is_shared()
             && self.pace.is_live()
             && self.wishes.are_all()
             && self.subscriber.cursor() == cursor

@@ -67,12 +67,6 @@ impl Roster {
         followers.chain(self.stragglers.iter_mut().map(|r| &mut **r))
     }
 
-    /// Everybody's.
-    pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
-        let followers = self.followers.iter().map(|f| &*f.socket);
-        followers.chain(self.stragglers.iter().map(|r| &**r.socket()))
-    }
-
     /// Puts a player among the followers.
     pub fn follow(&mut self, reader: Box<Reader>) {
         let place = Place::Follower(self.followers.len());

@@ -8,7 +8,6 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use super::beside::{self, Playing};
-use super::chatter::{self, Chatter};
 use super::fanout::Line;
 use super::reader::Joiner;
 use super::waiting::Waited;
@@ -20,6 +19,7 @@ use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::door::{Beside, Handover, Played, Return};
 use crate::relay::{Framing, Subscriber};
+use crate::rtmp::chatter::{self, Chatter};
 use crate::rtmp::chunk;
 use crate::rtmp::session::server::{Event, Session};
 
@@ -48,7 +48,7 @@ pub(super) fn subscribe(
     Ok(subscriber)
 }
 
-/// Serves one player to its end, or until its connection wants to publish besides.
+/// Serves one player to its end, or until its connection asks for more.
 pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played {
     let class = handover.class;
     let subscribed = subscribe(shared, &handover.key, handover.feed, class);
@@ -61,7 +61,7 @@ pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played
     };
     match wait_for_stream(shared, &mut handover, &subscriber).await {
         Ok(Wait::Over) => {}
-        Ok(Wait::Publishes(request)) => return give_back(shared, handover, request),
+        Ok(Wait::AsksMore(request)) => return give_back(shared, handover, request),
         Err(Waited::Gone(reason)) => return Played::Over(reason),
         Err(Waited::Refused(why, reason)) => {
             let code = if reason == Reason::NotFound {
@@ -75,7 +75,7 @@ pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played
     serve(shared, handover, subscriber).await
 }
 
-/// A player that still waits, whose connection wants to publish: it waits on beside.
+/// A player that still waits, whose connection asks for more: it waits on beside.
 fn give_back(shared: &Arc<Shared>, handover: Handover, request: Event) -> Played {
     let socket = Arc::new(handover.socket);
     let beside = Beside {
@@ -87,7 +87,7 @@ fn give_back(shared: &Arc<Shared>, handover: Handover, request: Event) -> Played
         class: handover.class,
         eviction: handover.eviction,
     };
-    Played::Publishes(Box::new(Return {
+    Played::AsksMore(Box::new(Return {
         socket,
         session: handover.session,
         reader: handover.reader,
@@ -122,6 +122,7 @@ async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscri
     let joined = shared.fanout.join(Joiner {
         id: shared.fanout.next_id(),
         socket: socket.clone(),
+        turns: None,
         arrival: Arrival {
             door: if socket.is_encrypted() {
                 "rtmps"
@@ -154,9 +155,9 @@ async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscri
     let reason = tokio::select! {
         heard = heard => match heard {
             Heard::Over(reason) => reason,
-            Heard::Publishes(request) => {
+            Heard::AsksMore(request) => {
                 let playing = Playing { line, told: over, let_go, eviction };
-                return Played::Publishes(Box::new(Return {
+                return Played::AsksMore(Box::new(Return {
                     socket,
                     session,
                     reader,
@@ -195,8 +196,8 @@ async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscri
 /// What ends the hearing of a player.
 enum Heard {
     Over(Reason),
-    /// It asks to publish besides.
-    Publishes(Event),
+    /// It asks to publish or to play besides.
+    AsksMore(Event),
 }
 
 /// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`], [`Reason::Shutdown`],
@@ -224,8 +225,8 @@ async fn listen(
             match reader.next() {
                 Ok(Some(message)) => match session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Heard::Over(Reason::Closed),
-                    Ok(Some(request @ Event::Publish { .. })) => {
-                        return Heard::Publishes(request);
+                    Ok(Some(request @ (Event::Publish { .. } | Event::Play { .. }))) => {
+                        return Heard::AsksMore(request);
                     }
                     Ok(event) => {
                         if let Some(wish) = event.and_then(wish)
@@ -281,8 +282,8 @@ pub(super) fn wish(event: Event) -> Option<Wish> {
 enum Wait {
     /// The stream is there.
     Over,
-    /// The connection asks to publish besides.
-    Publishes(Event),
+    /// The connection asks to publish or to play besides.
+    AsksMore(Event),
 }
 
 /// Holds a player that came before its publisher, within bounds.
@@ -304,8 +305,8 @@ async fn wait_for_stream(
             match handover.reader.next() {
                 Ok(Some(message)) => match handover.session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Err(Waited::Gone(Reason::Closed)),
-                    Ok(Some(request @ Event::Publish { .. })) => {
-                        return Ok(Wait::Publishes(request));
+                    Ok(Some(request @ (Event::Publish { .. } | Event::Play { .. }))) => {
+                        return Ok(Wait::AsksMore(request));
                     }
                     Ok(_) => {}
                     Err(e) => return Err(Waited::Refused(e.to_string(), e.reason())),

@@ -32,6 +32,7 @@ use super::roster::{Place, Roster};
 use super::sizing::Sizing;
 use super::wish::Wish;
 use crate::metrics::Metrics;
+use crate::net::turns::Turns;
 use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::{Framing, Item, Read, Subscriber};
@@ -69,6 +70,11 @@ pub enum Command {
         id: u64,
         wish: Wish,
     },
+    /// Others write to the player's socket from now on.
+    Share {
+        id: u64,
+        turns: Arc<Turns>,
+    },
     /// The player must go. Answers whether it was there.
     Kick {
         id: u64,
@@ -85,8 +91,8 @@ pub enum Command {
 #[error("writing panicked")]
 struct Panicked;
 
-/// Sockets to wait for, with their players' ids.
-type Waiting = Vec<(u64, Arc<Socket>)>;
+/// Players to wait for: their ids, their sockets, and where others write to those, too.
+type Waiting = Vec<(u64, Arc<Socket>, Option<Arc<Turns>>)>;
 
 /// The loop's state. Runs until it has no players left and its owner agrees.
 pub struct Writer {
@@ -163,8 +169,8 @@ impl Writer {
                 Some(id) = blocked.next(), if !blocked.is_empty() => self.unblock(id, &mut waiting),
                 _ = check.tick() => self.check(&mut waiting),
             }
-            for (id, socket) in waiting {
-                blocked.push(writable(id, socket));
+            for (id, socket, turns) in waiting {
+                blocked.push(writable(id, socket, turns));
             }
             if self.roster.is_empty() && self.commands.is_empty() && retire() {
                 return;
@@ -201,6 +207,7 @@ impl Writer {
             | Command::Finish { id, .. }
             | Command::Leave { id }
             | Command::Wish { id, .. }
+            | Command::Share { id, .. }
             | Command::Kick { id, .. } => *id,
             Command::Report { .. } => {
                 if let Command::Report { answer } = command {
@@ -218,7 +225,7 @@ impl Writer {
         let place = match command {
             Command::Join(joiner) => {
                 let reader = Reader::new(*joiner, &self.class.budget, now);
-                if let Err(e) = self.prepare(reader.socket()) {
+                if let Err(e) = self.prepare(&reader) {
                     tracing::debug!(error = %e, "socket options refused");
                     self.dismiss(reader, Reason::SocketError);
                     return;
@@ -249,6 +256,16 @@ impl Writer {
                     return;
                 };
                 self.roster.straggler(place).wish(wish);
+                place
+            }
+            Command::Share { id, turns } => {
+                let Some(place) = self.straggler(id, now) else {
+                    return;
+                };
+                let reader = self.roster.straggler(place);
+                reader.share(&turns, &self.line);
+                // A socket that refuses is broken, and shows it with the next write.
+                let _ = reader.bound(&self.sizing);
                 place
             }
             Command::Kick { id, answer } => {
@@ -462,7 +479,7 @@ impl Writer {
             _ if reader.is_blocked() => {}
             Turn::Blocked => {
                 reader.set_blocked(true);
-                waiting.push((reader.id, reader.socket().clone()));
+                waiting.push((reader.id, reader.socket().clone(), reader.turns()));
             }
             Turn::Gated { soon: true } => {
                 self.retry.get_or_insert(now + RETRY);
@@ -519,7 +536,10 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-async fn writable(id: u64, socket: Arc<Socket>) -> u64 {
+async fn writable(id: u64, socket: Arc<Socket>, turns: Option<Arc<Turns>>) -> u64 {
+    if let Some(turns) = turns {
+        turns.until_free(id).await;
+    }
     // An error shows again, with its cause, at the next write.
     let _ = socket.writable().await;
     id

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::media::{Class, Feed, StreamKey};
 use crate::net::Socket;
+use crate::net::turns::Turns;
 use crate::reason::Reason;
 use crate::rtmp::chunk;
 use crate::rtmp::session::server::{Event, Session};
@@ -39,10 +40,10 @@ pub type Eviction = Pin<Box<dyn Future<Output = Reason> + Send>>;
 
 /// Takes over connections that want to play.
 pub trait PlayDoor: Send + Sync {
-    /// Serves the connection to its end, or until it wants to publish besides.
+    /// Serves the connection to its end, or until it wants to publish or play besides.
     fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Played> + Send + '_>>;
 
-    /// Serves a play on a connection that its owner goes on reading, because it publishes besides.
+    /// Serves a play on a connection that its owner goes on reading, because it publishes or plays besides.
     fn play_beside(&self, beside: Beside) -> Guest;
 }
 
@@ -50,11 +51,11 @@ pub trait PlayDoor: Send + Sync {
 pub enum Played {
     /// It is closed, for that reason.
     Over(Reason),
-    /// It asks to publish: it goes back to who reads publishers, and plays on beside.
-    Publishes(Box<Return>),
+    /// It asks to publish, or to play another name: it goes back to the listener, and plays on beside.
+    AsksMore(Box<Return>),
 }
 
-/// A connection that plays and asks to publish.
+/// A connection that plays and asks for more.
 pub struct Return {
     pub socket: Arc<Socket>,
     pub session: Session,
@@ -68,7 +69,7 @@ pub struct Return {
     pub has_begun: bool,
 }
 
-/// A play beside publishers, authorised and not answered yet.
+/// A play beside whatever else its connection does, authorised and not answered yet.
 pub struct Beside {
     /// Read by the connection alone. Written by whoever has the floor: see [`Guest`].
     pub socket: Arc<Socket>,
@@ -86,6 +87,9 @@ pub struct Beside {
 /// One of the two has the floor, and writes whole messages to the socket: the connection, until it says
 /// [`Said::Begin`]; then the player, until it tells [`News::Over`]. Meanwhile what the connection has to say goes
 /// through the player.
+///
+/// With several players on a connection, each of them has it as soon as it has begun, and [`Turns`] decides between
+/// them; the connection has it when all are over.
 pub struct Guest {
     /// Dropping it ends the play.
     pub said: Option<mpsc::Sender<Said>>,
@@ -94,8 +98,15 @@ pub struct Guest {
 
 /// What a connection says to its player.
 pub enum Said {
-    /// The answer to [`News::Ready`], which goes out first: what waits to be written, and the answer to `play`.
-    Begin(Bytes),
+    /// The answer to [`News::Ready`].
+    Begin {
+        /// Goes out first: what waits to be written, and the answer to `play`.
+        first: Bytes,
+        /// Where others play on the connection already.
+        turns: Option<Arc<Turns>>,
+    },
+    /// Another player begins on the connection.
+    Share(Arc<Turns>),
     /// Whole messages, to go between the player's own.
     Bytes(Bytes),
     /// What the client wants of its play.

@@ -19,6 +19,7 @@
 //! | ffmpeg, librtmp (rtmpdump, OBS), GStreamer rtmp2 | order and form of commands, and the quirks named beside the code |
 
 pub mod amf;
+pub mod chatter;
 pub mod chunk;
 pub mod command;
 pub mod control;

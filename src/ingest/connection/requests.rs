@@ -72,7 +72,7 @@ impl Connection {
                 let publishing = Publishing::new(stream_id, publisher, &app, stay, now);
                 self.publishing.push(publishing);
                 self.calls.look_again();
-                (!self.is_apart && self.companion.is_none()).then_some(Next::Publishes)
+                (!self.is_apart && self.companions.is_empty()).then_some(Next::Publishes)
             }
             Err(e) => {
                 let refusal = Refusal::new(Reason::NameBusy, e.to_string());
@@ -93,7 +93,7 @@ impl Connection {
 
     /// The connection is over, unless it publishes or plays something else.
     pub(super) fn over_unless_busy(&self, reason: Reason) -> Option<Next> {
-        let plays = self.companion.is_some() || self.next_play.is_some();
+        let plays = !self.companions.is_empty() || !self.next_plays.is_empty();
         (self.publishing.is_empty() && !plays).then_some(Next::Over(reason))
     }
 
@@ -115,10 +115,10 @@ impl Connection {
                     class,
                     stay,
                 };
-                if self.publishing.is_empty() && self.companion.is_none() {
+                if self.publishing.is_empty() && self.companions.is_empty() {
                     return Some(Next::Play(request));
                 }
-                self.next_play = Some(request);
+                self.next_plays.push(request);
                 None
             }
             Ok((_, Grant::Publish { .. }, _)) => Some(Next::Over(Reason::Internal)),

@@ -4,10 +4,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::super::info::ReaderInfo;
+use super::super::reader::Reader;
 use super::super::sizing::Sizing;
 use super::{Waiting, Writer};
 use crate::media::MediaTime;
-use crate::net::{self, Socket};
+use crate::net;
 use crate::reason::Reason;
 
 /// How much later than the policy the kernel gives a reader up that takes nothing, so that it goes with our reason.
@@ -74,17 +75,17 @@ impl Writer {
             return;
         }
         self.sizing = sizing;
-        for socket in self.roster.sockets() {
+        for reader in self.roster.readers() {
             // A socket that refuses is broken, and shows it with the next write.
-            let _ = net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent);
+            let _ = reader.bound(&sizing);
         }
     }
 
     /// Bounds the socket of a player that joins.
-    pub(super) fn prepare(&mut self, socket: &Socket) -> io::Result<()> {
+    pub(super) fn prepare(&mut self, reader: &Reader) -> io::Result<()> {
         self.resize();
-        net::bound_queue(socket, self.sizing.send_buffer, self.sizing.unsent)?;
-        net::give_up_after(socket, self.class.budget.stuck + AFTER_STUCK)
+        reader.bound(&self.sizing)?;
+        net::give_up_after(reader.socket(), self.class.budget.stuck + AFTER_STUCK)
     }
 
     pub(super) fn report(&mut self, now: Instant) -> Vec<ReaderInfo> {

@@ -90,6 +90,7 @@ impl House {
         let joiner = Joiner {
             id: self.fanout.next_id(),
             socket: Arc::new(Socket::plain(theirs.unwrap().0)),
+            turns: None,
             arrival: Arrival {
                 door: "rtmp",
                 peer,

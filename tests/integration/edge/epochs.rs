@@ -2,6 +2,7 @@
 
 mod beside;
 mod line;
+mod plays;
 mod streams;
 
 use std::collections::HashMap;

@@ -5,8 +5,8 @@
 //! [`Event::Publish`] and [`Event::Play`] are questions, answered by `accept_…` or `refuse_…` before the next message
 //! is handed in. Ingest and playback own one per connection.
 //!
-//! A connection publishes on as many streams as it likes, and plays on one. What else is asked for is refused on the
-//! stream that asks, and the others go on.
+//! A connection publishes and plays on as many streams as it likes, one thing on each. What a stream that is at work
+//! asks for besides is refused there, and the others go on.
 //!
 //! Messages that belong to no stream: audio and video for an id that was never created, or for one that does not
 //! publish, end the connection (nobody sends those by accident, and they would be bytes without a purpose); media for
@@ -365,9 +365,6 @@ impl Session {
             command: what,
             argument: "a stream name",
         })?;
-        let plays = |state: State| matches!(state, State::PlayAsked | State::Playing);
-        let other = |stream: &&Stream| stream.id != stream_id && plays(stream.state);
-        let other = self.streams.iter().find(other).map(|stream| stream.id);
         let stream = self
             .streams
             .iter_mut()
@@ -377,14 +374,7 @@ impl Session {
             State::PublishAsked => return Err(Error::StreamInUse { what, stream_id }),
             State::Publishing => format!("stream {stream_id} publishes already"),
             State::PlayAsked | State::Playing => format!("stream {stream_id} plays already"),
-            State::Idle | State::Ended => match other {
-                // Whoever writes a player's media to a connection writes no other player's.
-                Some(other) if plays(asked) => {
-                    stream.state = State::Ended;
-                    format!("this connection plays on stream {other}; open another")
-                }
-                _ => String::new(),
-            },
+            State::Idle | State::Ended => String::new(),
         };
         if !why.is_empty() {
             let code = match asked {

@@ -126,6 +126,17 @@ impl Many {
         self.write(&bytes).await;
     }
 
+    /// Says that command for as long as the server listens; `false`: it listens for ever.
+    pub async fn flood(&mut self, name: &str) -> bool {
+        let mut body = Writer::new();
+        body.string(name).number(0.0).null();
+        let mut bytes = BytesMut::new();
+        Framed::new(kind::COMMAND, 0, 0, body.finish()).write_to(&mut bytes);
+        let flood = bytes.repeat(1_000);
+        let flood = async { while self.socket.write_all(&flood).await.is_ok() {} };
+        timeout(SOON, flood).await.is_ok()
+    }
+
     /// Reads until the server closes.
     pub async fn closed(&mut self) {
         let mut sink = [0; 4096];

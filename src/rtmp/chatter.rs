@@ -1,6 +1,6 @@
 //! How much a player may say: acknowledgements, pings and a command now and then, and no flood of them.
 //!
-//! Pure; the player's connection asks it after every read.
+//! Pure; whoever hears a player asks it after every read.
 
 use std::time::Instant;
 
