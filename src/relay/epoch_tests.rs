@@ -212,6 +212,33 @@ fn readers_of_both_feeds_stay_and_see_one_step_in_time_to_a_key_frame() {
 }
 
 #[test]
+fn what_a_dead_link_delivers_late_counts_from_its_arrival_and_no_time_counts_twice() {
+    let relay = house(OnBusy::default());
+    let t0 = Instant::now();
+    let at = |ms| t0 + Duration::from_millis(ms);
+    let mut reader = relay.subscribe(&key("a"), Feed::Source, Class::LowLatency);
+    let first = take(&relay, anchor(1, "q"), t0).unwrap();
+    first.publish(frame(70_000, true, 1), at(0));
+    first.publish(frame(70_040, false, 1), at(40));
+    // The link is dead for 7 s; then comes what was on its way, and at once the publisher anew, at its newest key frame.
+    first.publish(frame(70_080, false, 1), at(7_000));
+    let second = take(&relay, anchor(1, "q"), at(7_010)).unwrap();
+    drop(first);
+    second.publish(frame(76_000, true, 2), at(7_020));
+    second.publish(frame(76_040, false, 2), at(7_020));
+    second.publish(frame(77_000, false, 2), at(7_021));
+    // Its readers stood at 80 when the link came back, 20 ms ago. By its own clock it would be at 6,000.
+    let returned = [(100, 2), (140, 2), (1_100, 2)];
+    let (got, _) = pictures(&mut reader);
+    assert_eq!(got, [&[(0, 1), (40, 1), (80, 1)], &returned[..]].concat());
+    // What it brought in a burst is ahead of wall time, and stays so: 1,100, and the 2 s since that came.
+    let third = take(&relay, anchor(1, "q"), at(9_000)).unwrap();
+    drop(second);
+    third.publish(frame(5, true, 3), at(9_021));
+    assert_eq!(pictures(&mut reader).0, [(3_100, 3)]);
+}
+
+#[test]
 fn a_new_main_during_a_mix_in_place_is_no_event_of_the_program() {
     let relay = house(OnBusy::default());
     let t0 = Instant::now();

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use linkmic::rtmp::{Message, kind};
+use tokio::time::Instant;
 
 use super::binary::Binary;
+use crate::edge::SOON;
 use crate::edge::client::{Client, is_frame, is_header, is_key_frame};
 use crate::edge::clip::{clip, number_of, numbered};
 
@@ -108,6 +110,45 @@ async fn players_that_stop_reading_cost_no_memory_and_nobody_else_and_resume_at_
     let got = reading.await.expect("it reads");
     let at = resumed(&got);
     assert!(at + BUDGET + GOP >= end, "resumes at {at} of {end}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_players_that_stop_reading_are_dropped_for_it_and_cost_no_memory_and_nobody_else()
+{
+    const PLAYERS: u64 = 100;
+    let mut server = Binary::serve("[classes.viewer]\nstuck = \"5s\"").await;
+    let publisher = Client::publish(&server.urls.push("a")).await;
+    let mut publisher = publisher.expect("granted");
+    for header in clip().await.headers() {
+        publisher.send_tag(header, 0).await;
+    }
+    let frame = numbered(0, true, BYTES);
+    publisher.send(kind::VIDEO, 0, frame).await;
+    // A peer, so that all viewers are those who do not read.
+    let healthy = Client::play(&server.urls.peer("a")).await;
+    let mut healthy = healthy.expect("granted");
+    healthy.media_until(is_key_frame).await;
+    let mut slow = Vec::new();
+    for _ in 0..PLAYERS {
+        let player = Client::play_narrow(&server.urls.plain("a"), 16 << 10).await;
+        let mut player = player.expect("granted");
+        player.media_until(is_key_frame).await;
+        slow.push(player);
+    }
+    // The ring is as full as it will be.
+    publish(&mut publisher, &mut healthy, 1..300).await;
+    let before = server.resident();
+    let give_up = Instant::now() + SOON;
+    let mut next = 300;
+    while server.ends().await != [("too_slow".to_owned(), PLAYERS)] {
+        assert!(Instant::now() < give_up, "{:?}", server.ends().await);
+        publish(&mut publisher, &mut healthy, next..next + GOP).await;
+        next += GOP;
+    }
+    server
+        .assert_flat(before, "a hundred that do not read")
+        .await;
+    drop(slow);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
