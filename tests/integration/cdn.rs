@@ -1,7 +1,8 @@
 //! Pushing to other servers: nginx, which may crash, and others of ours, which may be dead, slow, or inside TLS.
 
+pub mod narrow;
+
 mod groups;
-mod narrow;
 mod secure;
 mod stage;
 mod trouble;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,12 @@ pub struct Binary {
     pub rtmps: Option<SocketAddr>,
     process: Process,
     folder: TempDir,
+    /// The file in which GStreamer lists its elements, and the folder that it is in.
+    #[cfg_attr(
+        not(feature = "mixer"),
+        expect(dead_code, reason = "only mixes have elements")
+    )]
+    alive: Option<(TempDir, PathBuf)>,
 }
 
 impl Binary {
@@ -44,6 +50,24 @@ impl Binary {
     /// As [`serve`](Self::serve), started by another program whose words are `under`.
     pub async fn serve_under(under: &[&str], more: &str) -> Self {
         Self::run(under, "127.0.0.1", more).await
+    }
+
+    /// As [`serve`](Self::serve), with GStreamer's own account of its elements: see [`elements`](Self::elements).
+    #[cfg(feature = "mixer")]
+    pub async fn serve_counting_elements() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let alive = folder.path().join("alive.log");
+        let file = format!("GST_DEBUG_FILE={}", alive.display());
+        let under = [
+            "env",
+            "GST_TRACERS=leaks(filters=GstElement)",
+            "GST_LEAKS_TRACER_SIG=1",
+            "GST_DEBUG=GST_TRACER:7",
+            &file,
+        ];
+        let mut server = Self::serve_under(&under, "").await;
+        server.alive = Some((folder, alive));
+        server
     }
 
     /// In another network namespace, where it can be reached by either link.
@@ -77,6 +101,7 @@ impl Binary {
             rtmps,
             process,
             folder,
+            alive: None,
         }
     }
 
@@ -90,10 +115,7 @@ impl Binary {
         std::fs::write(file, text(&self.folder, auth, more)).expect("the configuration file");
         // The time in it makes each line different.
         let known: HashSet<String> = self.said().lines().map(str::to_owned).collect();
-        let id = self.process.id().expect("it runs");
-        let kill = format!("kill -HUP {id}");
-        let sent = process::output("sh", &["-c", &kill], SOON).await;
-        sent.expect("a signal");
+        self.signal("HUP").await;
         let line = poll("a word about the configuration", SOON, || async {
             let said = self.said();
             let new = said.lines().filter(|line| !known.contains(*line));
@@ -158,6 +180,52 @@ impl Binary {
             (name.to_owned(), nice.parse().expect("a number"))
         };
         stats.map(|stat| read(&stat)).collect()
+    }
+
+    /// Files, sockets and pipes that are open.
+    ///
+    /// # Panics
+    /// As [`resident`](Self::resident).
+    #[cfg(feature = "mixer")]
+    pub fn descriptors(&mut self) -> usize {
+        self.assert_alive();
+        let id = self.process.id().expect("it runs");
+        let open = std::fs::read_dir(format!("/proc/{id}/fd"));
+        open.expect("it runs").count()
+    }
+
+    /// GStreamer's elements alive, as its tracer lists them when it gets a signal.
+    ///
+    /// # Panics
+    /// Without [`serve_counting_elements`](Self::serve_counting_elements).
+    #[cfg(feature = "mixer")]
+    pub async fn elements(&self) -> usize {
+        const ONE: &str = "object-alive, type-name=(string)Gst";
+        let (_, file) = self.alive.as_ref().expect("a server that counts");
+        let listed = || {
+            let list = std::fs::read_to_string(file).unwrap_or_default();
+            list.matches(ONE).count()
+        };
+        let before = listed();
+        self.signal("USR1").await;
+        // Nothing says where a list ends: it does when no more comes.
+        let (mut last, mut same) = (before, 0);
+        let whole = poll("a list of elements", SOON, || {
+            let now = listed();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            let whole = (now > before && same >= 5).then_some(now - before);
+            std::future::ready(whole)
+        });
+        whole.await.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Through kill(1): the system call would need `unsafe` or one more crate.
+    async fn signal(&self, name: &str) {
+        let id = self.process.id().expect("it runs");
+        let kill = format!("kill -{name} {id}");
+        let sent = process::output("sh", &["-c", &kill], SOON).await;
+        sent.expect("a signal");
     }
 
     /// A line of the kernel's status of the process.

@@ -1,9 +1,17 @@
 //! Mixing, judged by decoded pictures and sound: who is where, moves, is heard, and what viewers notice of changes.
 
 mod codecs;
+mod formats;
 mod inputs;
+mod isolation;
+mod losses;
+mod misbehaviour;
+mod mistakes;
 mod priority;
+mod reading;
 mod scene;
+mod script;
+mod soak;
 mod splice;
 mod sync;
 
@@ -114,6 +122,13 @@ async fn hears(player: &mut Player, tones: &[f64], heard: &[f64]) {
         })
         .await
         .unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The middle one.
+fn median(of: &[i64]) -> i64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }
 
 /// Whether a mix's answer has the keys and types that docs/api shows. Null there or here stands for any type.

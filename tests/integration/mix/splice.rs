@@ -11,7 +11,7 @@ use linkmic::probe::publisher::Show;
 
 use linkmic::probe::{Colour, sync, tone};
 
-use super::{CANVAS, FPS, LONG, main_show, one_plus_one, one_plus_one_regions, sub_show};
+use super::{CANVAS, FPS, LONG, main_show, median, one_plus_one, one_plus_one_regions, sub_show};
 use crate::studio::{Studio, advances};
 
 /// One frame of the main, ms.
@@ -246,12 +246,6 @@ fn assert_seamless(file: &str, seen: &Seen, steady: &[bool]) {
             "{file}: number and time drift by {drift} ms"
         );
     }
-}
-
-fn median(of: &[i64]) -> i64 {
-    let mut sorted = of.to_vec();
-    sorted.sort_unstable();
-    sorted[sorted.len() / 2]
 }
 
 /// On the wire: the headers of the beginning and one set per splice, each followed by a key frame; no media out of
