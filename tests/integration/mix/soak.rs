@@ -9,6 +9,8 @@ use super::FPS;
 use super::sync::Show;
 use crate::abuse::binary::{Binary, FLAT};
 
+/// Stops and returns before anything is counted.
+const WARM_UP: usize = 20;
 /// From round to round of a soak; the mix runs on meanwhile.
 const PAUSE: Duration = Duration::from_secs(60);
 /// The output's rate over a whole run may be off by so much: a few frames stand between the moments of counting.
@@ -102,11 +104,11 @@ async fn clocks_that_differ_by_one_percent_part_neither_picture_and_sound_nor_an
     show.until_mixed(10 * FPS).await;
     let mut complaints = show.complaints("round 0").await;
     if minutes.is_some() {
-        // Each has gone and come once before anything is counted: what was freed is not given back at once.
-        for n in 1..4 {
-            show.stop_and_return(n).await;
+        // What the first of them leave is the working size of the allocator's heaps, and nobody's.
+        for cycle in 0..WARM_UP {
+            show.stop_and_return(1 + cycle % 3).await;
         }
-        show.until_mixed(40 * FPS).await;
+        show.until_mixed(60 * FPS).await;
     }
     let begun = Figures::of(&mut show).await;
     let mut returns = 0;
@@ -120,7 +122,8 @@ async fn clocks_that_differ_by_one_percent_part_neither_picture_and_sound_nor_an
             show.stop_and_return(1 + round % 3).await;
             returns += 1;
             tokio::time::sleep(PAUSE).await;
-            println!("{}", show.stats().await);
+            let resident = show.server.resident() / 1024;
+            println!("{resident} KiB resident; {}", show.stats().await);
         }
     }
     let ended = Figures::of(&mut show).await;
