@@ -8,6 +8,7 @@
 //! Names are `linkmic_<room>_<thing>_<unit>[_total]`; seconds and bytes, as Prometheus wants them.
 
 mod access;
+mod mixer;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use prometheus::{
 };
 
 use crate::reason::Reason;
+
+pub use mixer::MixLoad;
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -104,6 +107,7 @@ pub struct Metrics {
     mixes: IntGauge,
     mix_inputs: IntGaugeVec,
     mix_decoders: IntGaugeVec,
+    mixer: mixer::Mixer,
     access: access::Access,
     /// Held while counters are brought up to totals, so that two scrapes at a time do not both add the difference.
     raising: Mutex<()>,
@@ -371,6 +375,7 @@ impl Metrics {
                 "kind",
                 &MIX_DECODERS,
             ),
+            mixer: mixer::Mixer::new(&r),
             access: access::Access::new(&r),
             raising: Mutex::default(),
             registry: r,
@@ -470,12 +475,6 @@ impl Metrics {
             (&self.push_skips, push.skips),
             (&self.push_takeovers, push.takeovers),
         ]);
-    }
-
-    /// At scrape: mixes, and their inputs per state (words of the mixer's input states).
-    pub fn set_mixes(&self, mixes: usize, inputs_by_state: &[(&str, usize)]) {
-        self.mixes.set(count(mixes));
-        set_states(&self.mix_inputs, &MIX_INPUT_STATES, inputs_by_state);
     }
 
     /// At scrape: decoders of all mixes per kind (`audio`, `video`).

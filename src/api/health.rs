@@ -126,6 +126,7 @@ fn collect(state: &super::State) {
     });
     if let Some(mixes) = &state.mixes {
         metrics.set_mix_decoders(&mixes.decoders());
+        metrics.set_mix_load(&mixes.load());
         let mixes = mixes.list();
         let mut by_state: Vec<(&str, usize)> = Vec::new();
         for input in mixes

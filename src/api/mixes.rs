@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use super::body::{self, Body, Path};
+use crate::metrics::MixLoad;
 
 /// What a `PUT` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub enum MixError {
     /// No mix has that id.
     #[error("{0}")]
     NotFound(String),
+    /// This machine has no room for it.
+    #[error("{0}")]
+    Overloaded(String),
     /// The mixer cannot do it now.
     #[error("{0}")]
     Unavailable(String),
@@ -77,6 +81,8 @@ pub trait Mixes: Send + Sync {
     fn list(&self) -> Vec<Value>;
     /// Decoders at work, by kind: `audio`, `video`.
     fn decoders(&self) -> [(&'static str, usize); 2];
+    /// What they cost and may cost.
+    fn load(&self) -> MixLoad;
     /// Begins a mix's end and describes the ending mix.
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value>;
 }
@@ -87,6 +93,9 @@ impl From<MixError> for Error {
             MixError::Invalid(message) => Error::invalid(message),
             MixError::Conflict(message) => Error::conflict(message),
             MixError::NotFound(message) => Error::not_found(message),
+            MixError::Overloaded(message) => {
+                Error::new(StatusCode::SERVICE_UNAVAILABLE, "mixer_overloaded", message)
+            }
             MixError::Unavailable(message) => Error::unavailable(message),
         }
     }
@@ -104,7 +113,14 @@ fn mixes(state: &super::State) -> Result<&dyn Mixes, Error> {
 
 /// `GET /api/v1/mixes`
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<Value>, Error> {
-    Ok(Json(json!({"mixes": mixes(&state)?.list()})))
+    let mixes = mixes(&state)?;
+    let load = mixes.load();
+    let capacity = json!({
+        "budget": load.budget,
+        "cost": load.cost,
+        "can_accept": load.can_accept,
+    });
+    Ok(Json(json!({"mixes": mixes.list(), "capacity": capacity})))
 }
 
 /// `GET /api/v1/mixes/{id}`

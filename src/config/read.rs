@@ -405,7 +405,15 @@ fn limits(t: &mut Table<'_>, default: Limits) -> Limits {
 
 fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
     Mixer {
-        preset: t.value("preset", default.preset, preset),
+        video_encoder: t.value(
+            "video_encoder",
+            default.video_encoder,
+            word(&Mixer::ENCODERS),
+        ),
+        // A hundred cores.
+        budget: t.optional("budget", number(1..=10_000)).or(default.budget),
+        degrade: t.value("degrade", default.degrade, flag),
+        preset: t.value("preset", default.preset, word(&Mixer::PRESETS)),
         audio_encoder: t.value(
             "audio_encoder",
             default.audio_encoder,
@@ -515,12 +523,15 @@ fn memory(value: &Value) -> Parsed<usize> {
     }
 }
 
-fn preset(value: &Value) -> Parsed<String> {
-    let text = string(value)?;
-    if Mixer::PRESETS.contains(&text.as_str()) {
-        return Ok(text);
+/// One of these words.
+fn word(words: &'static [&'static str]) -> impl Fn(&Value) -> Parsed<String> {
+    move |value| {
+        let text = string(value)?;
+        if words.contains(&text.as_str()) {
+            return Ok(text);
+        }
+        Err(format!("{text:?} is none of {}", words.join(", ")))
     }
-    Err(format!("{text:?} is none of {}", Mixer::PRESETS.join(", ")))
 }
 
 fn level(value: &Value) -> Parsed<String> {

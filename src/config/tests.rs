@@ -228,6 +228,8 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         preset = "placebo"
         audio_encoder = "fdkaacenc"
         audio_kbps = 5000000000
+        video_encoder = "h265"
+        budget = 0
         [state]
         dir = "state"
         [log]
@@ -260,7 +262,9 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "log.level: \"inof\" is no log level: \"inof\" is not a level; write error, warn, info, debug, trace, or a list by module",
         "mixer.audio_encoder: \"fdkaacenc\" is none of \"auto\", \"voaacenc\", \"avenc_aac\"",
         "mixer.audio_kbps: 5000000000 is not within 8 to 500",
+        "mixer.budget: 0 is not within 1 to 10000",
         "mixer.preset: \"placebo\" is none of ultrafast, superfast, veryfast, faster, fast, medium",
+        "mixer.video_encoder: \"h265\" is none of auto, x264, openh264, nvenc, vaapi, qsv",
         "push.rules[0].feed: \"raw\" is none of \"program\", \"source\"",
         "push.rules[0].match: \"a?b\" has the character '?'; allowed are those of stream names, A-Z a-z 0-9 _ . -, and *",
         "push.rules[0].url: scheme \"https\" is neither rtmp nor rtmps; expected rtmp[s]://host[:port]/app/name, with {stream} and {app} filled in for each stream",

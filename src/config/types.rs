@@ -304,6 +304,12 @@ pub struct Limits {
 /// `[mixer]`: defaults for what a mix does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mixer {
+    /// What the pictures are encoded with, one of [`Mixer::ENCODERS`].
+    pub video_encoder: String,
+    /// What mixes may cost together, in units: hundredths of a core, about; `None`: by the number of cores.
+    pub budget: Option<u32>,
+    /// May mixes step down when their encoder cannot keep up?
+    pub degrade: bool,
     /// x264's speed preset, one of [`Mixer::PRESETS`].
     pub preset: String,
     /// What encodes the output's audio, where it can.
@@ -335,6 +341,9 @@ pub enum AudioEncoder {
 }
 
 impl Mixer {
+    /// Families of encoders, and `auto` for what there is.
+    pub const ENCODERS: [&str; 6] = ["auto", "x264", "openh264", "nvenc", "vaapi", "qsv"];
+
     /// The presets that keep up with live pictures, fastest first.
     pub const PRESETS: [&str; 6] = [
         "ultrafast",
@@ -476,6 +485,9 @@ impl Default for Limits {
 impl Default for Mixer {
     fn default() -> Self {
         Self {
+            video_encoder: "auto".to_owned(),
+            budget: None,
+            degrade: true,
             preset: "superfast".to_owned(),
             audio_encoder: AudioEncoder::Auto,
             audio_kbps: 96,

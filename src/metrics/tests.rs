@@ -56,6 +56,7 @@ fn the_number_of_series_does_not_grow_whatever_is_reported() {
         metrics.set_push(&push(&[("made up", n)]));
         metrics.set_mixes(n, &[("made up", n)]);
         metrics.set_mix_decoders(&[("made up", n)]);
+        metrics.mix_stage(&format!("made up {n}"), Duration::ZERO);
     }
     assert_eq!(series(&metrics), before);
 }
@@ -79,6 +80,17 @@ fn what_is_counted_is_what_is_shown() {
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
     metrics.set_mixes(1, &[("live", 3), ("unheard of", 1)]);
     metrics.set_mix_decoders(&[("video", 4), ("audio", 3)]);
+    metrics.mix_stage("hold", Duration::from_millis(4));
+    metrics.mix_av_offset(-0.007);
+    metrics.mix_stepped(true);
+    metrics.mix_restarted();
+    metrics.set_mix_load(&MixLoad {
+        by_preset: 2,
+        by_pictures: 1,
+        budget: 150,
+        cost: 125,
+        can_accept: true,
+    });
     let text = text(&metrics);
     for line in [
         "linkmic_ingest_connections 3",
@@ -90,6 +102,18 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_ingest_timestamp_anomalies_total{kind=\"back\"} 1",
         "linkmic_playback_lag_seconds_bucket{class=\"viewer\",le=\"0.3\"} 0",
         "linkmic_playback_lag_seconds_bucket{class=\"viewer\",le=\"0.4\"} 1",
+        "linkmic_mixer_stage_seconds_bucket{stage=\"hold\",le=\"0.002\"} 0",
+        "linkmic_mixer_stage_seconds_bucket{stage=\"hold\",le=\"0.005\"} 1",
+        "linkmic_mixer_av_offset_seconds_bucket{le=\"-0.01\"} 0",
+        "linkmic_mixer_av_offset_seconds_bucket{le=\"-0.005\"} 1",
+        "linkmic_mixer_steps_total{direction=\"down\"} 1",
+        "linkmic_mixer_steps_total{direction=\"up\"} 0",
+        "linkmic_mixer_restarts_total 1",
+        "linkmic_mixer_degraded{by=\"preset\"} 2",
+        "linkmic_mixer_degraded{by=\"pictures\"} 1",
+        "linkmic_mixer_budget_units 150",
+        "linkmic_mixer_cost_units 125",
+        "linkmic_mixer_can_accept 1",
         "linkmic_relay_streams 5",
         "linkmic_relay_publishers 2",
         "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 4",

@@ -313,6 +313,11 @@ impl Track {
         (!self.ring.is_empty()).then_some((self.end_us, self.pushed))
     }
 
+    /// By how much sound is heard before its time, smoothed; negative: after it. `None` while it is silent.
+    pub fn early_us(&self) -> Option<i64> {
+        self.playing.then_some(self.error_us as i64)
+    }
+
     pub fn faults(&self) -> Faults {
         self.faults
     }

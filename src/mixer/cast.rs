@@ -286,8 +286,9 @@ impl Snapshot {
         self.members.get(self.lead)?.actor.stream()
     }
 
-    /// Everybody's pictures for the frame presented at `pts_us`, which shows what is due up to `until_us`.
-    pub fn cast(&self, until_us: i64, pts_us: i64) -> Cast<'_> {
+    /// Everybody's pictures for the frame presented at `pts_us`, which shows what is due up to `until_us`. `offset` is told
+    /// for each new picture how much later than it its sound is, in µs.
+    pub fn cast(&self, until_us: i64, pts_us: i64, mut offset: impl FnMut(i64)) -> Cast<'_> {
         let lead = self.lead();
         let mut fresh = None;
         let mut pictures = Vec::with_capacity(self.members.len());
@@ -298,8 +299,13 @@ impl Snapshot {
             let Some((picture, due, is_new)) = input.picture(until_us, pts_us, usual_us) else {
                 continue;
             };
-            if is_new && is_lead {
-                fresh = Some((due, picture.arrival));
+            if is_new {
+                if let Some(by) = input.av_offset_us(due, pts_us) {
+                    offset(by);
+                }
+                if is_lead {
+                    fresh = Some((due, picture.arrival, picture.decoded));
+                }
             }
             pictures.push((id, picture));
         }
@@ -386,12 +392,12 @@ impl Actor {
 pub(super) struct Cast<'a> {
     snapshot: &'a Snapshot,
     pictures: Vec<(&'a str, Picture)>,
-    fresh: Option<(i64, Option<Instant>)>,
+    fresh: Option<(i64, Option<Instant>, Option<Instant>)>,
 }
 
 impl Cast<'_> {
-    /// Due time and arrival of the lead's picture, when it is a new one.
-    pub fn fresh(&self) -> Option<(i64, Option<Instant>)> {
+    /// The lead's picture, when it is a new one: its due time, its arrival, and when it was decoded.
+    pub fn fresh(&self) -> Option<(i64, Option<Instant>, Option<Instant>)> {
         self.fresh
     }
 }

@@ -133,9 +133,13 @@ pub fn avc_frame(unit: &[u8]) -> Bytes {
 ///
 /// ffmpeg's demuxer takes a new sequence header to the decoder but not to its parser, which then reads the
 /// mix's slices with the source's parameter sets and complains of each (seen in 5.1: "luma_log2_weight_denom 32
-/// is out of range"). In band they reach both.
+/// is out of range"). In band they reach both. Encoders that put them there themselves are left to it.
 pub fn avc_key_frame(record: &[u8], sei: &[u8], unit: &[u8]) -> Bytes {
-    let sets = parameter_sets(record).unwrap_or_default();
+    let sets = if has_parameter_sets(unit) {
+        Vec::new()
+    } else {
+        parameter_sets(record).unwrap_or_default()
+    };
     let mut payload = BytesMut::with_capacity(5 + sets.len() + sei.len() + unit.len());
     payload.put_slice(&[0x17, 1, 0, 0, 0]);
     payload.put_slice(&sets);
@@ -149,6 +153,7 @@ pub const TEXT_ID: [u8; 16] = [
     0x6c, 0x69, 0x6e, 0x6b, 0x6d, 0x69, 0x63, 0x2d, 0xa7, 0x1d, 0x4e, 0x50, 0x8f, 0x3b, 0x21, 0xc4,
 ];
 const SEI: u8 = 6;
+const SPS: u8 = 7;
 const USER_DATA_UNREGISTERED: u8 = 5;
 
 /// An SEI message with a text, as a NAL unit behind the four bytes of its length.
@@ -199,6 +204,21 @@ fn parameter_sets(record: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(sets)
+}
+
+/// Is there an SPS in an access unit, which stands before its slices?
+fn has_parameter_sets(mut unit: &[u8]) -> bool {
+    const SLICES: std::ops::RangeInclusive<u8> = 1..=5;
+    while let Some((length, after)) = unit.split_first_chunk::<4>() {
+        let kind = after.first().map_or(0, |header| header & 31);
+        if kind == SPS || SLICES.contains(&kind) {
+            return kind == SPS;
+        }
+        unit = after
+            .get(u32::from_be_bytes(*length) as usize..)
+            .unwrap_or_default();
+    }
+    false
 }
 
 /// An AAC sequence header from an AudioSpecificConfig. The rate and channel bits are fixed for AAC.
@@ -338,6 +358,27 @@ mod tests {
             (read("height"), read("framerate")),
             (Some(960.0), Some(20.0))
         );
+    }
+
+    #[test]
+    fn parameter_sets_stand_in_a_key_frame_once() {
+        let record = b"\x01\x42\x00\x1e\xff\xe1\0\x02\x67s\x01\0\x02\x68p";
+        let sets = b"\0\0\0\x02\x67s\0\0\0\x02\x68p";
+        let (delimiter, slice) = (b"\0\0\0\x02\x09\xf0", b"\0\0\0\x02\x65x");
+        for (unit, wanted) in [
+            (slice.to_vec(), [&sets[..], slice].concat()),
+            ([&sets[..], slice].concat(), [&sets[..], slice].concat()),
+            (
+                [&delimiter[..], sets, slice].concat(),
+                [&delimiter[..], sets, slice].concat(),
+            ),
+            (
+                b"\0\0\0\x09\x09".to_vec(),
+                [&sets[..], b"\0\0\0\x09\x09"].concat(),
+            ),
+        ] {
+            assert_eq!(avc_key_frame(record, &[], &unit)[5..], wanted);
+        }
     }
 
     #[test]

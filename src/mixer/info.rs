@@ -37,7 +37,21 @@ pub struct MixInfo {
     pub inputs: Vec<InputInfo>,
     pub output: OutputInfo,
     pub stats: Stats,
+    /// Null while the encoder does what was asked for.
+    pub degraded: Option<DegradedInfo>,
+    /// Of a pipeline that failed: stays until its successor has run for 5 s.
     pub error: Option<String>,
+}
+
+/// What a mix makes less of because its encoder cannot carry what was asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct DegradedInfo {
+    /// Steps down from what was asked for.
+    pub steps: usize,
+    /// The preset in use.
+    pub preset: String,
+    /// Every second frame repeats the one before.
+    pub half_pictures: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -58,6 +58,8 @@ pub(super) struct Picture {
     pub fitted: Option<(Cut, Raw)>,
     /// When its access unit arrived; `None` when that was forgotten.
     pub arrival: Option<Instant>,
+    /// When it was ready to be shown.
+    pub decoded: Option<Instant>,
 }
 
 /// Counters of what did not reach the screen.
@@ -166,6 +168,7 @@ impl View {
             fitted: None,
             // It arrived for others: its way to our screen tells nothing.
             arrival: None,
+            decoded: None,
         };
         lock(&self.pace).last_picture = Some(now);
         lock(&self.slot).push(self.due(due_us), picture);
@@ -348,6 +351,14 @@ impl Input {
         let fresh = slot.advance(until_us, |due| screen.observe(pts_us - due, usual_us));
         let (due, picture) = slot.current()?;
         Some((picture.clone(), *due, fresh))
+    }
+
+    /// How much later the sound of the blocks mixed last is heard than the picture due at `due_us` is seen, which is on
+    /// screen from `pts_us`, compared with the source; negative: earlier. `None` while there is no sound.
+    pub fn av_offset_us(&self, due_us: i64, pts_us: i64) -> Option<i64> {
+        let waits = lock(&self.view.screen).sound_waits_us();
+        let early = lock(&self.view.track).early_us()?;
+        Some(waits - early - (pts_us - due_us))
     }
 
     /// The picture on screen; the slot is left as it is.

@@ -10,18 +10,23 @@ mod admit;
 mod audio;
 mod beat;
 mod canvas;
+mod capacity;
 mod cast;
 mod clock;
 mod codec;
+mod cost;
 mod decode;
+mod encoder;
 mod feed;
 mod fetch;
 mod format;
+mod governor;
 mod graph;
 mod info;
 mod input;
 pub mod layout;
 mod letters;
+mod observer;
 mod output;
 mod picture;
 mod preview;
@@ -42,6 +47,7 @@ mod stills;
 mod tests;
 mod tick;
 mod unsupported;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -54,9 +60,12 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 pub use aac::AudioEncoder;
-pub use info::{InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
+pub use capacity::Load;
+pub use encoder::Choice as EncoderChoice;
+pub use info::{DegradedInfo, InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
 pub use input::InputState;
 pub use layout::{Rect, Size};
+pub use observer::{Observer, Stage};
 pub use preview::{LayoutInfo, Placed, Preview, Wish};
 pub use scene::{
     InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, PRESETS, Scene, Template,
@@ -65,6 +74,7 @@ pub use scene::{
 use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
 use crate::relay::{Origin, PublishError, Relay};
 use cast::Stills;
+use encoder::Encoder;
 use letters::Fonts;
 use output::SharedObserver;
 use scene::{Draft, Source};
@@ -96,6 +106,11 @@ const ELEMENTS: [(&str, &[&str]); 4] = [
 /// How mixes are made. Defaults are those of config/linkmic.toml.
 #[derive(Debug, Clone)]
 pub struct Config {
+    pub video_encoder: encoder::Choice,
+    /// What mixes may cost together, in units of `cost`; `None`: three quarters of the machine's cores.
+    pub budget: Option<u32>,
+    /// May mixes step down when their encoder cannot keep up?
+    pub degrade: bool,
     /// x264's speed preset.
     pub preset: String,
     /// What encodes the sound, where it can.
@@ -121,6 +136,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            video_encoder: encoder::Choice::Auto,
+            budget: None,
+            degrade: true,
             preset: "superfast".into(),
             audio_encoder: AudioEncoder::Auto,
             audio_kbps: 96,
@@ -146,6 +164,11 @@ pub enum Error {
     Conflict { path: String, message: String },
     #[error("no such mix")]
     NotFound,
+    /// It would cost more than there is room for.
+    #[error(
+        "the mix would cost {cost} units, and {used} of {budget} are in use; end or shrink a mix, or ask for less (size, fps, preset, inputs)"
+    )]
+    Overloaded { cost: u32, used: u32, budget: u32 },
     /// This machine cannot mix.
     #[error("{0}")]
     Unavailable(String),
@@ -167,16 +190,6 @@ pub enum Outcome {
     Changed,
     /// The scene is the one that was there.
     Unchanged,
-}
-
-/// Told about every output frame, on the mixes' own threads: must be cheap and must not block.
-pub trait Observer: Send + Sync {
-    /// A frame with a new picture of the main was published that long after the picture's arrival.
-    fn added_latency(&self, latency: Duration);
-    /// A frame was published.
-    fn frame(&self);
-    /// A frame had to repeat the one before because the machine was too slow.
-    fn skip(&self);
 }
 
 /// All mixes of this server. Cheap to clone.
@@ -222,6 +235,8 @@ impl Mixer {
             path: "fonts".into(),
             message: error.to_string(),
         })?;
+        let encoder = Encoder::find(config.video_encoder).map_err(Error::Unavailable)?;
+        tracing::info!(%encoder, "mixes are encoded");
         let gallery = Gallery::new(config.pictures.clone(), config.picture_networks.clone());
         let context = Context {
             sources: Sources::new(relay.clone(), runtime, config.graphs.clone()),
@@ -229,6 +244,9 @@ impl Mixer {
             config,
             fonts: Arc::new(fonts),
             observer: Arc::default(),
+            encoder,
+            #[cfg(test)]
+            faults: Arc::default(),
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -256,7 +274,8 @@ impl Mixer {
     ///
     /// # Errors
     /// [`Error::Invalid`] for the request's own mistakes; [`Error::Conflict`] when the output is taken, would feed on
-    /// itself, has another name than before, or would change its codec, and while the mix is ending.
+    /// itself, has another name than before, or would change its codec, and while the mix is ending;
+    /// [`Error::Overloaded`] when the machine has no room for it.
     pub fn put(&self, id: &str, request: MixRequest) -> Result<(MixInfo, Outcome), Error> {
         check_id(id)?;
         let draft = Scene::draft(&request)?;
@@ -274,6 +293,7 @@ impl Mixer {
         let mut sessions = self.sessions();
         admit::outputs(&sessions, id, &scene)?;
         admit::streams(&sessions, id, &scene, &order)?;
+        self.check_cost(&sessions, id, &scene)?;
         if let Some(session) = sessions.get(id) {
             let outcome = change(session, scene, stills)?;
             return Ok((session.info(), outcome));

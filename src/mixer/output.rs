@@ -3,18 +3,18 @@
 //! Called from the encoders' threads. Publishing never blocks (the relay's rule), so it happens right here.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Observer;
 use super::aac::Encoder;
 use super::audio::BLOCK;
 use super::format::{self, Metadata};
-use super::program::Packets;
+use super::program::{Packet, Packets};
 use super::signal::Signal;
+use super::{Observer, Stage};
 use crate::media::{Kind, MediaTime, Message};
 use crate::relay::{Publisher, Status};
 
@@ -22,6 +22,8 @@ use crate::relay::{Publisher, Status};
 const MAX_IN_FLIGHT: usize = 32;
 /// Frames whose added latency is kept for the percentiles: some 30 s.
 const LATENCIES: usize = 1_024;
+/// Frames over which the time in the encoder is averaged.
+const ENCODED: u64 = 32;
 
 /// No time in µs.
 const UNKNOWN: i64 = i64::MIN;
@@ -37,6 +39,10 @@ pub(super) struct Tally {
     last_picture_ns: AtomicU64,
     last_sound_ns: AtomicU64,
     latencies: Mutex<VecDeque<Duration>>,
+    /// Mean time of a frame in the encoder lately, in ns; 0: not known.
+    encoding_ns: AtomicU64,
+    /// The step of the ladder that it stands on (see `governor`).
+    pub level: AtomicUsize,
 }
 
 impl Tally {
@@ -46,6 +52,32 @@ impl Tally {
             latencies.pop_front();
         }
         latencies.push_back(latency);
+    }
+
+    /// A frame took that long in the encoder. Called by one thread at a time.
+    fn encoded(&self, took: Duration) {
+        let took = took.as_nanos() as u64;
+        let mean = match self.encoding_ns.load(Ordering::Relaxed) {
+            0 => took,
+            mean => mean - mean / ENCODED + took / ENCODED,
+        };
+        self.encoding_ns.store(mean.max(1), Ordering::Relaxed);
+    }
+
+    /// Mean time of a frame in the encoder lately; `None`: not known.
+    pub fn encoding(&self) -> Option<Duration> {
+        let mean = self.encoding_ns.load(Ordering::Relaxed);
+        (mean > 0).then(|| Duration::from_nanos(mean))
+    }
+
+    /// Another encoder begins.
+    pub fn forget_encoding(&self) {
+        self.encoding_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// Time of the latest picture published, in ns since the mix's zero; 0 before the first.
+    pub fn last_picture_ns(&self) -> u64 {
+        self.last_picture_ns.load(Ordering::Relaxed)
     }
 
     /// Time of the latest picture published, in µs since the mix's zero; 0 before the first.
@@ -82,8 +114,39 @@ pub(super) struct Output {
     done: AtomicBool,
     /// By how much the output's time of the lead's sound is later than the lead's own, in µs; [`UNKNOWN`]: it has none.
     later_us: AtomicI64,
-    /// Arrivals of the lead's new pictures, by the time of the output frame that shows them first.
-    in_flight: Mutex<VecDeque<(u64, Instant)>>,
+    /// Frames in the encoder, by their times.
+    in_flight: Mutex<VecDeque<(u64, Gathered)>>,
+}
+
+/// A frame that went into the encoder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gathered {
+    pub at: Instant,
+    /// The lead's picture in it, when it is a new one.
+    pub fresh: Option<Journey>,
+}
+
+/// When a picture was where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Journey {
+    pub arrival: Instant,
+    pub decoded: Instant,
+    /// When it was due on the mix's clock: it is held until then.
+    pub due: Instant,
+}
+
+impl Journey {
+    /// How long it was in each stage, if it was gathered and published then. They add up to all of its time.
+    fn stages(&self, gathered: Instant, published: Instant) -> [(Stage, Duration); 4] {
+        let between = |from: Instant, to: Instant| to.saturating_duration_since(from);
+        let held_until = self.due.clamp(self.decoded, gathered.max(self.decoded));
+        [
+            (Stage::Decode, between(self.arrival, self.decoded)),
+            (Stage::Hold, between(self.decoded, held_until)),
+            (Stage::Beat, between(held_until, gathered)),
+            (Stage::Encode, between(gathered, published)),
+        ]
+    }
 }
 
 /// Locks hold values that are complete after every statement, so one whose holder panicked can be read on.
@@ -147,13 +210,13 @@ impl Output {
         })
     }
 
-    /// The output frame at `pts_ns` will show a picture of the lead that arrived then.
-    pub fn expect(&self, pts_ns: u64, arrival: Instant) {
+    /// The output frame at `pts_ns` is about to go into the encoder.
+    pub fn expect(&self, pts_ns: u64, frame: Gathered) {
         let mut in_flight = lock(&self.in_flight);
         if in_flight.len() == MAX_IN_FLIGHT {
             in_flight.pop_front();
         }
-        in_flight.push_back((pts_ns, arrival));
+        in_flight.push_back((pts_ns, frame));
     }
 
     fn publish(&self, kind: Kind, time_ns: u64, payload: Bytes) {
@@ -189,7 +252,13 @@ fn renewed(kept: &Mutex<Bytes>, header: &[u8]) -> bool {
 }
 
 impl Packets for Output {
-    fn video(&self, time_ns: u64, key: bool, header: &[u8], unit: &[u8]) {
+    fn video(&self, packet: Packet<'_>) {
+        let Packet {
+            time_ns,
+            key,
+            header,
+            bytes: unit,
+        } = packet;
         if renewed(&self.video_header, header) {
             self.publish(Kind::Data, time_ns, self.metadata.payload());
             self.publish(Kind::Video, time_ns, format::avc_header(header));
@@ -207,7 +276,7 @@ impl Packets for Output {
         let now = Instant::now();
         self.tally.frames.fetch_add(1, Ordering::Relaxed);
         self.observe(|o| o.frame());
-        let arrival = {
+        let frame = {
             let mut in_flight = lock(&self.in_flight);
             // The encoder keeps times to the nanosecond, give or take a rounding.
             while in_flight.front().is_some_and(|&(t, _)| t + 1_000 < time_ns) {
@@ -217,14 +286,27 @@ impl Packets for Output {
                 .pop_front_if(|&mut (t, _)| t <= time_ns + 1_000)
                 .map(|f| f.1)
         };
-        if let Some(arrival) = arrival {
-            let latency = now.saturating_duration_since(arrival);
+        let Some(frame) = frame else { return };
+        self.tally.encoded(now.saturating_duration_since(frame.at));
+        if let Some(picture) = frame.fresh {
+            let latency = now.saturating_duration_since(picture.arrival);
             self.tally.latency(latency);
-            self.observe(|o| o.added_latency(latency));
+            self.observe(|o| {
+                o.added_latency(latency);
+                for (stage, took) in picture.stages(frame.at, now) {
+                    o.stage(stage, took);
+                }
+            });
         }
     }
 
-    fn audio(&self, time_ns: u64, header: &[u8], frame: &[u8]) {
+    fn audio(&self, packet: Packet<'_>) {
+        let Packet {
+            time_ns,
+            header,
+            bytes: frame,
+            ..
+        } = packet;
         // What the encoder begins with is made of nothing: all its sound comes that much later than it says.
         let rate = self.metadata.audio.rate;
         let sounds_at = time_ns.checked_sub(self.encoder.delay_ns(rate));
@@ -248,6 +330,36 @@ impl Packets for Output {
         if last == 0 || last + half_ns < time_ns {
             let of = self.of_lead(time_ns);
             self.publish_of(Kind::Audio, time_ns, format::aac_frame(frame), of);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stages_of_a_picture_add_up_to_its_time_in_the_mix() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        // (decoded, due, gathered, published), and what each stage took.
+        for (times, took) in [
+            ((5, 20, 26, 30), [5, 15, 6, 4]),
+            // Late: nothing to hold it for.
+            ((25, 20, 26, 30), [25, 0, 1, 4]),
+            // The beat was a little ahead of the picture's time.
+            ((5, 20, 18, 30), [5, 13, 0, 12]),
+        ] {
+            let (decoded, due, gathered, published) = times;
+            let journey = Journey {
+                arrival: t0,
+                decoded: at(decoded),
+                due: at(due),
+            };
+            let stages = journey.stages(at(gathered), at(published));
+            let got = stages.map(|(_, took)| took.as_millis());
+            assert_eq!(got, took, "{times:?}");
+            assert_eq!(got.iter().sum::<u128>(), 30);
         }
     }
 }

@@ -4,25 +4,26 @@
 //! Called in a loop by a mix's thread ([`session`](super::session)), which sleeps in between until the time that
 //! [`Run::beat`] names or until a decoder rings. Owns the beat and the pipeline; decides nothing about the mix's life.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::aac;
 use super::audio::{self, BLOCK, Span};
 use super::beat::Beat;
 use super::cast::Snapshot;
-use super::output::Output;
+use super::governor::{Governor, Load};
+use super::output::{Gathered, Journey, Output};
 use super::program::{Program, Settings};
 use super::session::{IDLE, Session};
 use super::stage::Stage;
 use super::tick::{Grid, Step};
+use super::watch::Watchdog;
 
 /// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
 const MARGIN_US: i64 = 5_000;
 const MAX_PATIENCE_US: i64 = 200_000;
-/// A pipeline that takes frames but gives none for this long is dead, whatever it says.
-const WATCHDOG: Duration = Duration::from_secs(2);
-
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.session.signal().want_sound(true);
@@ -32,46 +33,65 @@ impl Drop for Run<'_> {
 /// One program pipeline at work.
 pub(super) struct Run<'a> {
     session: &'a Session,
-    program: Program,
+    program: Program<Output>,
     output: Arc<Output>,
     beat: Beat,
+    settings: Settings,
+    governor: &'a mut Governor,
     fps: u32,
     stage: Stage,
     /// Pictures' beat, from when the sound encoder has shown its header.
     grid: Option<Grid>,
     previous: Option<Arc<Snapshot>>,
-    /// Frames that had come out when they were last seen to grow.
-    given: u64,
-    given_at: Instant,
+    watchdog: Watchdog,
+    /// Frames that came out before this pipeline, and that went into it.
+    before: u64,
+    taken: u64,
+    /// Was something seen to come out?
+    given: bool,
 }
 
 impl<'a> Run<'a> {
-    /// Takes over a pipeline that was just started.
-    pub fn new(
+    /// Starts a pipeline for these settings, on the step of their ladder that the governor stands on.
+    ///
+    /// # Errors
+    /// It does not start; the text says why.
+    pub fn start(
         session: &'a Session,
         settings: &Settings,
-        program: Program,
+        voice_encoder: aac::Encoder,
         output: Arc<Output>,
-    ) -> Self {
+        governor: &'a mut Governor,
+    ) -> Result<Self, String> {
+        let lowered = settings.at(governor.level());
+        let mut program = Program::new(&lowered, voice_encoder, session.zero(), output.clone())?;
+        session.made(&mut program);
         let now = Instant::now();
+        governor.restart(now);
+        let before = session.tally().frames.load(Ordering::Relaxed);
+        session.tally().forget_encoding();
         let rate = settings.audio.rate;
         // What is due by now is made at once: the encoder gives its header only with its first frames.
         let made_at_once = 3 * BLOCK as i64 * 1_000_000 / i64::from(rate);
         let snapshot = session.snapshot();
         let newest = snapshot.lead().and_then(|lead| lead.newest_sound());
-        let delay = program.encoder().delay;
-        Self {
+        let delay = program.voice_encoder().delay;
+        Ok(Self {
             session,
             program,
             output,
+            settings: settings.clone(),
+            governor,
             beat: Beat::new(rate, delay, session.now_us(now) - made_at_once, newest),
             fps: settings.fps,
             stage: Stage::new(session.fonts()),
             grid: None,
             previous: None,
-            given: session.tally().frames.load(Ordering::Relaxed),
-            given_at: now,
-        }
+            watchdog: Watchdog::new(before, now),
+            before,
+            taken: 0,
+            given: false,
+        })
     }
 
     /// The relay wants no more.
@@ -82,6 +102,13 @@ impl<'a> Run<'a> {
     /// What is wrong with the pipeline, if anything is.
     pub fn error(&mut self, now: Instant) -> Option<String> {
         self.program.error().or_else(|| self.stuck(now))
+    }
+
+    /// The pipeline is of no more use: its graph is written while it is stopped.
+    pub fn give_up(mut self, why: &str, graphs: Option<&Path>) {
+        if let Some(graphs) = graphs {
+            self.program.give_up(why, graphs);
+        }
     }
 
     /// Makes all sound and pictures that are due with this layout; when the next are.
@@ -187,46 +214,121 @@ impl<'a> Run<'a> {
         let least = self.session.deadline_us();
         let wanted = lead_at.lateness().0 + MARGIN_US;
         let patience = wanted.clamp(least, MAX_PATIENCE_US.max(least));
-        loop {
-            tally
-                .skipped
-                .fetch_add(grid.skip(now_us), Ordering::Relaxed);
+        let half = self.settings.rung(self.governor.level()).half;
+        let mut load = Load::default();
+        let until = loop {
+            let skipped = grid.skip(now_us);
+            tally.skipped.fetch_add(skipped, Ordering::Relaxed);
+            let skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
+            load.due = load.due.saturating_add(skipped);
+            load.left_out = load.left_out.saturating_add(skipped);
             if let Step::Wait(until) = grid.step(now_us, lead, patience) {
-                return until;
+                break until;
             }
             let n = grid.next();
-            let pts = grid.pts_ns(n);
-            let cast = snapshot.cast(grid.until_us(), (pts / 1_000) as i64);
-            let fresh = cast.fresh();
-            if let Some((_, Some(arrival))) = fresh {
-                self.output.expect(pts, arrival);
-            }
-            let layout = snapshot.layout(Duration::from_nanos(pts));
-            let stage = &mut self.stage;
-            let pushed = layout.is_some_and(|layout| {
-                self.program.push_frame(
-                    n,
-                    |n| grid.pts_ns(n),
-                    |canvas| stage.draw(canvas, &layout, &cast),
-                )
-            });
-            if !pushed {
+            let mut shown = None;
+            let pushed = if half && n % 2 == 1 {
+                self.program.repeat_frame(n, |n| grid.pts_ns(n))
+            } else {
+                let pts = grid.pts_ns(n);
+                let observer = &self.session;
+                let cast = snapshot.cast(grid.until_us(), (pts / 1_000) as i64, |by| {
+                    observer.observe(|o| o.av_offset_us(by));
+                });
+                let fresh = cast.fresh();
+                shown = fresh.map(|(due, ..)| due);
+                let journey = fresh.and_then(|(due, arrival, decoded)| {
+                    Some(Journey {
+                        arrival: arrival?,
+                        decoded: decoded?,
+                        due: self.session.instant(due),
+                    })
+                });
+                let frame = Gathered {
+                    at: Instant::now(),
+                    fresh: journey,
+                };
+                self.output.expect(pts, frame);
+                let layout = snapshot.layout(Duration::from_nanos(pts));
+                let stage = &mut self.stage;
+                layout.is_some_and(|layout| {
+                    self.program.push_frame(
+                        n,
+                        |n| grid.pts_ns(n),
+                        |canvas| stage.draw(canvas, &layout, &cast),
+                    )
+                })
+            };
+            load.due += 1;
+            if pushed {
+                self.taken += 1;
+            } else {
+                load.left_out += 1;
                 tally.skipped.fetch_add(1, Ordering::Relaxed);
-                self.session.observe_skip();
+                self.session.observe(|o| o.skip());
             }
-            grid.emitted(fresh.map(|f| f.0), lead.interval_us);
+            grid.emitted(shown, lead.interval_us);
+        };
+        if load.due > 0 {
+            self.govern(load, now);
         }
+        until
+    }
+
+    /// Steps down or up when it is time.
+    fn govern(&mut self, load: Load, now: Instant) {
+        let tally = self.session.tally();
+        let frame = Duration::from_secs(1) / self.fps.max(1);
+        let busy = tally.encoding();
+        let busy = busy.map(|busy| busy.as_secs_f64() / frame.as_secs_f64());
+        let before = self.governor.level();
+        if !self.governor.observe(load, busy, now) {
+            return;
+        }
+        let (old, new) = (
+            self.settings.rung(before),
+            self.settings.rung(self.governor.level()),
+        );
+        if old.preset != new.preset
+            && let Err(error) = self.replace_video()
+        {
+            // The old one runs on; what is wrong shows when it is made anew.
+            tracing::warn!(error, "no other encoder");
+        }
+        tally.forget_encoding();
+        self.session.stepped(before, self.governor.level(), &new);
+    }
+
+    /// Goes on with an encoder on the governor's step, at the frame after the last one that came out.
+    fn replace_video(&mut self) -> Result<(), String> {
+        let lowered = self.settings.at(self.governor.level());
+        let tally = self.session.tally();
+        let (before, grid) = (self.before, self.grid.as_ref());
+        let given = || {
+            let any = tally.frames.load(Ordering::Relaxed) > before;
+            grid?.number_at(tally.last_picture_ns()).filter(|_| any)
+        };
+        self.program
+            .replace_video(&lowered, self.output.clone(), given)?;
+        self.session.made(&mut self.program);
+        self.before = tally.frames.load(Ordering::Relaxed);
+        self.taken = 0;
+        Ok(())
     }
 
     /// Tells when the pipeline takes but does not give.
     fn stuck(&mut self, now: Instant) -> Option<String> {
         let given = self.session.tally().frames.load(Ordering::Relaxed);
-        if given != self.given {
-            self.given = given;
-            self.given_at = now;
+        if given > self.before && !std::mem::replace(&mut self.given, true) {
             self.session.live();
         }
-        (now.saturating_duration_since(self.given_at) > WATCHDOG)
-            .then(|| format!("no frame for {} s", WATCHDOG.as_secs()))
+        let owed = given - self.before < self.taken || !self.output.is_sounding();
+        let silent = self.watchdog.look(given, owed, now)?;
+        let level = self.governor.level();
+        if self.governor.choked(now) {
+            let rung = self.settings.rung(level + 1);
+            self.session.stepped(level, level + 1, &rung);
+        }
+        Some(format!("no frame for {:.1} s", silent.as_secs_f64()))
     }
 }

@@ -4,27 +4,32 @@
 //! produce, end. Control changes the scene under a lock and publishes a [`Snapshot`], which the thread loads once per
 //! frame; nothing it does can hold up the other side. No input and no reader can hold up the thread.
 
+mod report;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::aac::Encoder;
+use super::aac;
 use super::cast::{Snapshot, Stills};
+
+use super::encoder::Encoder;
 use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
-use super::info::{InputInfo, MixInfo, MixState, OutputInfo, Stats};
-use super::input::{Input, InputState};
+use super::governor::{Governor, Rung};
+use super::info::MixState;
+use super::input::Input;
 use super::layout::Size;
 use super::letters::Fonts;
 use super::output::{Output, SharedObserver, Tally};
-use super::preview::Sight;
+
 use super::program::{Program, Settings};
 use super::run::Run;
 use super::scene::{Scene, Tracks};
 use super::signal::Signal;
 use super::source::Sources;
-use super::{Config, Error, priority};
+use super::{Config, Error, Observer, priority};
 use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{Publisher, Relay, Status};
@@ -50,6 +55,9 @@ pub(super) struct Context {
     pub config: Config,
     pub fonts: Arc<Fonts>,
     pub observer: Arc<SharedObserver>,
+    pub encoder: Encoder,
+    #[cfg(test)]
+    pub faults: Arc<super::tests::faults::Faults>,
 }
 
 /// What the lead gave when the mix started; kept whatever becomes of the lead.
@@ -228,21 +236,35 @@ impl Session {
     fn run(&self, publisher: Publisher) {
         let publisher = Arc::new(publisher);
         let mut back_off = BACK_OFF;
+        let mut governor = None;
         while let Some(settings) = self.await_start(&publisher) {
             self.set_state(MixState::Starting);
             let since = Instant::now();
-            let error = match self.produce(&settings, &publisher) {
+            let governing =
+                governor.get_or_insert_with(|| Governor::new(self.steps(&settings), since));
+            let error = match self.produce(&settings, &publisher, governing) {
                 End::Done => break,
-                End::Reformat => continue,
+                End::Reformat => {
+                    // Another format is another load.
+                    governor = None;
+                    self.tally.level.store(0, Ordering::Relaxed);
+                    continue;
+                }
                 End::Failed(error) => error,
             };
             self.tally.restarts.fetch_add(1, Ordering::Relaxed);
+            self.observe(|o| o.restarted());
             tracing::warn!(mix = self.id, error, "program pipeline failed");
+            self.set_state(MixState::Starting);
             self.control().error = Some(error);
             if since.elapsed() > MAX_BACK_OFF {
                 back_off = BACK_OFF;
             }
-            self.signal.wait_until(Instant::now() + back_off);
+            let until = Instant::now() + back_off;
+            // Inputs ring for their pictures all the time.
+            while Instant::now() < until && !self.stopping.load(Ordering::Acquire) {
+                self.signal.wait_until(until);
+            }
             back_off = (back_off * 2).min(MAX_BACK_OFF);
         }
         let in_place = self.control().scene.in_place;
@@ -253,6 +275,15 @@ impl Session {
             publisher.finish(Reason::StreamEnded);
         }
         tracing::info!(mix = self.id, "mix ended");
+    }
+
+    /// How many steps of the settings' ladder it may take.
+    fn steps(&self, settings: &Settings) -> usize {
+        if self.context.config.degrade {
+            settings.rungs()
+        } else {
+            1
+        }
     }
 
     fn set_state(&self, state: MixState) {
@@ -371,15 +402,22 @@ impl Session {
                 .unwrap_or_else(|| default_video_kbps(size, fps)),
             audio: control.audio()?,
             audio_kbps: output.audio_kbps.unwrap_or(config.audio_kbps),
+            encoder: self.context.encoder,
             preset: output.preset.unwrap_or(&config.preset).to_owned(),
             key_frame_interval: output.gop.unwrap_or(config.key_frame_interval),
         })
     }
 
     /// Runs one program pipeline for as long as it is the right one.
-    fn produce(&self, settings: &Settings, publisher: &Arc<Publisher>) -> End {
+    fn produce(
+        &self,
+        settings: &Settings,
+        publisher: &Arc<Publisher>,
+        governor: &mut Governor,
+    ) -> End {
         let choice = self.context.config.audio_encoder;
-        let (encoder, objection) = Encoder::choose(choice, settings.audio, settings.audio_kbps);
+        let (encoder, objection) =
+            aac::Encoder::choose(choice, settings.audio, settings.audio_kbps);
         if let Some(reason) = objection {
             let instead = encoder.element;
             tracing::warn!(
@@ -403,12 +441,13 @@ impl Session {
             },
             encoder,
         ));
-        let program = match Program::new(settings, encoder, self.zero, output.clone()) {
-            Ok(program) => program,
+        let mut run = match Run::start(self, settings, encoder, output, governor) {
+            Ok(run) => run,
             Err(error) => return End::Failed(error),
         };
-        let mut run = Run::new(self, settings, program, output);
+        let since = Instant::now();
         let mut asked = false;
+        let mut lasting = false;
         loop {
             let now = Instant::now();
             if self.stopping.load(Ordering::Acquire) || run.is_done() {
@@ -430,7 +469,14 @@ impl Session {
                 return End::Reformat;
             }
             if let Some(error) = run.error(now) {
+                run.give_up(&error, self.context.config.graphs.as_deref());
                 return End::Failed(error);
+            }
+            if now.saturating_duration_since(since) > MAX_BACK_OFF
+                && !std::mem::replace(&mut lasting, true)
+            {
+                // What made the pipeline before it fail is over.
+                self.control().error = None;
             }
             let mut snapshot = self.snapshot.load_full();
             if snapshot.is_stale(now, self.since_zero(now)) {
@@ -461,90 +507,48 @@ impl Session {
         let mut control = self.control();
         if control.state == MixState::Starting {
             control.state = MixState::Live;
-            control.error = None;
         }
     }
 
-    pub(super) fn observe_skip(&self) {
-        let observer = self
-            .context
-            .observer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn observe(&self, tell: impl Fn(&dyn Observer)) {
+        let observer = &self.context.observer;
+        let observer = observer.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(observer) = observer.as_deref() {
-            observer.skip();
+            tell(observer);
         }
     }
 
-    /// What the API tells.
-    pub fn info(&self) -> MixInfo {
-        let now = Instant::now();
-        let snapshot = self.snapshot.load_full();
-        let settings = self.settings();
-        let control = self.control();
-        let output = &control.scene.output;
-        let layout = snapshot.way.target();
-        let present = snapshot.members.iter().filter(|member| !member.leaving);
-        let inputs = present.zip(&control.scene.inputs).map(|(member, asked)| {
-            let facts = member.actor.stream().map(|input| input.facts());
-            let cell = layout.and_then(|layout| layout.cell(&member.id));
-            InputInfo {
-                id: member.id.to_string(),
-                kind: member.kind(),
-                stream: member.source.key().map(|key| key.stream().to_owned()),
-                layer: member.layer,
-                state: member.state(&snapshot.on_loss, now),
-                rect: cell
-                    .and_then(|cell| cell.view.as_ref())
-                    .map(|view| view.rect),
-                gain: asked.loudness(),
-                error: facts.and_then(|facts| facts.trouble().map(str::to_owned)),
-            }
-        });
-        MixInfo {
-            id: self.id.clone(),
-            revision: control.revision,
-            state: control.state,
-            in_place: control.scene.in_place,
-            app: output.key.app().to_owned(),
-            inputs: inputs.collect(),
-            output: OutputInfo {
-                stream: output.key.stream().to_owned(),
-                size: settings.as_ref().map(|s| s.size),
-                fps: settings.as_ref().map(|s| s.fps).or(output.fps),
-                video_kbps: settings
-                    .as_ref()
-                    .map(|s| s.video_kbps)
-                    .or(output.video_kbps),
-                audio_kbps: output.audio_kbps.unwrap_or(self.context.config.audio_kbps),
-            },
-            stats: Stats::new(
-                &self.tally,
-                snapshot.streams().map(|(_, input)| input.losses()),
-            ),
-            error: control.error.clone(),
+    /// The program has taken a step of its ladder, down to or up to `rung`.
+    pub(super) fn stepped(&self, before: usize, after: usize, rung: &Rung) {
+        self.tally.level.store(after, Ordering::Relaxed);
+        let (preset, half) = (&rung.preset, rung.half);
+        if after > before {
+            tracing::warn!(
+                mix = self.id,
+                preset,
+                half,
+                "too much for the encoder: mix degraded"
+            );
+        } else {
+            tracing::info!(mix = self.id, preset, half, "there is room: mix upgraded");
         }
+        self.observe(|o| o.stepped(after > before));
     }
 
-    /// What it sees of a stream; `None` when it takes no pictures of it, or none has come.
-    pub fn sight(&self, key: &StreamKey) -> Option<Sight> {
-        let snapshot = self.snapshot.load();
-        let mut streams = snapshot.streams();
-        let (_, input) = streams.find(|(_, input)| input.key() == key)?;
-        Some(Sight {
-            size: input.size()?,
-            raw: input.newest(),
-        })
+    /// A video encoder was made.
+    pub(super) fn made(&self, program: &mut Program<Output>) {
+        #[cfg(test)]
+        self.context.faults.made(program.pictures());
+        let _ = program;
     }
 
-    /// How many of its inputs are in each state.
-    pub fn input_states(&self, now: Instant) -> Vec<InputState> {
-        let snapshot = self.snapshot.load();
-        let streams = snapshot
-            .members
-            .iter()
-            .filter(|m| m.actor.stream().is_some());
-        streams.map(|m| m.state(&snapshot.on_loss, now)).collect()
+    pub(super) fn zero(&self) -> Instant {
+        self.zero
+    }
+
+    /// The moment of that time since the mix's zero, in µs.
+    pub(super) fn instant(&self, us: i64) -> Instant {
+        self.zero + Duration::from_micros(us.max(0) as u64)
     }
 }
 

@@ -412,6 +412,7 @@ impl Sink for Source {
                 raw: raw.clone(),
                 fitted,
                 arrival,
+                decoded: Some(Instant::now()),
             };
             view.take_picture(due_us, picture, Instant::now());
         }

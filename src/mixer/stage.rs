@@ -363,6 +363,7 @@ pub(super) fn still(raw: &Raw) -> Picture {
         raw: raw.clone(),
         fitted: None,
         arrival: None,
+        decoded: None,
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod changes;
 mod decoders;
+pub(super) mod faults;
+mod guard;
 mod preview;
 mod scenes;
 mod sources;

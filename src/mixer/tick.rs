@@ -61,6 +61,13 @@ impl Grid {
         self.origin_us.max(0) as u64 * 1_000 + since as u64
     }
 
+    /// Number of the frame presented at that time; `None` before frame 0.
+    pub fn number_at(&self, pts_ns: u64) -> Option<u64> {
+        let half = 500_000_000 / u64::from(self.fps);
+        let since = (pts_ns + half).checked_sub(self.pts_ns(0))?;
+        Some((u128::from(since) * u128::from(self.fps) / 1_000_000_000) as u64)
+    }
+
     /// Number of the next frame.
     pub fn next(&self) -> u64 {
         self.next
@@ -151,6 +158,13 @@ mod tests {
         assert_eq!(grid.pts_ns(0), 5_000);
         assert_eq!(grid.pts_ns(1), 33_338_333);
         assert_eq!(grid.pts_ns(3_000_000), 100_000 * 1_000_000_000 + 5_000);
+        for n in [0, 1, 2, 29, 30, 3_000_000] {
+            for off in [0, 1, -1] {
+                let pts = grid.pts_ns(n).saturating_add_signed(off);
+                assert_eq!(grid.number_at(pts), Some(n));
+            }
+        }
+        assert_eq!(Grid::new(1_000_000, 30).number_at(5), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::Error;
 use crate::api::{self, Drawn, Made, MixError, Mixes, Pending, Wish};
 use crate::config;
 use crate::media::Kind;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MixLoad};
 use crate::mixer::{self, Mixer, Outcome};
 use crate::relay::Relay;
 
@@ -22,6 +22,10 @@ pub fn mixer(
     metrics: Arc<Metrics>,
 ) -> Result<Arc<Mixer>, Error> {
     let config = mixer::Config {
+        // The configuration has been checked for its word.
+        video_encoder: mixer::EncoderChoice::from_word(&config.video_encoder).unwrap_or_default(),
+        budget: config.budget,
+        degrade: config.degrade,
         preset: config.preset.clone(),
         audio_encoder: match config.audio_encoder {
             config::AudioEncoder::Auto => mixer::AudioEncoder::Auto,
@@ -56,6 +60,22 @@ impl mixer::Observer for Meter {
 
     fn skip(&self) {
         self.0.mix_skips.inc();
+    }
+
+    fn stage(&self, stage: mixer::Stage, took: Duration) {
+        self.0.mix_stage(stage.word(), took);
+    }
+
+    fn av_offset_us(&self, by: i64) {
+        self.0.mix_av_offset(by as f64 / 1e6);
+    }
+
+    fn stepped(&self, down: bool) {
+        self.0.mix_stepped(down);
+    }
+
+    fn restarted(&self) {
+        self.0.mix_restarted();
     }
 }
 
@@ -139,6 +159,17 @@ impl Mixes for Adapter {
         [("audio", of(Kind::Audio)), ("video", of(Kind::Video))]
     }
 
+    fn load(&self) -> MixLoad {
+        let load = self.mixer.load();
+        MixLoad {
+            by_preset: load.by_preset,
+            by_pictures: load.by_pictures,
+            budget: load.budget,
+            cost: load.cost,
+            can_accept: load.can_accept,
+        }
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
         Box::pin(async move {
             let (mixer, id) = (self.mixer.clone(), id.to_owned());
@@ -166,6 +197,7 @@ fn refusal(error: mixer::Error) -> MixError {
         mixer::Error::Invalid { .. } => MixError::Invalid(message),
         mixer::Error::Conflict { .. } => MixError::Conflict(message),
         mixer::Error::NotFound => MixError::NotFound(message),
+        mixer::Error::Overloaded { .. } => MixError::Overloaded(message),
         mixer::Error::Unavailable(..) => MixError::Unavailable(message),
     }
 }

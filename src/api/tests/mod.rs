@@ -3,6 +3,7 @@
 mod bans;
 mod client;
 mod examples;
+mod mixes;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use self::client::{Answer, Client};
 use super::*;
 use crate::auth::{self, Key, KeyId, Rules};
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
+use crate::metrics::MixLoad;
 use crate::net::Bounds;
 use crate::push::{self, SignError, Signer};
 use crate::reason::Reason;
@@ -96,6 +98,15 @@ impl Mixes for Scenes {
 
     fn decoders(&self) -> [(&'static str, usize); 2] {
         [("audio", 0), ("video", 0)]
+    }
+
+    fn load(&self) -> MixLoad {
+        MixLoad {
+            budget: 150,
+            cost: 46,
+            can_accept: true,
+            ..MixLoad::default()
+        }
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
@@ -301,6 +312,8 @@ async fn metrics_tell_what_the_rooms_know() {
         "linkmic_mixer_mixes 1",
         "linkmic_mixer_inputs{state=\"live\"} 2",
         "linkmic_mixer_inputs{state=\"waiting\"} 1",
+        "linkmic_mixer_budget_units 150",
+        "linkmic_mixer_can_accept 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
@@ -450,7 +463,8 @@ async fn mixes_are_translated_both_ways() {
     }
     assert_eq!(client.call("GET", path, "").await.json(), json!({"a": 2}));
     let listed = client.call("GET", "/api/v1/mixes", "").await.json();
-    assert_eq!(listed, json!({"mixes": [{"a": 2}]}));
+    let capacity = json!({"budget": 150, "cost": 46, "can_accept": true});
+    assert_eq!(listed, json!({"mixes": [{"a": 2}], "capacity": capacity}));
     let answer = client.call("DELETE", path, "").await;
     assert_eq!(
         (answer.status, answer.json()["state"].as_str()),
@@ -504,21 +518,6 @@ async fn previews_come_as_an_image_or_as_json() {
         405,
         "method_not_allowed",
     );
-}
-
-#[tokio::test]
-async fn without_the_mixer_mixes_are_not_implemented() {
-    let (_house, client) = open(None).await;
-    for (method, path) in [
-        ("GET", "/api/v1/mixes"),
-        ("GET", "/api/v1/mixes/m"),
-        ("PUT", "/api/v1/mixes/m"),
-        ("DELETE", "/api/v1/mixes/m"),
-        ("POST", "/api/v1/mixes:preview"),
-    ] {
-        let answer = client.call(method, path, "{}").await;
-        is_error(&answer, 501, "mixer_not_built");
-    }
 }
 
 #[tokio::test]

@@ -1,35 +1,36 @@
-//! The program pipeline: drawn frames and blocks of sound in, H.264 and AAC out.
+//! The program's pipelines: drawn frames and blocks of sound in, H.264 and AAC out.
 //!
-//! Owns one GStreamer pipeline, made of what [`video_encoder`] and [`audio_encoder`] describe, and the memory that frames
-//! are drawn in. Never waits for anything: it is told what to encode and when. Called by one mix's thread; what comes out
-//! goes to [`Packets`] from GStreamer's threads.
+//! Owns one GStreamer pipeline for pictures and one for sound, made of what [`video_encoder`] and [`audio_encoder`] describe,
+//! so that the one can be replaced while the other runs on. Never waits for anything: it is told what to encode and when.
+//! Called by one mix's thread; what comes out goes to [`Packets`] from GStreamer's threads.
 
 mod audio_encoder;
-mod video_encoder;
+mod frames;
+mod gate;
+mod line;
+pub(super) mod trial;
+pub(super) mod video_encoder;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
 use gstreamer_app as app;
-use gstreamer_video as video;
 
-use super::aac::Encoder;
+use super::aac;
 use super::audio::Frame;
 use super::canvas::Canvas;
-use super::decode::{Failure, child, launch, stop};
+use super::decode::child;
+use super::encoder::Encoder;
 use super::format::AudioFormat;
+use super::governor::{self, Rung};
 use super::layout::Size;
-use super::picture::Pool;
-use video_encoder::frame_info;
+use frames::Frames;
+use gate::Gate;
+use line::Line;
 
-/// Frames that may wait in front of the encoder: more means that it cannot keep up.
-const MAX_BACKLOG: u64 = 3;
-/// A picture is repeated for frames that were left out, so that the output keeps its rate, but not for longer than this.
-const MAX_REPEATED: Duration = Duration::from_secs(1);
-
-/// Everything that makes the output's format. Another one needs another pipeline.
+/// Everything that makes the output's format. Another one needs other pipelines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub size: Size,
@@ -37,94 +38,104 @@ pub(super) struct Settings {
     pub video_kbps: u32,
     pub audio: AudioFormat,
     pub audio_kbps: u32,
+    pub encoder: Encoder,
+    /// x264's; other encoders are set by whether it is a fast one.
     pub preset: String,
     pub key_frame_interval: Duration,
 }
 
+impl Settings {
+    /// The step of their ladder with that number, 0 for what was asked for.
+    pub fn rung(&self, level: usize) -> Rung {
+        let mut rungs = governor::ladder(self.encoder.kind, &self.preset);
+        rungs.swap_remove(level.min(rungs.len() - 1))
+    }
+
+    /// How many steps they have.
+    pub fn rungs(&self) -> usize {
+        governor::ladder(self.encoder.kind, &self.preset).len()
+    }
+
+    /// The same on another step.
+    pub fn at(&self, level: usize) -> Self {
+        Self {
+            preset: self.rung(level).preset,
+            ..self.clone()
+        }
+    }
+}
+
+/// What an encoder gave.
+pub(super) struct Packet<'a> {
+    /// Since the mix's zero.
+    pub time_ns: u64,
+    pub key: bool,
+    /// The decoder configuration in force.
+    pub header: &'a [u8],
+    pub bytes: &'a [u8],
+}
+
 /// Who gets what was encoded. Called from GStreamer's threads: must not block.
 pub(super) trait Packets: Send + Sync + 'static {
-    /// `time_ns` is since the mix's zero; `header` is the decoder configuration in force.
-    fn video(&self, time_ns: u64, key: bool, header: &[u8], unit: &[u8]);
-    /// As above. The time is that of the first sample put in; the encoder's own delay is the receiver's matter.
-    fn audio(&self, time_ns: u64, header: &[u8], frame: &[u8]);
+    /// An access unit.
+    fn video(&self, packet: Packet<'_>);
+    /// A raw frame of AAC. The time is that of the first sample put in; the encoder's own delay is the receiver's matter.
+    fn audio(&self, packet: Packet<'_>);
 }
 
-/// The running pipeline. Dropping it stops it.
-pub(super) struct Program {
-    pipeline: gst::Pipeline,
-    pictures: app::AppSrc,
-    info: video::VideoInfo,
-    pool: Pool,
-    /// The latest frame, and its number.
-    last: Option<(u64, gst::Buffer)>,
+/// The running pipelines. Dropping it stops them.
+pub(super) struct Program<P: Packets> {
+    zero: Instant,
+    frames: Frames<P>,
+    voice: Line,
     sound: app::AppSrc,
+    sounds: Gate<P>,
     channels: u32,
-    encoder: Encoder,
-    failure: Arc<Failure>,
+    voice_encoder: aac::Encoder,
 }
 
-impl Program {
-    /// Builds and starts the pipeline. `zero` is the moment of time 0.
+impl<P: Packets> Program<P> {
+    /// Builds and starts the pipelines. `zero` is the moment of time 0.
     ///
     /// # Errors
     /// An element could not be made or started; the text says which.
     pub fn new(
         settings: &Settings,
-        encoder: Encoder,
+        voice_encoder: aac::Encoder,
         zero: Instant,
-        packets: Arc<impl Packets>,
+        packets: Arc<P>,
     ) -> Result<Self, String> {
-        let info = frame_info(settings.size, settings.fps).map_err(|e| e.to_string())?;
-        let pipeline = launch(&format!(
-            "{} {}",
-            video_encoder::branch(settings),
-            audio_encoder::branch(settings, encoder)
-        ))?;
-        let failure = Arc::new(Failure::default());
-        failure.watch(&pipeline);
+        let voice = Line::new(&audio_encoder::branch(settings, voice_encoder))?;
+        let sounds = Gate::new(packets.clone());
+        let to = sounds.clone();
+        on_packets(&voice.pipeline, "sounds", move |packet| {
+            to.pass(|packets| packets.audio(packet));
+        })?;
         let program = Self {
-            pictures: child(&pipeline, "canvas")?,
-            sound: child(&pipeline, "sound")?,
+            zero,
+            frames: Frames::new(settings, zero, packets)?,
+            sound: child(&voice.pipeline, "sound")?,
+            voice,
+            sounds,
             channels: settings.audio.channels,
-            encoder,
-            pool: Pool::new(&info).map_err(|e| e.to_string())?,
-            last: None,
-            info,
-            failure,
-            pipeline,
+            voice_encoder,
         };
-        let caps = program.info.to_caps().map_err(|e| e.to_string())?;
-        program.pictures.set_caps(Some(&caps));
-        program.connect(packets)?;
-        program.start(zero)?;
+        program.voice.start(zero)?;
         Ok(program)
     }
 
-    fn connect(&self, packets: Arc<impl Packets>) -> Result<(), String> {
-        let to = packets.clone();
-        on_packets(
-            &self.pipeline,
-            "pictures",
-            move |time, key, header, unit| {
-                to.video(time, key, header, unit);
-            },
-        )?;
-        on_packets(&self.pipeline, "sounds", move |time, _, header, frame| {
-            packets.audio(time, header, frame);
-        })
-    }
-
-    fn start(&self, zero: Instant) -> Result<(), String> {
-        let clock = gst::SystemClock::obtain();
-        self.pipeline.use_clock(Some(&clock));
-        self.pipeline.set_start_time(gst::ClockTime::NONE);
-        let since = gst::ClockTime::from_nseconds(zero.elapsed().as_nanos() as u64);
-        self.pipeline
-            .set_base_time(clock.time().saturating_sub(since));
-        self.pipeline
-            .set_state(gst::State::Playing)
-            .map_err(|e| e.to_string())?;
-        Ok(())
+    /// Goes on with another video encoder of the same size and rate, without a frame missing: `given` tells the number of
+    /// the frame that came out last, asked when no more can come of the old one. Takes some ms.
+    ///
+    /// # Errors
+    /// The new one does not start; the old one stays.
+    pub fn replace_video(
+        &mut self,
+        settings: &Settings,
+        packets: Arc<P>,
+        given: impl FnOnce() -> Option<u64>,
+    ) -> Result<(), String> {
+        self.frames.replace(settings, self.zero, packets, given)
     }
 
     /// Encodes frame number `n` as `draw` makes it; `pts_ns` gives each frame's time. For frames left out before it the
@@ -135,53 +146,18 @@ impl Program {
         pts_ns: impl Fn(u64) -> u64,
         draw: impl FnOnce(&mut Canvas<'_>),
     ) -> bool {
-        if self.pictures.current_level_buffers() >= MAX_BACKLOG {
-            return false;
-        }
-        let Ok(mut buffer) = self.pool.take() else {
-            return false;
-        };
-        if !self.drawn(&mut buffer, draw) {
-            return false;
-        }
-        if let Some((last, picture)) = self.last.take() {
-            let most = u64::from(u32::try_from(self.info.fps().numer()).unwrap_or(0))
-                * MAX_REPEATED.as_secs();
-            for missing in (last + 1).max(n.saturating_sub(most))..n {
-                // The memory is shared; only the times are the repetition's own.
-                self.push(picture.copy(), pts_ns(missing), pts_ns(missing + 1));
-            }
-        }
-        self.last = Some((n, self.push(buffer, pts_ns(n), pts_ns(n + 1))));
-        true
+        self.frames.push(n, pts_ns, draw)
     }
 
-    fn drawn(&self, buffer: &mut gst::Buffer, draw: impl FnOnce(&mut Canvas<'_>)) -> bool {
-        let stride = |n: usize| usize::try_from(self.info.stride()[n]).unwrap_or(0);
-        let size = Size {
-            width: self.info.width(),
-            height: self.info.height(),
-        };
-        let Ok(mut memory) = buffer.make_mut().map_writable() else {
-            return false;
-        };
-        let strides = [stride(0), stride(1), stride(2)];
-        let canvas = Canvas::packed(size, &mut memory, strides);
-        canvas.map(|mut canvas| draw(&mut canvas)).is_some()
-    }
-
-    fn push(&self, mut buffer: gst::Buffer, pts_ns: u64, next_ns: u64) -> gst::Buffer {
-        let writable = buffer.make_mut();
-        writable.set_pts(gst::ClockTime::from_nseconds(pts_ns));
-        writable.set_duration(gst::ClockTime::from_nseconds(next_ns - pts_ns));
-        // It can fail only while the pipeline is failing, which is reported by itself.
-        let _ = self.pictures.push_buffer(buffer.clone());
-        buffer
+    /// Encodes the latest picture once more as frame `n`.
+    /// `false`: it is behind and this one was left out.
+    pub fn repeat_frame(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> bool {
+        self.frames.repeat(n, pts_ns)
     }
 
     /// The encoder of its sound.
-    pub fn encoder(&self) -> Encoder {
-        self.encoder
+    pub fn voice_encoder(&self) -> aac::Encoder {
+        self.voice_encoder
     }
 
     /// Encodes one block of sound.
@@ -195,23 +171,36 @@ impl Program {
         let _ = self.sound.push_buffer(buffer);
     }
 
-    /// The pipeline's error, if it has one.
+    /// The error of one of the pipelines, if it has one.
     pub fn error(&self) -> Option<String> {
-        self.failure.take()
+        self.frames.error().or_else(|| self.voice.error())
+    }
+
+    /// The pipelines' graphs are written into that folder when they are stopped.
+    pub fn give_up(&mut self, why: &str, graphs: &Path) {
+        self.frames.line().give_up(why, graphs);
+        self.voice.give_up(why, graphs);
+    }
+
+    /// The pipeline of the pictures.
+    #[cfg(test)]
+    pub fn pictures(&mut self) -> gst::Pipeline {
+        self.frames.line().pipeline.clone()
     }
 }
 
-impl Drop for Program {
+impl<P: Packets> Drop for Program<P> {
     fn drop(&mut self) {
-        stop(&self.pipeline);
+        self.frames.shut();
+        self.sounds.shut();
     }
 }
 
-/// Hands what an appsink gets to `packet`: time since zero, key frame?, codec_data, bytes.
+/// Hands what an appsink gets to `take`.
 fn on_packets(
     pipeline: &gst::Pipeline,
     name: &str,
-    packet: impl Fn(u64, bool, &[u8], &[u8]) + Send + 'static,
+    take: impl Fn(Packet<'_>) + Send + 'static,
 ) -> Result<(), String> {
     let sink: app::AppSink = child(pipeline, name)?;
     sink.set_callbacks(
@@ -229,10 +218,14 @@ fn on_packets(
                 if let (Some(buffer), Some(segment), Some(header)) =
                     (sample.buffer(), segment, header)
                     && let Some(time) = buffer.pts().and_then(|pts| segment.to_running_time(pts))
-                    && let (Ok(unit), Ok(header)) = (buffer.map_readable(), header.map_readable())
+                    && let (Ok(bytes), Ok(header)) = (buffer.map_readable(), header.map_readable())
                 {
-                    let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-                    packet(time.nseconds(), key, &header, &unit);
+                    take(Packet {
+                        time_ns: time.nseconds(),
+                        key: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+                        header: &header,
+                        bytes: &bytes,
+                    });
                 }
                 Ok(gst::FlowSuccess::Ok)
             })

@@ -6,28 +6,138 @@
 use std::time::Duration;
 
 use gstreamer as gst;
+use gstreamer::prelude::*;
 use gstreamer_video as video;
 
 use super::Settings;
+use crate::mixer::encoder::{Encoder, Kind};
 use crate::mixer::layout::Size;
 
 /// Id of the mix's parameter sets. Anchors' encoders use 0: with another one a player that keeps sets by id has both,
 /// so neither splice leaves it with the wrong ones.
 const PARAMETER_SET_ID: u32 = 7;
 
-/// From the appsrc `canvas` to the appsink `pictures`, as GStreamer's launch syntax has it. No picture is searched for a fade of the
-/// whole (`weightp`): that takes a tenth of the encoder's time at superfast, and gave the same SSIM to the fourth digit.
+/// From the appsrc `canvas` to the appsink `pictures`, as GStreamer's launch syntax has it.
 pub(super) fn branch(settings: &Settings) -> String {
     format!(
         "appsrc name=canvas is-live=true format=time max-bytes=0 \
-         ! x264enc tune=zerolatency speed-preset={preset} threads=1 bitrate={kbps} \
-           vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:weightp=0:sps-id={PARAMETER_SET_ID} \
-         ! video/x-h264,profile=high,stream-format=avc,alignment=au \
+         ! {} \
          ! appsink name=pictures sync=false async=false qos=false max-buffers=30 drop=true",
+        match settings.encoder.kind {
+            Kind::X264 => x264(settings),
+            Kind::OpenH264 => other(
+                settings.encoder,
+                "",
+                &openh264(settings),
+                "video/x-h264,profile=high"
+            ),
+            Kind::Nvenc => other(settings.encoder, "", &nvenc(settings), H264),
+            Kind::Vaapi => other(settings.encoder, TO_NV12, &vaapi(settings), H264),
+            Kind::Qsv => other(settings.encoder, TO_NV12, &qsv(settings), H264),
+        }
+    )
+}
+
+/// No picture is searched for a fade of the whole (`weightp`): that takes a tenth of the encoder's time at superfast, and gave
+/// the same SSIM to the fourth digit.
+fn x264(settings: &Settings) -> String {
+    format!(
+        "x264enc tune=zerolatency speed-preset={preset} threads=1 bitrate={kbps} \
+           vbv-buf-capacity=600 key-int-max={key_frames} bframes=0 aud=false option-string=scenecut=0:weightp=0:sps-id={PARAMETER_SET_ID} \
+         ! video/x-h264,profile=high,stream-format=avc,alignment=au",
         preset = settings.preset,
         kbps = settings.video_kbps,
         key_frames = frames(settings.key_frame_interval, settings.fps),
     )
+}
+
+/// Encoders of VA-API and QSV take no I420.
+const TO_NV12: &str = "videoconvert n-threads=1 ! video/x-raw,format=NV12 ! ";
+const H264: &str = "video/x-h264";
+
+/// An encoder whose parameter sets are its own affair (all have id 0), made into units with lengths.
+fn other(encoder: Encoder, before: &str, wanted: &[(&str, String)], caps: &str) -> String {
+    format!(
+        "{before}{} {} ! {caps} ! h264parse config-interval=0 ! video/x-h264,stream-format=avc,alignment=au",
+        encoder.element,
+        known(encoder.element, wanted)
+    )
+}
+
+fn openh264(settings: &Settings) -> Vec<(&'static str, String)> {
+    let complexity = match settings.preset.as_str() {
+        "ultrafast" | "superfast" | "veryfast" => "low",
+        "faster" | "fast" | "medium" => "medium",
+        _ => "high",
+    };
+    vec![
+        ("complexity", complexity.into()),
+        ("rate-control", "bitrate".into()),
+        (
+            "bitrate",
+            (u64::from(settings.video_kbps) * 1_000).to_string(),
+        ),
+        ("gop-size", key_frames(settings)),
+        ("multi-thread", "1".into()),
+        // A cut of a source must not make a key frame out of turn.
+        ("scene-change-detection", "false".into()),
+        ("enable-frame-skip", "false".into()),
+    ]
+}
+
+fn nvenc(settings: &Settings) -> Vec<(&'static str, String)> {
+    vec![
+        ("preset", "low-latency-hq".into()),
+        ("zerolatency", "true".into()),
+        ("rc-mode", "cbr".into()),
+        ("bitrate", settings.video_kbps.to_string()),
+        ("gop-size", key_frames(settings)),
+        ("strict-gop", "true".into()),
+        ("bframes", "0".into()),
+        ("rc-lookahead", "0".into()),
+        ("i-adapt", "false".into()),
+        ("aud", "false".into()),
+    ]
+}
+
+/// For both elements: `va` names the properties one way, `vaapi` the other.
+fn vaapi(settings: &Settings) -> Vec<(&'static str, String)> {
+    vec![
+        ("rate-control", "cbr".into()),
+        ("bitrate", settings.video_kbps.to_string()),
+        ("key-int-max", key_frames(settings)),
+        ("keyframe-period", key_frames(settings)),
+        ("b-frames", "0".into()),
+        ("max-bframes", "0".into()),
+        ("ref-frames", "1".into()),
+        ("aud", "false".into()),
+    ]
+}
+
+fn qsv(settings: &Settings) -> Vec<(&'static str, String)> {
+    vec![
+        ("low-latency", "true".into()),
+        ("rate-control", "cbr".into()),
+        ("bitrate", settings.video_kbps.to_string()),
+        ("gop-size", key_frames(settings)),
+        ("b-frames", "0".into()),
+        ("ref-frames", "1".into()),
+    ]
+}
+
+fn key_frames(settings: &Settings) -> String {
+    frames(settings.key_frame_interval, settings.fps).to_string()
+}
+
+/// Those of the properties that this version of the element has, in launch syntax.
+fn known(element: &str, wanted: &[(&str, String)]) -> String {
+    let Ok(made) = gst::ElementFactory::make(element).build() else {
+        // Launching will say so.
+        return String::new();
+    };
+    let there = wanted.iter().filter(|(name, _)| made.has_property(name));
+    let each = there.map(|(name, value)| format!("{name}={value}"));
+    each.collect::<Vec<_>>().join(" ")
 }
 
 /// Frames in that time, one at least.

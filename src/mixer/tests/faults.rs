@@ -1,0 +1,118 @@
+//! Handles on the encoders of running mixes, so that tests can break them.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+/// What happens to each video encoder that is made, and the newest one.
+#[derive(Default)]
+pub struct Faults(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    newest: Option<gst::glib::WeakRef<gst::Pipeline>>,
+    made: usize,
+    always: Option<Fault>,
+}
+
+#[derive(Clone)]
+pub enum Fault {
+    /// An error on the bus.
+    Error,
+    /// The encoder takes a frame and never returns, until the latch is opened.
+    Hang(Arc<Latch>),
+    /// Frames are taken and nothing comes out.
+    Swallow,
+    /// A new picture takes that long, unless the preset is the one named.
+    Slow(Duration, &'static str),
+}
+
+#[derive(Default)]
+pub struct Latch(Mutex<bool>, Condvar);
+
+impl Latch {
+    pub fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let open = self.0.lock().unwrap();
+        drop(self.1.wait_while(open, |open| !*open).unwrap());
+    }
+}
+
+impl Faults {
+    /// Called for each video encoder's pipeline.
+    pub fn made(&self, pipeline: gst::Pipeline) {
+        let mut state = self.0.lock().unwrap();
+        state.made += 1;
+        if let Some(fault) = state.always.clone() {
+            strike(&pipeline, fault);
+        }
+        state.newest = Some(pipeline.downgrade());
+    }
+
+    /// Video encoders made so far.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap().made
+    }
+
+    /// Breaks the newest.
+    pub fn strike(&self, fault: Fault) {
+        let state = self.0.lock().unwrap();
+        let newest = state.newest.as_ref().and_then(|weak| weak.upgrade());
+        strike(&newest.expect("a mix runs"), fault);
+    }
+
+    /// Breaks each that is made from now on; `None`: none.
+    pub fn always(&self, fault: Option<Fault>) {
+        self.0.lock().unwrap().always = fault;
+    }
+}
+
+fn strike(pipeline: &gst::Pipeline, fault: Fault) {
+    let encoder = pipeline
+        .iterate_elements()
+        .into_iter()
+        .flatten()
+        .find(|e| e.factory().is_some_and(|f| f.name().ends_with("enc")))
+        .expect("it has an encoder");
+    let into = encoder.static_pad("sink").unwrap();
+    match fault {
+        Fault::Error => {
+            gst::element_error!(encoder, gst::LibraryError::Encode, ("made to fail"));
+        }
+        Fault::Swallow => {
+            into.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+                info.data.take();
+                gst::PadProbeReturn::Handled
+            });
+        }
+        Fault::Hang(latch) => {
+            into.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                latch.wait();
+                gst::PadProbeReturn::Ok
+            });
+        }
+        Fault::Slow(by, spared) => {
+            let preset = encoder.property_value("speed-preset");
+            let preset = gst::glib::EnumValue::from_value(&preset).map(|v| v.1.nick().to_owned());
+            if preset.as_deref() != Some(spared) {
+                // A repeated picture costs next to nothing, as with real encoders.
+                let shown = Mutex::new(0);
+                into.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                    let memory = info
+                        .buffer()
+                        .map_or(0, |b| b.peek_memory(0).as_ptr() as usize);
+                    if std::mem::replace(&mut *shown.lock().unwrap(), memory) != memory {
+                        std::thread::sleep(by);
+                    }
+                    gst::PadProbeReturn::Ok
+                });
+            }
+        }
+    }
+}
