@@ -17,6 +17,7 @@ mod item;
 mod ledger;
 mod news;
 mod origin;
+mod overlay;
 mod policy;
 mod publisher;
 mod registry;

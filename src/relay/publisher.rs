@@ -15,6 +15,8 @@ use crate::reason::Reason;
 pub enum Status {
     /// An overlay before its first key frame: the message was noted or dropped, the source still plays.
     Preparing,
+    /// An overlay that holds the name and nothing else: the message was dropped, the source plays.
+    Resting,
     /// On the feed.
     Live,
     /// On the feed; the source will take over at its next key frame. Keep publishing.
@@ -93,6 +95,25 @@ impl Publisher {
         match self.feed {
             Feed::Source => Status::Done,
             Feed::Program => self.stream.end_overlay(self.id, now),
+        }
+    }
+
+    /// An overlay gives the program feed back to the source and keeps the name: publish on while this and
+    /// [`Self::publish`] answer [`Status::Ending`], and nothing more from [`Status::Resting`] on. Without a source it
+    /// stays on the air. Nothing of this concerns a source.
+    pub fn rest(&self, now: Instant) -> Status {
+        match self.feed {
+            Feed::Source => self.status(),
+            Feed::Program => self.stream.rest_overlay(self.id, now),
+        }
+    }
+
+    /// An overlay that rests, or is about to, is to go on the air: again with its next key frame, or as it is. A
+    /// splice that has begun goes on to its end ([`Status::Ending`]).
+    pub fn resume(&self) -> Status {
+        match self.feed {
+            Feed::Source => self.status(),
+            Feed::Program => self.stream.resume_overlay(self.id),
         }
     }
 

@@ -13,9 +13,10 @@ use super::held::Held;
 use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
 use super::item::Item;
 use super::news::{Locked, News, Told};
+use super::overlay::{Overlay, State, Then};
 use super::publisher::Status;
 use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
-use crate::media::{Class, Feed, Headers, Kind, MediaTime, Message, StreamKey};
+use crate::media::{Class, Feed, Kind, Message, StreamKey};
 use crate::reason::Reason;
 
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
@@ -55,34 +56,6 @@ pub(super) struct Inner {
     overlays: u64,
     /// Who hears of what was changed, when the lock is released.
     pub told: Told,
-}
-
-/// A mix on the program feed.
-#[derive(Debug)]
-pub(super) struct Overlay {
-    pub id: u64,
-    state: OverlayState,
-    headers: Arc<Headers>,
-    /// Latest decode time of the program feed's pictures (or of anything) before the overlay, and when it was given
-    /// out; `None` when it carried nothing.
-    anchor: Option<(MediaTime, Instant)>,
-    /// Up to which of its sound the source was heard before; `None` once the overlay has told of later.
-    heard: Option<MediaTime>,
-    /// Its publisher handle is gone: nothing more will come from it.
-    gone: bool,
-}
-
-#[derive(Debug)]
-enum OverlayState {
-    /// The program feed still forwards the source.
-    Preparing,
-    OnAir,
-    /// Asked to end; waits for the source's next key frame.
-    Ending {
-        since: Instant,
-        overdue: bool,
-        held: Option<Held>,
-    },
 }
 
 impl Stream {
@@ -137,9 +110,9 @@ impl Stream {
         match &mut inner.overlay {
             None => self.forward(inner, &item, now),
             Some(overlay) => match &mut overlay.state {
-                OverlayState::Preparing => self.forward(inner, &item, now),
-                OverlayState::OnAir => {}
-                OverlayState::Ending {
+                State::Preparing | State::Resting => self.forward(inner, &item, now),
+                State::OnAir => {}
+                State::Yielding {
                     held: Some(held), ..
                 } => {
                     held.push(item.shared().clone());
@@ -147,10 +120,11 @@ impl Stream {
                         self.splice_back(inner, now);
                     }
                 }
-                OverlayState::Ending {
+                State::Yielding {
                     since,
                     overdue,
                     held,
+                    ..
                 } => {
                     let message = item.shared();
                     let begins = message.is_video_key()
@@ -170,7 +144,7 @@ impl Stream {
                         }
                     } else if !*overdue && now.saturating_duration_since(*since) > OVERDUE {
                         *overdue = true;
-                        tracing::warn!(stream = %self.key, "mix cannot end: no key frame from the source for 10 s");
+                        tracing::warn!(stream = %self.key, "mix cannot give the program feed back: no key frame from the source for 10 s");
                     }
                 }
             },
@@ -191,14 +165,17 @@ impl Stream {
         let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
             return Status::Done;
         };
+        if matches!(overlay.state, State::Resting) {
+            return Status::Resting;
+        }
         if message.is_header() {
             overlay.headers = Arc::new(overlay.headers.with(&Arc::new(message.clone())));
         }
-        if matches!(overlay.state, OverlayState::Preparing) {
+        if matches!(overlay.state, State::Preparing) {
             if !message.is_video_key() {
                 return Status::Preparing;
             }
-            overlay.state = OverlayState::OnAir;
+            overlay.state = State::OnAir;
             let timeline = &inner.program.timeline;
             overlay.anchor = timeline.newest_of(Kind::Video).or(timeline.newest());
             overlay.heard = inner.heard;
@@ -211,14 +188,13 @@ impl Stream {
         }
         let lands = inner.program.timeline.locate(message.dts);
         let status = match &mut overlay.state {
-            OverlayState::Ending {
+            State::Yielding {
                 held: Some(held), ..
             } => {
                 let passes = lands.is_some_and(|at| held.passes(&message, at, of));
                 let waited = now.saturating_duration_since(held.since) > HOLD_LIMIT;
                 if (held.video_passed && held.audio_passed) || waited {
-                    self.splice_back(inner, now);
-                    return Status::Done;
+                    return self.splice_back(inner, now);
                 }
                 if passes {
                     // The source tells of this moment itself; only what the mix says of before still goes out.
@@ -226,8 +202,8 @@ impl Stream {
                 }
                 Status::Ending
             }
-            OverlayState::Ending { held: None, .. } => Status::Ending,
-            OverlayState::Preparing | OverlayState::OnAir => Status::Live,
+            State::Yielding { held: None, .. } => Status::Ending,
+            State::Preparing | State::Resting | State::OnAir => Status::Live,
         };
         if message.kind == Kind::Audio && !message.is_header() {
             // Its sound is later than its pictures: the first of it was heard from the source already.
@@ -258,14 +234,22 @@ impl Stream {
         }
     }
 
-    /// The source takes the program feed back with the messages held since its key frame.
-    fn splice_back(&self, inner: &mut Inner, now: Instant) {
-        let Some(overlay) = inner.overlay.take() else {
-            return;
+    /// The source takes the program feed back with the messages held since its key frame. What the overlay is then.
+    fn splice_back(&self, inner: &mut Inner, now: Instant) -> Status {
+        let Some(mut overlay) = inner.overlay.take() else {
+            return Status::Done;
         };
-        if let OverlayState::Ending {
+        let before = std::mem::replace(&mut overlay.state, State::Resting);
+        let rests = matches!(
+            before,
+            State::Yielding {
+                then: Then::Rest,
+                ..
+            }
+        );
+        if let State::Yielding {
             held: Some(held), ..
-        } = overlay.state
+        } = before
             && let Some(first) = held.messages.first()
         {
             inner.program.splice(
@@ -284,6 +268,11 @@ impl Stream {
         }
         inner.told.program = true;
         inner.told.overlay = true;
+        if rests && !overlay.gone {
+            overlay.rest();
+            inner.overlay = Some(overlay);
+        }
+        inner.overlay.as_ref().map_or(Status::Done, Overlay::status)
     }
 
     /// The source's epoch ends. A clean end reaches readers at once; after another one they wait out a
@@ -292,6 +281,10 @@ impl Stream {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let ended = inner.publisher.take_if(|p| p.id == epoch)?;
+        if let Some(overlay) = inner.overlay.as_mut().filter(|o| !o.is_leaving()) {
+            // There is nothing to rest behind: a mix that was about to stays on the air.
+            overlay.stay();
+        }
         self.seal(inner);
         if clean {
             self.end_feeds(inner, reason);
@@ -310,11 +303,12 @@ impl Stream {
     fn end_feeds(&self, inner: &mut Inner, reason: Reason) {
         inner.source.end(reason);
         inner.told.source = true;
-        let ending = inner
-            .overlay
-            .as_ref()
-            .is_some_and(|o| matches!(o.state, OverlayState::Ending { .. }));
-        if ending {
+        let overlay = inner.overlay.as_ref();
+        if overlay.is_some_and(|o| o.is_splicing() && !o.is_leaving()) {
+            // What has been left out of the mix must not be missing: the source keeps what it has begun to take.
+            self.splice_back(inner, Instant::now());
+        }
+        if inner.overlay.as_ref().is_some_and(Overlay::is_leaving) {
             inner.overlay = None;
             inner.end_program_with_feeder(reason);
             inner.told.program = true;
@@ -377,14 +371,7 @@ impl Stream {
         inner.overlays += 1;
         inner.handles += 1;
         let id = inner.overlays;
-        inner.overlay = Some(Overlay {
-            id,
-            state: OverlayState::Preparing,
-            headers: Arc::default(),
-            anchor: None,
-            heard: None,
-            gone: false,
-        });
+        inner.overlay = Some(Overlay::new(id));
         Some(id)
     }
 
@@ -396,19 +383,14 @@ impl Stream {
             return Status::Done;
         };
         match overlay.state {
-            OverlayState::Ending { .. } => return Status::Ending,
-            OverlayState::Preparing => inner.overlay = None,
-            OverlayState::OnAir if inner.publisher.is_none() => {
+            State::Preparing | State::Resting => inner.overlay = None,
+            State::OnAir if inner.publisher.is_none() => {
                 inner.overlay = None;
                 inner.end_program_with_feeder(Reason::StreamEnded);
                 inner.told.program = true;
             }
-            OverlayState::OnAir => {
-                overlay.state = OverlayState::Ending {
-                    since: now,
-                    overdue: false,
-                    held: None,
-                };
+            State::OnAir | State::Yielding { .. } => {
+                overlay.give_back(Then::Leave, now);
                 inner.told.overlay = true;
                 return Status::Ending;
             }
@@ -417,14 +399,40 @@ impl Stream {
         Status::Done
     }
 
+    /// Asks the overlay to give the feed back to the source, for as long as it does not [resume](Self::resume_overlay).
+    /// It keeps publishing until [`Status::Resting`]. Without a source it stays where it is.
+    pub fn rest_overlay(&self, id: u64, now: Instant) -> Status {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
+            return Status::Done;
+        };
+        if inner.publisher.is_some() || overlay.forwards_source() {
+            overlay.give_back(Then::Rest, now);
+            inner.told.overlay = true;
+        }
+        overlay.status()
+    }
+
+    /// The overlay is to go on the air again, or to stay there.
+    pub fn resume_overlay(&self, id: u64) -> Status {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
+            return Status::Done;
+        };
+        overlay.resume();
+        inner.told.overlay = true;
+        overlay.status()
+    }
+
     /// The overlay's publisher handle is gone.
     pub fn drop_overlay(&self, id: u64, now: Instant) {
         self.end_overlay(id, now);
         let mut inner = self.lock();
         if let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) {
             overlay.gone = true;
-            let holds = matches!(&overlay.state, OverlayState::Ending { held: Some(_), .. });
-            if holds {
+            if overlay.is_splicing() {
                 self.splice_back(&mut inner, now);
             }
         }
@@ -437,7 +445,7 @@ impl Stream {
     pub fn overlay_is_overdue(&self, id: u64) -> bool {
         let inner = self.lock();
         let overlay = inner.overlay.as_ref().filter(|o| o.id == id);
-        overlay.is_some_and(|o| matches!(o.state, OverlayState::Ending { overdue: true, .. }))
+        overlay.is_some_and(Overlay::is_overdue)
     }
 
     fn gop_warning(&self) -> Duration {
@@ -506,19 +514,11 @@ impl Inner {
 
     /// Does the program feed carry the source right now (and not a mix)?
     fn overlay_forwards_source(&self) -> bool {
-        self.overlay
-            .as_ref()
-            .is_none_or(|o| matches!(o.state, OverlayState::Preparing))
+        self.overlay.as_ref().is_none_or(Overlay::forwards_source)
     }
 
     fn overlay_status(&self, id: u64) -> Status {
-        match self.overlay.as_ref().filter(|o| o.id == id) {
-            None => Status::Done,
-            Some(overlay) => match overlay.state {
-                OverlayState::Preparing => Status::Preparing,
-                OverlayState::OnAir => Status::Live,
-                OverlayState::Ending { .. } => Status::Ending,
-            },
-        }
+        let overlay = self.overlay.as_ref().filter(|o| o.id == id);
+        overlay.map_or(Status::Done, Overlay::status)
     }
 }

@@ -1,5 +1,7 @@
 //! The hall's promises: epochs, joins across them, and splices of the program feed.
 
+mod rest;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
