@@ -120,11 +120,19 @@ impl Fonts {
             .find(|(_, glyph)| glyph.0 != 0)
     }
 
-    /// The text in letters of `size` pixels (an em) on a line of that height, at most `most` wide: what has no room gives
-    /// way to an ellipsis. Both sides of the shape are even. `None` when nothing of it can be written.
-    pub fn line(&self, text: &str, size: u32, height: u32, most: u32) -> Option<Line> {
-        let all = self.place(text, size);
+    /// The text in letters of `size` pixels (an em) on a line of that height, at most `most` wide: a text that has no room
+    /// is written smaller, down to `least`, and then what still has none gives way to an ellipsis. Both sides of the shape
+    /// are even. `None` when nothing of it can be written.
+    pub fn line(&self, text: &str, size: u32, least: u32, height: u32, most: u32) -> Option<Line> {
         let most = most & !1;
+        let mut size = size;
+        let mut all = self.place(text, size);
+        if let Some(last) = all.last().filter(|last| last.end > most as f32) {
+            // Widths go with the size, give or take what hinting there is.
+            let fitting = (size as f32 * most as f32 / last.end) as u32;
+            size = fitting.max(least).min(size);
+            all = self.place(text, size);
+        }
         let fits = all.last().is_none_or(|last| last.end <= most as f32);
         let placed = if fits {
             all
@@ -264,7 +272,7 @@ mod tests {
 
     #[test]
     fn letters_are_as_high_as_they_say_and_in_the_middle_of_the_line() {
-        let line = fonts().line("HHH", 40, 60, 400).unwrap();
+        let line = fonts().line("HHH", 40, 40, 60, 400).unwrap();
         assert_eq!((line.mask.size.height, line.cut), (60, false));
         let width = line.mask.size.width as usize;
         let rows: Vec<usize> = (0..60)
@@ -282,7 +290,7 @@ mod tests {
             "{top} to {bottom}"
         );
         // Twice the size is twice as wide.
-        let large = fonts().line("HHH", 80, 120, 800).unwrap();
+        let large = fonts().line("HHH", 80, 80, 120, 800).unwrap();
         let span = |line: &Line| extent(&line.mask).1 - extent(&line.mask).0;
         assert!(span(&large).abs_diff(2 * span(&line)) <= 4);
     }
@@ -290,17 +298,32 @@ mod tests {
     #[test]
     fn what_has_no_room_gives_way_to_an_ellipsis() {
         let fonts = fonts();
-        let whole = fonts.line("Margarethe", 20, 30, 1_000).unwrap();
+        let whole = fonts.line("Margarethe", 20, 20, 30, 1_000).unwrap();
         let most = whole.mask.size.width / 2;
-        let cut = fonts.line("Margarethe", 20, 30, most).unwrap();
+        let cut = fonts.line("Margarethe", 20, 20, 30, most).unwrap();
         assert!(cut.cut && cut.mask.size.width <= most);
         // The dots at its end stand low.
         let width = cut.mask.size.width as usize;
         let (_, last) = extent(&cut.mask);
         let inked = |y: usize| cut.mask.data[y * width + last] > 64;
         assert!((18..30).any(inked) && !(0..15).any(inked));
-        assert_eq!(fonts.line("Margarethe", 20, 30, 2), None);
-        assert_eq!(fonts.line("   ", 20, 30, 100), None);
+        assert_eq!(fonts.line("Margarethe", 20, 6, 30, 2), None);
+        assert_eq!(fonts.line("   ", 20, 20, 30, 100), None);
+    }
+
+    #[test]
+    fn what_has_no_room_is_written_smaller_before_it_gives_way() {
+        let fonts = fonts();
+        let width = |line: &Line| extent(&line.mask).1 - extent(&line.mask).0;
+        let whole = fonts.line("Margarethe", 20, 20, 30, 1_000).unwrap();
+        let most = whole.mask.size.width * 2 / 3;
+        let smaller = fonts.line("Margarethe", 20, 10, 30, most).unwrap();
+        assert!(!smaller.cut && smaller.mask.size.width <= most);
+        // No smaller than need be: 13 of 20 pixels.
+        assert!(width(&smaller) * 20 >= width(&whole) * 12);
+        // A quarter is less than half.
+        let cut = fonts.line("Margarethe", 20, 10, 30, most * 3 / 8).unwrap();
+        assert!(cut.cut);
     }
 
     #[test]
@@ -331,6 +354,6 @@ mod tests {
             files: vec![unread(path)],
         };
         assert_eq!(none.check("Ann"), Err(Error::NoFont));
-        assert_eq!(none.line("Ann", 20, 30, 100), None);
+        assert_eq!(none.line("Ann", 20, 20, 30, 100), None);
     }
 }

@@ -55,6 +55,17 @@ enum Writing {
     Label,
 }
 
+impl Writing {
+    /// The smallest letters that a text of that size is written in before it is cut: a name stays easy to read, an id
+    /// is of use only whole.
+    fn least(self, size: u32) -> u32 {
+        match self {
+            Writing::Name => size.div_ceil(2).max(6),
+            Writing::Label => 5,
+        }
+    }
+}
+
 /// A text as it was written last.
 #[derive(Debug)]
 struct Written {
@@ -243,8 +254,11 @@ impl Stage {
                 text.line.clone()
             }
             None => {
-                let line = self.fonts.line(&name.text, place.size, area.height, most);
-                let line = line.map(Arc::new);
+                let least = what.least(place.size);
+                let line = self
+                    .fonts
+                    .line(&name.text, place.size, least, area.height, most)
+                    .map(Arc::new);
                 let text = Written {
                     name: name.clone(),
                     size: place.size,
