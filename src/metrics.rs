@@ -9,6 +9,7 @@
 
 mod access;
 mod mixer;
+mod words;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,42 +21,15 @@ use prometheus::{
 };
 
 use crate::reason::Reason;
+use words::{
+    ACTIONS, ANOMALIES, CLASSES, DROP_CAUSES, FEEDS, GRANTED, LAG_BUCKETS, MIX_DECODERS,
+    MIX_INPUT_STATES, MIX_LATENCY_BUCKETS, MIX_STATES, NEAR_MISSES, OTHER, PUSH_STATES,
+};
 
 pub use mixer::MixLoad;
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// The label value for anything that is not in a fixed list: a mistake on our side, which must not become a series each.
-const OTHER: &str = "other";
-
-const ACTIONS: [&str; 2] = ["publish", "play"];
-const GRANTED: &str = "granted";
-const DROP_CAUSES: [&str; 4] = ["time", "bytes", "lost", OTHER];
-const ANOMALIES: [&str; 6] = ["ahead", "back", "reset", "unordered", "apart", OTHER];
-const FEEDS: [&str; 2] = ["source", "program"];
-const CLASSES: [&str; 2] = ["low_latency", "viewer"];
-const PUSH_STATES: [&str; 6] = [
-    "waiting",
-    "standby",
-    "connecting",
-    "live",
-    "backoff",
-    "ended",
-];
-const MIX_INPUT_STATES: [&str; 6] = ["waiting", "live", "held", "hidden", "placeholder", OTHER];
-const MIX_DECODERS: [&str; 2] = ["audio", "video"];
-const NEAR_MISSES: [&str; 2] = ["forgiven", "refused"];
-
-/// Dense around 0.4 s, the budget of the low latency class; then the viewers' 3 s.
-const LAG_BUCKETS: [f64; 14] = [
-    0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 3.0, 10.0,
-];
-
-/// The mixer is built to add about 10 ms; over 0.1 s something is wrong.
-const MIX_LATENCY_BUCKETS: [f64; 11] = [
-    0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0,
-];
 
 /// Every instrument. The public handles are resolved once: using one is an atomic addition, no lookup.
 pub struct Metrics {
@@ -105,6 +79,7 @@ pub struct Metrics {
     push_takeovers: IntCounter,
     push_lag: Gauge,
     mixes: IntGauge,
+    mix_states: IntGaugeVec,
     mix_inputs: IntGaugeVec,
     mix_decoders: IntGaugeVec,
     mixer: mixer::Mixer,
@@ -361,6 +336,13 @@ impl Metrics {
                 ),
             ),
             mixes: gauge(&r, "linkmic_mixer_mixes", "Mixes that exist now."),
+            mix_states: gauges(
+                &r,
+                "linkmic_mixer_states",
+                "Mixes that exist now, by state.",
+                "state",
+                &MIX_STATES,
+            ),
             mix_inputs: gauges(
                 &r,
                 "linkmic_mixer_inputs",

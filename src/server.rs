@@ -208,6 +208,12 @@ impl Server {
         self.rooms.relay.events()
     }
 
+    /// What becomes of mixes and their inputs, from now on, in order.
+    #[cfg(feature = "mixer")]
+    pub fn mix_events(&self) -> tokio::sync::broadcast::Receiver<crate::mixer::Event> {
+        self.rooms.mixer.events()
+    }
+
     /// Makes another configuration hold as far as it can without a restart. Nobody is disconnected.
     pub fn reload(&self, config: Config) -> Report {
         self.rooms.live.apply(config)

@@ -128,18 +128,23 @@ fn collect(state: &super::State) {
         metrics.set_mix_decoders(&mixes.decoders());
         metrics.set_mix_load(&mixes.load());
         let mixes = mixes.list();
-        let mut by_state: Vec<(&str, usize)> = Vec::new();
-        for input in mixes
+        let inputs = mixes
             .iter()
             .filter_map(|mix| mix["inputs"].as_array())
-            .flatten()
-        {
-            let word = input["state"].as_str().unwrap_or_default();
-            match by_state.iter_mut().find(|(known, _)| *known == word) {
-                Some((_, n)) => *n += 1,
-                None => by_state.push((word, 1)),
-            }
-        }
-        metrics.set_mixes(mixes.len(), &by_state);
+            .flatten();
+        metrics.set_mixes(&by_state(mixes.iter()), &by_state(inputs));
     }
+}
+
+/// How many of some objects are in each state that they tell.
+fn by_state<'a>(objects: impl Iterator<Item = &'a serde_json::Value>) -> Vec<(&'a str, usize)> {
+    let mut by_state: Vec<(&str, usize)> = Vec::new();
+    for object in objects {
+        let word = object["state"].as_str().unwrap_or_default();
+        match by_state.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, n)) => *n += 1,
+            None => by_state.push((word, 1)),
+        }
+    }
+    by_state
 }

@@ -430,6 +430,13 @@ fn mixer(t: &mut Table<'_>, default: Mixer) -> Mixer {
             default.deadline,
             duration(MIN_WAIT..=Duration::from_secs(1)),
         ),
+        passthrough_after: t.value("passthrough_after", default.passthrough_after, wait()),
+        // A day is as good as never.
+        abandoned_after: t.value(
+            "abandoned_after",
+            default.abandoned_after,
+            duration(MIN_WAIT..=Duration::from_secs(86_400)),
+        ),
         pictures: t.section("pictures", |t| t.entries(absolute).into_iter().collect()),
         picture_networks: t.value("picture_networks", default.picture_networks, networks),
         fonts: t.value("fonts", default.fonts, paths),

@@ -168,6 +168,8 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("audio_kbps = 96", "audio_kbps = 11"),
         ("# video_kbps", "video_kbps"),
         ("deadline = \"40ms\"", "deadline = \"11ms\""),
+        ("passthrough_after = \"10s\"", "passthrough_after = \"11s\""),
+        ("abandoned_after = \"15m\"", "abandoned_after = \"11s\""),
         (
             "# pictures = { logo = \"/etc/linkmic/logo.png\" }",
             "pictures = { logo = \"/etc/linkmic/logo.png\" }",

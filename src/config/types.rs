@@ -320,6 +320,10 @@ pub struct Mixer {
     pub video_kbps: Option<u32>,
     /// How long an output picture waits for its inputs.
     pub deadline: Duration,
+    /// A mix in which there has been nothing to mix for this long lets the main pass as it is.
+    pub passthrough_after: Duration,
+    /// A mix whose streams have all been gone for this long ends.
+    pub abandoned_after: Duration,
     /// Files of still pictures by the ids that mixes name them by.
     pub pictures: BTreeMap<String, PathBuf>,
     /// Internal networks from which mixes may fetch pictures.
@@ -493,6 +497,8 @@ impl Default for Mixer {
             audio_kbps: 96,
             video_kbps: None,
             deadline: Duration::from_millis(40),
+            passthrough_after: Duration::from_secs(10),
+            abandoned_after: Duration::from_secs(15 * 60),
             pictures: BTreeMap::new(),
             picture_networks: Vec::new(),
             fonts: Vec::new(),

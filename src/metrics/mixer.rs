@@ -7,8 +7,8 @@ use prometheus::{
 };
 
 use super::{
-    Fixed, MIX_INPUT_STATES, MIX_LATENCY_BUCKETS, Metrics, OTHER, count, counter, counters, gauge,
-    gauges, histogram, register, set_states,
+    Fixed, MIX_INPUT_STATES, MIX_LATENCY_BUCKETS, MIX_STATES, Metrics, OTHER, count, counter,
+    counters, gauge, gauges, histogram, register, set_states,
 };
 
 /// Stages of a picture's way through a mix.
@@ -111,9 +111,10 @@ impl Mixer {
 }
 
 impl Metrics {
-    /// At scrape: mixes, and their inputs per state (words of the mixer's input states).
-    pub fn set_mixes(&self, mixes: usize, inputs_by_state: &[(&str, usize)]) {
-        self.mixes.set(count(mixes));
+    /// At scrape: mixes and their inputs per state (words of the mixer's states).
+    pub fn set_mixes(&self, by_state: &[(&str, usize)], inputs_by_state: &[(&str, usize)]) {
+        self.mixes.set(count(by_state.iter().map(|(_, n)| n).sum()));
+        set_states(&self.mix_states, &MIX_STATES, by_state);
         set_states(&self.mix_inputs, &MIX_INPUT_STATES, inputs_by_state);
     }
 

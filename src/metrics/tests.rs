@@ -54,7 +54,7 @@ fn the_number_of_series_does_not_grow_whatever_is_reported() {
         metrics.lag(&format!("made up {n}"), Duration::ZERO);
         metrics.set_subscribers("source", &format!("made up {n}"), 1);
         metrics.set_push(&push(&[("made up", n)]));
-        metrics.set_mixes(n, &[("made up", n)]);
+        metrics.set_mixes(&[("made up", n)], &[("made up", n)]);
         metrics.set_mix_decoders(&[("made up", n)]);
         metrics.mix_stage(&format!("made up {n}"), Duration::ZERO);
     }
@@ -78,7 +78,7 @@ fn what_is_counted_is_what_is_shown() {
     metrics.set_near_misses(2, 6);
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
-    metrics.set_mixes(1, &[("live", 3), ("unheard of", 1)]);
+    metrics.set_mixes(&[("passing", 1)], &[("live", 3), ("unheard of", 1)]);
     metrics.set_mix_decoders(&[("video", 4), ("audio", 3)]);
     metrics.mix_stage("hold", Duration::from_millis(4));
     metrics.mix_av_offset(-0.007);
@@ -131,6 +131,8 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_push_takeovers_total 7",
         "linkmic_push_lag_seconds 0.25",
         "linkmic_push_targets{state=\"standby\"} 0",
+        "linkmic_mixer_mixes 1",
+        "linkmic_mixer_states{state=\"passing\"} 1",
         "linkmic_mixer_inputs{state=\"live\"} 3",
         "linkmic_mixer_decoders{kind=\"video\"} 4",
         "linkmic_mixer_decoders{kind=\"audio\"} 3",

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::input::{Input, InputState, Picture};
 use super::layout::{self, Content, Fact, Known, Layout, Presence, Size, Transition};
+use super::pass::Main;
 use super::picture::{Cut, Raw};
 use super::scene::{self, MixSei, OnLoss, Scene, Source, Tracks};
+use super::sentinel::Sentinel;
 use super::stage;
 use crate::media::StreamKey;
 
@@ -31,6 +33,16 @@ pub(super) struct Snapshot {
     pub mix_sei: MixSei,
 }
 
+/// How one snapshot follows another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    pub now: Instant,
+    /// Output time from which the change may be a move; `None`: it is one from frame to frame.
+    pub moves_at: Option<Duration>,
+    /// Are streams decoded from now on?
+    pub awake: bool,
+}
+
 /// One input of the mix.
 #[derive(Clone)]
 pub(super) struct Member {
@@ -48,6 +60,8 @@ pub(super) struct Member {
 #[derive(Clone)]
 pub(super) enum Actor {
     Stream(Arc<Input>),
+    /// A stream that is not decoded for now: the mix rests.
+    Asleep(Arc<Sentinel>),
     Still(Raw),
     /// A colour, which the layout knows.
     Nothing,
@@ -100,23 +114,26 @@ impl Snapshot {
         }
     }
 
-    /// The snapshot that follows this one: `scene` on a canvas of that size. Members that stay keep their inputs;
-    /// `join` makes those of new ones. `moves_at` is the output time from which the change may be a move; `None`: it is
-    /// one from frame to frame.
+    /// The snapshot that follows this one: `scene` on a canvas of that size. Members that stay keep their streams, where
+    /// these are decoded or not as `turn` wants it; `join` makes those of the others, which were last heard of then.
     pub fn next(
         &self,
         scene: &Scene,
         stills: &Stills,
         canvas: Option<Size>,
-        now: Instant,
-        moves_at: Option<Duration>,
-        join: impl Fn(StreamKey, Tracks) -> Input,
+        turn: Turn,
+        join: impl Fn(StreamKey, Tracks, Option<Instant>) -> Actor,
     ) -> Self {
+        let Turn {
+            now,
+            moves_at,
+            awake,
+        } = turn;
         let mut members: Vec<_> = scene
             .inputs
             .iter()
             .map(|input| {
-                let actor = self.actor(&input.source, stills, &join);
+                let actor = self.actor(&input.source, stills, awake, now, &join);
                 let fact = actor.fact(&scene.on_loss, now);
                 Member {
                     id: input.id.clone(),
@@ -181,7 +198,9 @@ impl Snapshot {
         &self,
         source: &Source,
         stills: &Stills,
-        join: &impl Fn(StreamKey, Tracks) -> Input,
+        awake: bool,
+        now: Instant,
+        join: &impl Fn(StreamKey, Tracks, Option<Instant>) -> Actor,
     ) -> Actor {
         match source {
             Source::Colour(_) => Actor::Nothing,
@@ -190,12 +209,23 @@ impl Snapshot {
                 None => Actor::Nothing,
             },
             Source::Stream { key, tracks } => {
-                let mut kept = self.members.iter().filter_map(|m| m.actor.stream());
-                let Some(input) = kept.find(|input| input.key() == key) else {
-                    return Actor::Stream(Arc::new(join(key.clone(), *tracks)));
+                let mut actors = self.members.iter().map(|member| &member.actor);
+                let kept = actors.find(|actor| actor.key() == Some(key)).cloned();
+                let actor = match kept {
+                    Some(kept) if kept.stream().is_some() == awake => kept,
+                    kept => {
+                        let silent = kept.and_then(|kept| kept.silent(now));
+                        join(
+                            key.clone(),
+                            *tracks,
+                            silent.and_then(|silent| now.checked_sub(silent)),
+                        )
+                    }
                 };
-                input.set_tracks(*tracks);
-                Actor::Stream(input.clone())
+                if let Some(input) = actor.stream() {
+                    input.set_tracks(*tracks);
+                }
+                actor
             }
         }
     }
@@ -286,6 +316,23 @@ impl Snapshot {
         self.members.get(self.lead)?.actor.stream()
     }
 
+    /// What is known of the lead as a stream that may pass; `None` until it has come.
+    pub fn main(&self) -> Option<Main> {
+        match &self.members.get(self.lead)?.actor {
+            Actor::Asleep(sentinel) => sentinel.main(),
+            Actor::Stream(input) => input.main(),
+            Actor::Still(_) | Actor::Nothing => None,
+        }
+    }
+
+    /// Has the lead of a mix that rests only just come?
+    pub fn has_new_lead(&self, now: Instant) -> bool {
+        match self.members.get(self.lead).map(|member| &member.actor) {
+            Some(Actor::Asleep(sentinel)) => sentinel.is_new(now),
+            _ => false,
+        }
+    }
+
     /// Everybody's pictures for the frame presented at `pts_us`, which shows what is due up to `until_us`. `offset` is told
     /// for each new picture how much later than it its sound is, in µs.
     pub fn cast(&self, until_us: i64, pts_us: i64, mut offset: impl FnMut(i64)) -> Cast<'_> {
@@ -320,10 +367,10 @@ impl Snapshot {
 impl Member {
     /// What it is doing, with what the mix's policy makes of it.
     pub fn state(&self, on_loss: &OnLoss, now: Instant) -> InputState {
-        let Some(input) = self.actor.stream() else {
+        if self.actor.key().is_none() {
             return InputState::Live;
-        };
-        let state = input.state(now);
+        }
+        let state = InputState::of(self.actor.silent(now));
         let lost =
             state == InputState::Held && self.actor.fact(on_loss, now).presence == Presence::Lost;
         match on_loss {
@@ -333,10 +380,26 @@ impl Member {
         }
     }
 
+    /// Is something of it to be seen or heard, or would be if it were decoded?
+    pub fn is_present(&self, on_loss: &OnLoss, now: Instant) -> bool {
+        let Source::Stream { tracks, .. } = self.source else {
+            return true;
+        };
+        let shows = tracks != Tracks::Sound && on_loss.placeholder().is_some();
+        match self.actor.fact(on_loss, now).presence {
+            Presence::Present => match &self.actor {
+                Actor::Asleep(sentinel) => sentinel.offers(tracks),
+                Actor::Stream(_) | Actor::Still(_) | Actor::Nothing => true,
+            },
+            Presence::Awaited | Presence::Lost => shows,
+        }
+    }
+
     /// The size of its newest picture.
     pub fn size(&self) -> Option<Size> {
         match &self.actor {
             Actor::Stream(input) => input.size(),
+            Actor::Asleep(sentinel) => sentinel.size(),
             Actor::Still(raw) => Some(raw.seen()),
             Actor::Nothing => None,
         }
@@ -370,20 +433,45 @@ impl Actor {
                 size: Some(raw.seen()),
                 presence: Presence::Present,
             },
-            Actor::Stream(input) => Fact {
-                size: input.size(),
-                presence: match input.state(now) {
-                    InputState::Live => Presence::Present,
-                    _ => on_loss.presence(input.silent(now)),
-                },
-            },
+            Actor::Stream(_) | Actor::Asleep(_) => {
+                let silent = self.silent(now);
+                Fact {
+                    size: match self {
+                        Actor::Stream(input) => input.size(),
+                        Actor::Asleep(sentinel) => sentinel.size(),
+                        Actor::Still(_) | Actor::Nothing => None,
+                    },
+                    presence: match InputState::of(silent) {
+                        InputState::Live => Presence::Present,
+                        _ => on_loss.presence(silent),
+                    },
+                }
+            }
+        }
+    }
+
+    /// The stream's name, when it is one.
+    fn key(&self) -> Option<&StreamKey> {
+        match self {
+            Actor::Stream(input) => Some(input.key()),
+            Actor::Asleep(sentinel) => Some(sentinel.key()),
+            Actor::Still(_) | Actor::Nothing => None,
+        }
+    }
+
+    /// Time since the latest came of a stream; `None`: nothing has ever come, or it is none.
+    pub fn silent(&self, now: Instant) -> Option<Duration> {
+        match self {
+            Actor::Stream(input) => input.silent(now),
+            Actor::Asleep(sentinel) => sentinel.silent(now),
+            Actor::Still(_) | Actor::Nothing => None,
         }
     }
 
     pub fn stream(&self) -> Option<&Arc<Input>> {
         match self {
             Actor::Stream(input) => Some(input),
-            Actor::Still(_) | Actor::Nothing => None,
+            Actor::Asleep(_) | Actor::Still(_) | Actor::Nothing => None,
         }
     }
 }
@@ -411,7 +499,7 @@ impl stage::Cast for Cast<'_> {
         let member = self.snapshot.members.iter().find(|m| *m.id == *id)?;
         match &member.actor {
             Actor::Still(raw) => Some(stage::still(raw)),
-            Actor::Stream(_) | Actor::Nothing => None,
+            Actor::Stream(_) | Actor::Asleep(_) | Actor::Nothing => None,
         }
     }
 

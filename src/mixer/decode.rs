@@ -322,11 +322,17 @@ fn give_sound(from: &app::AppSink, to: Arc<impl Sink>) {
 
 /// Builds a pipeline from its description.
 pub fn launch(description: &str) -> Result<gst::Pipeline, String> {
-    gst::parse::launch(description)
+    let pipeline = gst::parse::launch(description)
         .map_err(|e| e.to_string())?
         .downcast()
-        .map_err(|_| "the description is of a single element".to_owned())
+        .map_err(|_| "the description is of a single element".to_owned())?;
+    #[cfg(test)]
+    count::note(&pipeline);
+    Ok(pipeline)
 }
+
+#[cfg(test)]
+pub use count::programs;
 
 /// An element of a pipeline by its name.
 pub fn child<T: IsA<gst::Element>>(pipeline: &gst::Pipeline, name: &str) -> Result<T, String> {
@@ -341,5 +347,30 @@ pub fn stop(pipeline: &gst::Pipeline) {
     let _ = pipeline.set_state(gst::State::Null);
     if let Some(bus) = pipeline.bus() {
         bus.unset_sync_handler();
+    }
+}
+
+/// How many pipelines with encoders there are, for tests of when there is none.
+#[cfg(test)]
+mod count {
+    use std::sync::Mutex;
+
+    use gstreamer as gst;
+    use gstreamer::prelude::*;
+
+    static MADE: Mutex<Vec<gst::glib::WeakRef<gst::Pipeline>>> = Mutex::new(Vec::new());
+
+    pub fn note(pipeline: &gst::Pipeline) {
+        // The canvas is where a program's pictures come in.
+        if pipeline.by_name("canvas").is_some() {
+            MADE.lock().unwrap().push(pipeline.downgrade());
+        }
+    }
+
+    /// Those that are still there.
+    pub fn programs() -> usize {
+        let mut made = MADE.lock().unwrap();
+        made.retain(|pipeline| pipeline.upgrade().is_some());
+        made.len()
     }
 }

@@ -221,6 +221,14 @@ fn has_parameter_sets(mut unit: &[u8]) -> bool {
     false
 }
 
+/// The first SPS of an AVCDecoderConfigurationRecord, as a NAL unit; `None` when the record is cut short or has none.
+pub fn parameter_set(record: &[u8]) -> Option<&[u8]> {
+    let (&count, rest) = record.get(5..)?.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let set = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+    (count & 0x1f > 0).then_some(set)
+}
+
 /// An AAC sequence header from an AudioSpecificConfig. The rate and channel bits are fixed for AAC.
 pub fn aac_header(config: &[u8]) -> Bytes {
     prefixed(&[0xaf, 0], config)

@@ -16,12 +16,37 @@ pub enum MixState {
     Waiting,
     /// Its pipeline is being made.
     Starting,
+    /// There is nothing to mix: the main goes out as it came, and nothing is decoded or encoded.
+    Passing,
     /// Frames are coming out.
     Live,
     /// Asked to end; in place it goes on until the source's next key frame.
     Ending,
     /// It cannot go on as it is; `error` says why. A new publisher or scene may help.
     Failed,
+}
+
+impl MixState {
+    pub const ALL: [Self; 6] = [
+        Self::Waiting,
+        Self::Passing,
+        Self::Starting,
+        Self::Live,
+        Self::Ending,
+        Self::Failed,
+    ];
+
+    /// As the API spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Passing => "passing",
+            Self::Starting => "starting",
+            Self::Live => "live",
+            Self::Ending => "ending",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// One mix.
@@ -31,6 +56,8 @@ pub struct MixInfo {
     /// Counts the scenes from 1.
     pub revision: u64,
     pub state: MixState,
+    /// What keeps the main's own stream from going out as it came; null while nothing does.
+    pub not_passed: Option<String>,
     pub in_place: bool,
     pub app: String,
     /// By rising layer.

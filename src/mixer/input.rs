@@ -13,6 +13,7 @@ use super::audio::{Faults, Frame, Place, Span, Track};
 use super::clock::{Lateness, Screen};
 use super::format::DEFAULT_AUDIO;
 use super::layout::Size;
+use super::pass::Main;
 use super::picture::{Cut, Raw, Scaler};
 use super::scene::Tracks;
 use super::signal::Signal;
@@ -22,7 +23,7 @@ use super::tick::Lead;
 use crate::media::StreamKey;
 
 /// An input without news for this long holds.
-const HELD_AFTER: Duration = Duration::from_secs(1);
+pub(super) const HELD_AFTER: Duration = Duration::from_secs(1);
 
 /// What an input is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,6 +49,26 @@ impl InputState {
         Self::Hidden,
         Self::Placeholder,
     ];
+
+    /// As the API spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Live => "live",
+            Self::Held => "held",
+            Self::Hidden => "hidden",
+            Self::Placeholder => "placeholder",
+        }
+    }
+
+    /// Of a stream of which nothing has come for `silent`; `None`: nothing ever has.
+    pub(super) fn of(silent: Option<Duration>) -> Self {
+        match silent {
+            None => Self::Waiting,
+            Some(silent) if silent < HELD_AFTER => Self::Live,
+            Some(_) => Self::Held,
+        }
+    }
 }
 
 /// A decoded picture.
@@ -253,15 +274,6 @@ impl Input {
         &self.key
     }
 
-    /// Whether it comes at all; what a policy makes of its absence is the mix's matter.
-    pub fn state(&self, now: Instant) -> InputState {
-        match self.silent(now) {
-            None => InputState::Waiting,
-            Some(silent) if silent < HELD_AFTER => InputState::Live,
-            Some(_) => InputState::Held,
-        }
-    }
-
     /// Time since its last picture or sound; `None`: neither has ever come.
     pub fn silent(&self, now: Instant) -> Option<Duration> {
         let pace = lock(&self.view.pace);
@@ -306,6 +318,21 @@ impl Input {
 
     pub fn fps(&self) -> Option<u32> {
         self.source.fps()
+    }
+
+    /// What is known of it as a stream that may pass as it is; `None` until it has come.
+    pub fn main(&self) -> Option<Main> {
+        let facts = self.facts();
+        {
+            let pace = lock(&self.view.pace);
+            pace.last_picture.or(pace.last_sound)?;
+        }
+        Some(Main {
+            size: facts.size,
+            fps: self.fps(),
+            audio: facts.audio.map(|audio| audio.format),
+            foreign: facts.foreign(),
+        })
     }
 
     /// Has a picture been decoded that is not catch-up?

@@ -17,6 +17,7 @@ mod codec;
 mod cost;
 mod decode;
 mod encoder;
+mod event;
 mod feed;
 mod fetch;
 mod format;
@@ -28,6 +29,7 @@ pub mod layout;
 mod letters;
 mod observer;
 mod output;
+mod pass;
 mod picture;
 mod preview;
 mod priority;
@@ -36,11 +38,13 @@ mod recolour;
 mod resample;
 mod run;
 pub mod scene;
+mod sentinel;
 mod session;
 mod shape;
 mod signal;
 mod slot;
 mod source;
+mod sps;
 mod stage;
 mod stills;
 #[cfg(test)]
@@ -57,11 +61,12 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use ipnet::IpNet;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 pub use aac::AudioEncoder;
 pub use capacity::Load;
 pub use encoder::Choice as EncoderChoice;
+pub use event::{Change, Ending, Event};
 pub use info::{DegradedInfo, InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
 pub use input::InputState;
 pub use layout::{Rect, Size};
@@ -123,6 +128,10 @@ pub struct Config {
     /// up to 200 ms.
     pub deadline: Duration,
     pub key_frame_interval: Duration,
+    /// A mix in which there has been nothing to mix for this long lets the main pass as it is.
+    pub passthrough_after: Duration,
+    /// A mix whose inputs have all been gone for this long ends.
+    pub abandoned_after: Duration,
     /// Files of still pictures (PNG, JPEG) by the ids that requests name them by.
     pub pictures: BTreeMap<String, PathBuf>,
     /// Internal networks from which pictures may be fetched; all others are refused.
@@ -145,6 +154,8 @@ impl Default for Config {
             video_kbps: None,
             deadline: Duration::from_millis(40),
             key_frame_interval: Duration::from_secs(2),
+            passthrough_after: Duration::from_secs(10),
+            abandoned_after: Duration::from_secs(15 * 60),
             pictures: BTreeMap::new(),
             picture_networks: Vec::new(),
             fonts: Vec::new(),
@@ -239,7 +250,8 @@ impl Mixer {
         tracing::info!(%encoder, "mixes are encoded");
         let gallery = Gallery::new(config.pictures.clone(), config.picture_networks.clone());
         let context = Context {
-            sources: Sources::new(relay.clone(), runtime, config.graphs.clone()),
+            sources: Sources::new(relay.clone(), runtime.clone(), config.graphs.clone()),
+            runtime,
             relay,
             config,
             fonts: Arc::new(fonts),
@@ -247,6 +259,7 @@ impl Mixer {
             encoder,
             #[cfg(test)]
             faults: Arc::default(),
+            herald: Arc::new(event::Herald::new()),
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -262,6 +275,11 @@ impl Mixer {
     pub fn set_observer(&self, observer: Arc<dyn Observer>) {
         let slot: &SharedObserver = &self.shared.context.observer;
         *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(observer);
+    }
+
+    /// What becomes of mixes and their inputs, from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.context.herald.listen()
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
@@ -449,7 +467,7 @@ impl Mixer {
     /// [`Error::NotFound`].
     pub fn remove(&self, id: &str) -> Result<MixInfo, Error> {
         let session = self.sessions().get(id).cloned().ok_or(Error::NotFound)?;
-        session.end();
+        session.end(Ending::Asked);
         Ok(session.info())
     }
 
@@ -459,7 +477,7 @@ impl Mixer {
     /// When dropped, the mixes go on ending.
     pub async fn shutdown(&self) {
         for session in self.sessions().values() {
-            session.end();
+            session.end(Ending::Asked);
         }
         if tokio::time::timeout(SHUTDOWN_GRACE, self.empty())
             .await

@@ -228,7 +228,8 @@ impl Output {
         let dts = MediaTime(((time_ns + 500_000) / 1_000_000) as i64);
         let message = Message::new(kind, dts, payload);
         let status = self.publisher.publish_of(message, of, Instant::now());
-        if status == Status::Done && !self.done.swap(true, Ordering::AcqRel) {
+        let over = matches!(status, Status::Done | Status::Resting);
+        if over && !self.done.swap(true, Ordering::AcqRel) {
             self.signal.ring();
         }
     }

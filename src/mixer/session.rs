@@ -4,6 +4,7 @@
 //! produce, end. Control changes the scene under a lock and publishes a [`Snapshot`], which the thread loads once per
 //! frame; nothing it does can hold up the other side. No input and no reader can hold up the thread.
 
+mod life;
 mod report;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,49 +13,38 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::aac;
-use super::cast::{Snapshot, Stills};
-
+use super::cast::{Actor, Snapshot, Stills, Turn};
 use super::encoder::Encoder;
-use super::format::{AudioFormat, DEFAULT_AUDIO, Metadata, default_video_kbps};
-use super::governor::{Governor, Rung};
+use super::event::{Change, Ending, Herald, Vigil};
+use super::format::{AudioFormat, default_video_kbps};
+use super::governor::Rung;
 use super::info::MixState;
-use super::input::Input;
+use super::input::{Input, InputState};
 use super::layout::Size;
 use super::letters::Fonts;
 use super::output::{Output, SharedObserver, Tally};
-
+use super::pass::Obstacle;
 use super::program::{Program, Settings};
-use super::run::Run;
-use super::scene::{Scene, Tracks};
+use super::scene::{Passthrough, Scene, Tracks};
+use super::sentinel::Sentinel;
 use super::signal::Signal;
 use super::source::Sources;
 use super::{Config, Error, Observer, priority};
 use crate::media::StreamKey;
-use crate::reason::Reason;
-use crate::relay::{Publisher, Relay, Status};
+use crate::relay::{Publisher, Relay};
 
-/// Frame rate of a mix whose lead tells none: the rate of European cameras, and a whole number of ms.
-const DEFAULT_FPS: u32 = 25;
-/// How long a lead with pictures may leave its frame rate and sound format open.
-const FORMAT_GRACE: Duration = Duration::from_secs(1);
-/// Longest sleep of the thread: how soon it sees what nobody rings for.
-pub(super) const IDLE: Duration = Duration::from_millis(100);
-/// What a mix says that cannot end: the relay waits for a key frame of the source, and tells after 10 s.
-const OVERDUE: &str =
-    "cannot end: no key frame from the main for 10 s; its encoder should send one";
-/// First and longest pause before a program pipeline is made anew.
-const BACK_OFF: Duration = Duration::from_millis(100);
-const MAX_BACK_OFF: Duration = Duration::from_secs(5);
+pub(super) use life::IDLE;
 
 /// What every session is made with.
 #[derive(Clone)]
 pub(super) struct Context {
     pub relay: Relay,
     pub sources: Sources,
+    pub runtime: tokio::runtime::Handle,
     pub config: Config,
     pub fonts: Arc<Fonts>,
     pub observer: Arc<SharedObserver>,
+    pub herald: Arc<Herald>,
     pub encoder: Encoder,
     #[cfg(test)]
     pub faults: Arc<super::tests::faults::Faults>,
@@ -76,6 +66,18 @@ struct Control {
     state: MixState,
     error: Option<String>,
     base: Option<Base>,
+    /// The inputs are not decoded: there is nothing to mix.
+    asleep: bool,
+    /// What keeps the main from passing as it is.
+    not_passed: Option<Obstacle>,
+    /// Why it ends, once it does.
+    why: Option<Ending>,
+}
+
+/// What was told of the inputs so far.
+struct Watch {
+    vigil: Vigil,
+    states: Vec<(Arc<str>, InputState)>,
 }
 
 /// One mix. Shared by its thread and the API.
@@ -87,6 +89,7 @@ pub(super) struct Session {
     tally: Arc<Tally>,
     control: Mutex<Control>,
     snapshot: ArcSwap<Snapshot>,
+    watch: Mutex<Watch>,
     ending: AtomicBool,
     /// End without waiting for a splice.
     stopping: AtomicBool,
@@ -97,6 +100,8 @@ enum End {
     Done,
     /// The output's format was changed.
     Reformat,
+    /// The source has the program feed back, for as long as there is nothing to mix.
+    Resting,
     Failed(String),
 }
 
@@ -115,6 +120,7 @@ impl Session {
         context: Context,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Arc<Self>, Error> {
+        let asleep = scene.in_place && scene.output.passthrough == Passthrough::Auto;
         let session = Arc::new(Self {
             id: id.to_owned(),
             zero,
@@ -128,11 +134,19 @@ impl Session {
                 state: MixState::Waiting,
                 error: None,
                 base: None,
+                asleep,
+                not_passed: None,
+                why: None,
+            }),
+            watch: Mutex::new(Watch {
+                vigil: Vigil::new(Instant::now()),
+                states: Vec::new(),
             }),
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             ending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
+        session.tell(Change::Started);
         session.arrange();
         let thread = session.clone();
         std::thread::Builder::new()
@@ -181,15 +195,33 @@ impl Session {
     }
 
     /// Asks the mix to end with a clean splice.
-    pub fn end(&self) {
+    pub fn end(&self, why: Ending) {
+        self.control().why.get_or_insert(why);
+        self.set_state(MixState::Ending, Some(why.to_string()));
         self.ending.store(true, Ordering::Release);
-        self.control().state = MixState::Ending;
         self.signal.ring();
+    }
+
+    /// It stands there from now on; one that ends does so until it is gone.
+    fn set_state(&self, state: MixState, why: Option<String>) {
+        {
+            let mut control = self.control();
+            if control.state == state || control.state == MixState::Ending {
+                return;
+            }
+            control.state = state;
+        }
+        self.tell(Change::State { state, why });
+    }
+
+    fn tell(&self, change: Change) {
+        let output = self.control().scene.output.key.clone();
+        self.context.herald.tell(&self.id, &output, change);
     }
 
     /// Ends the mix at once.
     pub fn stop(&self) {
-        self.end();
+        self.end(Ending::Asked);
         self.stopping.store(true, Ordering::Release);
         self.signal.ring();
     }
@@ -203,9 +235,15 @@ impl Session {
             &control.scene,
             &control.stills,
             control.canvas(),
-            now,
-            on_air.then(|| self.since_zero(now)),
-            |key, tracks| self.input(key, tracks),
+            Turn {
+                now,
+                moves_at: on_air.then(|| self.since_zero(now)),
+                awake: !control.asleep,
+            },
+            |key, tracks, last| match control.asleep {
+                true => Actor::Asleep(Arc::new(self.sentinel(key, last))),
+                false => Actor::Stream(Arc::new(self.input(key, tracks))),
+            },
         );
         snapshot.direct(control.audio().map(|audio| audio.rate));
         self.snapshot.store(Arc::new(snapshot));
@@ -218,6 +256,11 @@ impl Session {
     fn input(&self, key: StreamKey, tracks: Tracks) -> Input {
         let sources = &self.context.sources;
         Input::new(key, tracks, sources, self.zero, self.signal.clone())
+    }
+
+    fn sentinel(&self, key: StreamKey, last: Option<Instant>) -> Sentinel {
+        let Context { relay, runtime, .. } = &self.context;
+        Sentinel::new(key, last, relay, runtime, self.signal.clone())
     }
 
     /// The mix as it is arranged now.
@@ -233,50 +276,6 @@ impl Session {
         self.since_zero(now).as_micros() as i64
     }
 
-    fn run(&self, publisher: Publisher) {
-        let publisher = Arc::new(publisher);
-        let mut back_off = BACK_OFF;
-        let mut governor = None;
-        while let Some(settings) = self.await_start(&publisher) {
-            self.set_state(MixState::Starting);
-            let since = Instant::now();
-            let governing =
-                governor.get_or_insert_with(|| Governor::new(self.steps(&settings), since));
-            let error = match self.produce(&settings, &publisher, governing) {
-                End::Done => break,
-                End::Reformat => {
-                    // Another format is another load.
-                    governor = None;
-                    self.tally.level.store(0, Ordering::Relaxed);
-                    continue;
-                }
-                End::Failed(error) => error,
-            };
-            self.tally.restarts.fetch_add(1, Ordering::Relaxed);
-            self.observe(|o| o.restarted());
-            tracing::warn!(mix = self.id, error, "program pipeline failed");
-            self.set_state(MixState::Starting);
-            self.control().error = Some(error);
-            if since.elapsed() > MAX_BACK_OFF {
-                back_off = BACK_OFF;
-            }
-            let until = Instant::now() + back_off;
-            // Inputs ring for their pictures all the time.
-            while Instant::now() < until && !self.stopping.load(Ordering::Acquire) {
-                self.signal.wait_until(until);
-            }
-            back_off = (back_off * 2).min(MAX_BACK_OFF);
-        }
-        let in_place = self.control().scene.in_place;
-        // The output that shared it is gone with its pipeline.
-        if let Some(publisher) = Arc::into_inner(publisher)
-            && !in_place
-        {
-            publisher.finish(Reason::StreamEnded);
-        }
-        tracing::info!(mix = self.id, "mix ended");
-    }
-
     /// How many steps of the settings' ladder it may take.
     fn steps(&self, settings: &Settings) -> usize {
         if self.context.config.degrade {
@@ -284,105 +283,6 @@ impl Session {
         } else {
             1
         }
-    }
-
-    fn set_state(&self, state: MixState) {
-        let mut control = self.control();
-        if control.state != MixState::Ending {
-            control.state = state;
-        }
-    }
-
-    /// Waits until the inputs needed for a beginning are there; with what settings to begin. `None`: the mix is to end.
-    fn await_start(&self, publisher: &Publisher) -> Option<Settings> {
-        let mut pictures_since = None;
-        loop {
-            if self.is_ending() && !self.is_awaited(publisher) {
-                return None;
-            }
-            if let Some(settings) = self.settings() {
-                return Some(settings);
-            }
-            let now = Instant::now();
-            let snapshot = self.snapshot.load_full();
-            if let Some(base) = self.base(&snapshot, now, &mut pictures_since) {
-                tracing::info!(mix = self.id, ?base, "mix starts");
-                self.control().base = Some(base);
-                self.arrange();
-                continue;
-            }
-            self.signal.wait_until(now + IDLE);
-        }
-    }
-
-    /// Must a mix that is to end go on until the source takes over? Then it needs a pipeline, even a new one: without it
-    /// the viewers' picture would stand still until then.
-    fn is_awaited(&self, publisher: &Publisher) -> bool {
-        let in_place = self.control().scene.in_place;
-        let stopping = self.stopping.load(Ordering::Acquire);
-        in_place && !stopping && publisher.request_end(Instant::now()) == Status::Ending
-    }
-
-    /// What the lead gives, once it and the others are far enough to begin.
-    fn base(
-        &self,
-        snapshot: &Snapshot,
-        now: Instant,
-        pictures_since: &mut Option<Instant>,
-    ) -> Option<Base> {
-        let lead = snapshot.lead()?;
-        let facts = lead.facts();
-        let (in_place, output, canvas, sizing) = {
-            let control = self.control();
-            let scene = &control.scene;
-            (
-                scene.in_place,
-                scene.output.clone(),
-                scene.canvas(),
-                scene.sizing(),
-            )
-        };
-        if let Some(codec) = facts.foreign()
-            && in_place
-            && !output.codec_change
-        {
-            let mut control = self.control();
-            control.state = MixState::Failed;
-            control.error = Some(format!(
-                "{} is in {codec}, which a mix in place would change; set output.codec_change to allow it",
-                lead.key()
-            ));
-            return None;
-        }
-        let mut others = snapshot.members.iter().enumerate();
-        // In place nothing changes for the viewers before there is something to see or hear besides the main.
-        let company = !in_place
-            || snapshot.members.len() == 1
-            || others.any(|(n, member)| n != snapshot.lead && member.is_ready());
-        if !(lead.has_shown() && company) {
-            return None;
-        }
-        let size = match canvas {
-            Some(_) => None,
-            // 4:2:0 has no odd sides; a stranger's pixel aspect may give one.
-            None => {
-                let size = snapshot.members.get(sizing?)?.size()?;
-                Some(Size::even(size.width.into(), size.height.into()))
-            }
-        };
-        let since = *pictures_since.get_or_insert(now);
-        let waited = now.saturating_duration_since(since) > FORMAT_GRACE;
-        let fps = match output.fps.or_else(|| lead.fps()) {
-            Some(fps) => fps,
-            None if waited => DEFAULT_FPS,
-            None => return None,
-        };
-        let audio = match facts.audio {
-            Some(audio) => audio.format.encodable(),
-            None if waited => DEFAULT_AUDIO,
-            None => return None,
-        };
-        Some(Base { size, fps, audio })
     }
 
     /// The output's format as of now; `None` until the lead has told what the scene leaves open.
@@ -408,87 +308,6 @@ impl Session {
         })
     }
 
-    /// Runs one program pipeline for as long as it is the right one.
-    fn produce(
-        &self,
-        settings: &Settings,
-        publisher: &Arc<Publisher>,
-        governor: &mut Governor,
-    ) -> End {
-        let choice = self.context.config.audio_encoder;
-        let (encoder, objection) =
-            aac::Encoder::choose(choice, settings.audio, settings.audio_kbps);
-        if let Some(reason) = objection {
-            let instead = encoder.element;
-            tracing::warn!(
-                mix = self.id,
-                reason,
-                instead,
-                "sound is encoded by another encoder"
-            );
-        }
-        let output = Arc::new(Output::new(
-            publisher.clone(),
-            self.signal.clone(),
-            self.tally.clone(),
-            self.context.observer.clone(),
-            Metadata {
-                size: settings.size,
-                fps: settings.fps,
-                video_kbps: settings.video_kbps,
-                audio_kbps: settings.audio_kbps,
-                audio: settings.audio,
-            },
-            encoder,
-        ));
-        let mut run = match Run::start(self, settings, encoder, output, governor) {
-            Ok(run) => run,
-            Err(error) => return End::Failed(error),
-        };
-        let since = Instant::now();
-        let mut asked = false;
-        let mut lasting = false;
-        loop {
-            let now = Instant::now();
-            if self.stopping.load(Ordering::Acquire) || run.is_done() {
-                return End::Done;
-            }
-            if self.is_ending() {
-                if !std::mem::replace(&mut asked, true) {
-                    tracing::info!(mix = self.id, "mix ends");
-                    publisher.request_end(now);
-                }
-                if publisher.is_overdue() {
-                    self.control().error.get_or_insert_with(|| OVERDUE.into());
-                }
-                if !self.control().scene.in_place || publisher.status() == Status::Done {
-                    return End::Done;
-                }
-            }
-            if self.settings().as_ref() != Some(settings) {
-                return End::Reformat;
-            }
-            if let Some(error) = run.error(now) {
-                run.give_up(&error, self.context.config.graphs.as_deref());
-                return End::Failed(error);
-            }
-            if now.saturating_duration_since(since) > MAX_BACK_OFF
-                && !std::mem::replace(&mut lasting, true)
-            {
-                // What made the pipeline before it fail is over.
-                self.control().error = None;
-            }
-            let mut snapshot = self.snapshot.load_full();
-            if snapshot.is_stale(now, self.since_zero(now)) {
-                self.arrange();
-                snapshot = self.snapshot.load_full();
-            }
-            let next = run.beat(snapshot, now);
-            let wake = self.zero + Duration::from_micros(next.max(0) as u64);
-            self.signal.wait_until(wake.min(now + IDLE));
-        }
-    }
-
     pub(super) fn fonts(&self) -> Arc<Fonts> {
         self.context.fonts.clone()
     }
@@ -504,9 +323,8 @@ impl Session {
 
     /// Frames come out.
     pub(super) fn live(&self) {
-        let mut control = self.control();
-        if control.state == MixState::Starting {
-            control.state = MixState::Live;
+        if self.control().state == MixState::Starting {
+            self.set_state(MixState::Live, None);
         }
     }
 

@@ -4,6 +4,7 @@ mod changes;
 mod decoders;
 pub(super) mod faults;
 mod guard;
+mod passing;
 mod preview;
 mod scenes;
 mod sources;

@@ -2,7 +2,7 @@
 //!
 //! One place, so that nothing asked for is silently left out: a line goes when the engine has learnt what it refuses.
 
-use super::scene::{Draft, Invalid, Passthrough};
+use super::scene::{Draft, Invalid};
 
 /// Refuses a scene that the engine would not show as it is meant.
 ///
@@ -17,18 +17,11 @@ pub(super) fn unsupported(draft: &Draft) -> Result<(), Invalid> {
         })
     };
     let output = &scene.output;
-    for (path, asked, what) in [
-        (
-            "output.passthrough",
-            output.passthrough != Passthrough::Auto,
-            "forbidding pass-through, which is not there either",
-        ),
-        (
-            "output.pass_sei",
-            output.pass_sei,
-            "SEI messages of the main",
-        ),
-    ] {
+    for (path, asked, what) in [(
+        "output.pass_sei",
+        output.pass_sei,
+        "SEI messages of the main",
+    )] {
         if asked {
             return refuse(path.into(), what);
         }
@@ -57,19 +50,10 @@ mod tests {
 
     #[test]
     fn what_the_engine_cannot_do_is_refused_by_its_field() {
-        let output = |field: &str, value: Value| {
-            let mut output = json!({});
-            output[field] = value;
-            (json!({"stream": "b"}), output, json!({}))
-        };
-        for (path, (sub, output, more)) in [
-            ("output.passthrough", output("passthrough", json!("never"))),
-            ("output.pass_sei", output("pass_sei", json!(true))),
-        ] {
-            let error = verdict(sub, output, more).expect_err(path);
-            assert_eq!(error.path, path, "{error}");
-            assert!(error.message.ends_with(": not supported yet"), "{error}");
-        }
+        let output = json!({"pass_sei": true});
+        let error = verdict(json!({"stream": "b"}), output, json!({})).unwrap_err();
+        assert_eq!(error.path, "output.pass_sei", "{error}");
+        assert!(error.message.ends_with(": not supported yet"), "{error}");
     }
 
     #[test]
@@ -78,7 +62,7 @@ mod tests {
             "crop": {"width": 10, "height": 10}, "fit": "crop", "radius": 5, "border": {"width": 2},
             "name": {"text": "Ann"}});
         let output = json!({"gop": 1, "preset": "veryfast", "sample_rate": 44100, "channels": 1,
-            "passthrough": "auto"});
+            "passthrough": "never"});
         let more = json!({"template": 20, "background": "#ff0000", "on_loss": {"policy": "hide"},
                 "transition_ms": 300});
         assert_eq!(verdict(sub, output, more), Ok(()));

@@ -16,7 +16,7 @@ use super::news::{Locked, News, Told};
 use super::overlay::{Overlay, State, Then};
 use super::publisher::Status;
 use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
-use crate::media::{Class, Feed, Kind, Message, StreamKey};
+use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
 
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.

@@ -35,6 +35,8 @@ pub fn mixer(
         audio_kbps: config.audio_kbps,
         video_kbps: config.video_kbps,
         deadline: config.deadline,
+        passthrough_after: config.passthrough_after,
+        abandoned_after: config.abandoned_after,
         pictures: config.pictures.clone(),
         picture_networks: config.picture_networks.clone(),
         fonts: config.fonts.clone(),

@@ -33,7 +33,7 @@ pub struct Rooms {
     pub live: Arc<Live>,
     pushes: Pushes,
     #[cfg(feature = "mixer")]
-    mixer: Arc<crate::mixer::Mixer>,
+    pub mixer: Arc<crate::mixer::Mixer>,
 }
 
 /// What the rooms are given besides the configuration.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Session;
 use crate::media::StreamKey;
 use crate::mixer::cost::Picture;
-use crate::mixer::info::{DegradedInfo, InputInfo, MixInfo, OutputInfo, Stats};
+use crate::mixer::info::{DegradedInfo, InputInfo, MixInfo, MixState, OutputInfo, Stats};
 use crate::mixer::input::InputState;
 use crate::mixer::layout::Size;
 use crate::mixer::preview::Sight;
@@ -21,6 +21,10 @@ impl Session {
         let control = self.control();
         let output = &control.scene.output;
         let layout = snapshot.way.target();
+        // What passes has the main's own format.
+        let passing = snapshot
+            .main()
+            .filter(|_| control.state == MixState::Passing);
         let present = snapshot.members.iter().filter(|member| !member.leaving);
         let inputs = present.zip(&control.scene.inputs).map(|(member, asked)| {
             let facts = member.actor.stream().map(|input| input.facts());
@@ -42,13 +46,21 @@ impl Session {
             id: self.id.clone(),
             revision: control.revision,
             state: control.state,
+            not_passed: control.not_passed.as_ref().map(ToString::to_string),
             in_place: control.scene.in_place,
             app: output.key.app().to_owned(),
             inputs: inputs.collect(),
             output: OutputInfo {
                 stream: output.key.stream().to_owned(),
-                size: settings.as_ref().map(|s| s.size),
-                fps: settings.as_ref().map(|s| s.fps).or(output.fps),
+                size: settings
+                    .as_ref()
+                    .map(|s| s.size)
+                    .or(passing.as_ref().and_then(|main| main.size)),
+                fps: settings
+                    .as_ref()
+                    .map(|s| s.fps)
+                    .or(output.fps)
+                    .or(passing.and_then(|main| main.fps)),
                 video_kbps: settings
                     .as_ref()
                     .map(|s| s.video_kbps)
@@ -110,10 +122,7 @@ impl Session {
     /// How many of its inputs are in each state.
     pub fn input_states(&self, now: Instant) -> Vec<InputState> {
         let snapshot = self.snapshot.load();
-        let streams = snapshot
-            .members
-            .iter()
-            .filter(|m| m.actor.stream().is_some());
+        let streams = snapshot.members.iter().filter(|m| m.source.key().is_some());
         streams.map(|m| m.state(&snapshot.on_loss, now)).collect()
     }
 }

@@ -242,6 +242,26 @@ pub struct Seen {
     pub at: Instant,
 }
 
+/// The SPS that x264 makes for pictures of that size, profile and pixel aspect.
+pub fn encoder_sets(width: u32, height: u32, profile: &str, aspect: &str) -> Vec<u8> {
+    gst::init().expect("GStreamer is installed");
+    let pipeline = launch(&format!(
+        "videotestsrc num-buffers=1 ! video/x-raw,format=I420,width={width},height={height},framerate=20/1,\
+           pixel-aspect-ratio={aspect} \
+         ! x264enc tune=zerolatency speed-preset=ultrafast \
+         ! video/x-h264,stream-format=avc,alignment=au,profile={profile} ! appsink name=sets sync=false"
+    ))
+    .expect("the description is right");
+    pipeline.set_state(gst::State::Playing).expect("it plays");
+    let sink: app::AppSink = child(&pipeline, "sets").expect("it is there");
+    let sample = sink.pull_sample().expect("a picture");
+    let caps = sample.caps().unwrap().structure(0).unwrap();
+    let record = caps.get::<gst::Buffer>("codec_data").unwrap();
+    let record = record.map_readable().unwrap();
+    stop(&pipeline);
+    format::parameter_set(&record).expect("a set").to_vec()
+}
+
 /// A viewer of the program feed that keeps all it gets.
 pub struct Viewer {
     seen: Arc<Mutex<Vec<Seen>>>,

@@ -7,6 +7,7 @@ mod isolation;
 mod losses;
 mod misbehaviour;
 mod mistakes;
+mod passing;
 mod priority;
 mod reading;
 mod scene;

@@ -20,14 +20,14 @@ const FRAME: i64 = 1000 / FPS;
 const STALL: Duration = Duration::from_millis(1_500);
 
 /// ffmpeg and librtmp as viewers of the main, and the files that they write.
-struct Recorders {
+pub(super) struct Recorders {
     programs: [Process; 2],
-    by_ffmpeg: String,
-    by_rtmpdump: String,
+    pub by_ffmpeg: String,
+    pub by_rtmpdump: String,
 }
 
 impl Recorders {
-    fn start(studio: &Studio) -> Self {
+    pub fn start(studio: &Studio) -> Self {
         let url = studio.urls.plain("a");
         let file = |name: &str| studio.folder().join(name).display().to_string();
         let (by_ffmpeg, by_rtmpdump) = (file("ffmpeg.flv"), file("rtmpdump.flv"));
@@ -52,7 +52,7 @@ impl Recorders {
     }
 
     /// Waits for their end, which the clean end of the main is.
-    async fn end(&mut self) {
+    pub async fn end(&mut self) {
         for recorder in &mut self.programs {
             let ended = recorder.success(LONG).await;
             ended.unwrap_or_else(|e| panic!("{e}"));
@@ -150,7 +150,7 @@ async fn ten_splices_in_a_row_are_noticed_by_nobody() {
 }
 
 /// A file's pictures.
-async fn decode(file: &str) -> Seen {
+pub(super) async fn decode(file: &str) -> Seen {
     let watch = Watch {
         size: CANVAS,
         regions: one_plus_one_regions().to_vec(),
@@ -159,11 +159,11 @@ async fn decode(file: &str) -> Seen {
     seen.unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn tags(file: &str) -> Vec<Tag> {
+pub(super) fn tags(file: &str) -> Vec<Tag> {
     flv::tags(&std::fs::read(file).expect("recorded")).expect("FLV")
 }
 
-fn pictures_were_whole(viewer: &Player) {
+pub(super) fn pictures_were_whole(viewer: &Player) {
     viewer.look(|seen| assert_eq!(seen.errors, Vec::<String>::new()));
 }
 
@@ -250,7 +250,7 @@ fn assert_seamless(file: &str, seen: &Seen, steady: &[bool]) {
 
 /// On the wire: the headers of the beginning and one set per splice, each followed by a key frame; no media out of
 /// order, and no hole that a player would stumble over.
-fn assert_spliced(tags: &[Tag], splices: usize) {
+pub(super) fn assert_spliced(tags: &[Tag], splices: usize) {
     let video: Vec<&Tag> = tags.iter().filter(|t| t.kind == Tag::VIDEO).collect();
     let headers: Vec<usize> = (0..video.len())
         .filter(|at| video[*at].is_header())
