@@ -454,8 +454,9 @@ async fn a_mix_to_a_new_name_changes_while_it_runs() {
     let last = film.frames.last().unwrap();
     assert_eq!((last.width, last.height), (320, 320));
     assert!(last.is_colour(200, 180, wide.colour));
-    // The pipeline of the new size went on behind the old one: nothing is told twice. A block of sound has 21.3 ms.
-    for (kind, least) in [(Kind::Video, 39), (Kind::Audio, 20)] {
+    // The pipeline of the new size went on behind the old one: nothing is told twice. A block of sound has 21.3 ms; where
+    // blocks begin is found anew from the lead's frames, whose times are whole ms.
+    for (kind, least) in [(Kind::Video, 39), (Kind::Audio, 18)] {
         let times = seen.iter().map(|s| &s.message);
         let times = times.filter(|m| m.kind == kind && !m.is_header());
         let times: Vec<_> = times.map(|m| m.dts.0).collect();
