@@ -66,8 +66,14 @@ const IDLE_THREADS: usize = 8;
 /// Boxes of the subs on 360×640 in the official layout.
 const BOXES: [(u32, u32); 3] = [(240, 400), (240, 220), (240, 40)];
 
+/// A mixer that makes no less of what is asked for when a busy machine makes its encoders late: every step down would be
+/// another header.
 async fn studio() -> (MutexGuard<'static, ()>, Relay, Mixer) {
-    studio_with(Config::default()).await
+    studio_with(Config {
+        degrade: false,
+        ..Config::default()
+    })
+    .await
 }
 
 async fn studio_with(config: Config) -> (MutexGuard<'static, ()>, Relay, Mixer) {

@@ -92,7 +92,7 @@ async fn a_pipeline_that_fails_hangs_or_swallows_is_replaced_and_the_viewer_stay
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_that_keeps_failing_backs_off_and_goes_on_when_it_can() {
-    let (_guard, relay, mixer) = studio().await;
+    let (_guard, relay, mixer) = studio_with(Config::default()).await;
     let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
     faults(&mixer).always(Some(Fault::Error));
     let begun = std::time::Instant::now();
@@ -120,7 +120,7 @@ async fn a_pipeline_that_keeps_failing_backs_off_and_goes_on_when_it_can() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_missing() {
-    let (_guard, relay, mixer) = studio().await;
+    let (_guard, relay, mixer) = studio_with(Config::default()).await;
     // Twice the 50 ms that there are for a frame.
     faults(&mixer).always(Some(Fault::Slow(Duration::from_millis(100), "ultrafast")));
     let output = json!({"stream": "mixed", "preset": "veryfast", "gop": 10});
@@ -158,7 +158,7 @@ async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_mis
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_no_preset_is_fast_enough_every_second_frame_repeats_a_picture() {
-    let (_guard, relay, mixer) = studio().await;
+    let (_guard, relay, mixer) = studio_with(Config::default()).await;
     // Of the 50 ms that there are for a frame, and the 100 for two.
     let slow = Fault::Slow(Duration::from_millis(75), "none");
     faults(&mixer).always(Some(slow));
