@@ -1,17 +1,13 @@
 //! When what came in goes out: video at once with the audio that waited for it, or everything once per window.
 //!
 //! Pure. Most of a player's cost is the write, and 43 of 73 messages a second are audio: riding with the next
-//! video message takes a third off, and makes sound later by half a frame interval in the mean. So it rides where there
-//! are many to write to. Called by a writer loop for all its players.
+//! video message takes a third off. Called by a writer loop for all its players.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::media::{Kind, MediaTime};
 use crate::relay::Item;
-
-/// For so many players of a loop sound does not wait: their writes cost less than half a percent of a core.
-const FEW: usize = 16;
 
 /// Decides how long a batch waits.
 #[derive(Debug, Default)]
@@ -35,14 +31,13 @@ impl Departure {
         !self.window.is_zero()
     }
 
-    /// How long a batch for so many players may wait from the moment when its first message came; `None`: it goes now.
-    /// To be asked for every batch as it grows.
-    pub fn wait(&mut self, batch: &[Arc<Item>], players: usize) -> Option<Duration> {
+    /// How long a batch may wait from the moment when its first message came; `None`: it goes now. To be asked for
+    /// every batch as it grows.
+    pub fn wait(&mut self, batch: &[Arc<Item>]) -> Option<Duration> {
         if self.is_windowed() {
             return (!batch.is_empty()).then_some(self.window);
         }
-        let ride = self.ride.wait(batch);
-        ride.filter(|_| players > FEW)
+        self.ride.wait(batch)
     }
 }
 
@@ -101,30 +96,11 @@ mod tests {
     fn with_a_window_everything_waits_for_its_end() {
         let mut departure = Departure::new(Duration::from_millis(33));
         let window = Some(Duration::from_millis(33));
-        assert_eq!(departure.wait(&[item(0, INTER)], 1), window);
-        let two = [item(0, INTER), item(33, INTER)];
-        assert_eq!(departure.wait(&two, 1), window);
-        assert_eq!(departure.wait(&[item(70, SOUND)], 1), window);
-        assert_eq!(departure.wait(&[], 1), None, "nothing came");
-        assert_eq!(Departure::default().wait(&[item(0, INTER)], 1), None);
-    }
-
-    #[test]
-    fn audio_rides_where_there_are_many_to_write_to() {
-        for (players, wait) in [
-            (0, None),
-            (FEW, None),
-            (FEW + 1, Some(Duration::from_millis(33))),
-        ] {
-            let mut departure = Departure::default();
-            departure.wait(&[item(0, INTER)], players);
-            departure.wait(&[item(33, INTER)], players);
-            assert_eq!(
-                departure.wait(&[item(40, SOUND)], players),
-                wait,
-                "{players}"
-            );
-        }
+        assert_eq!(departure.wait(&[item(0, INTER)]), window);
+        assert_eq!(departure.wait(&[item(0, INTER), item(33, INTER)]), window);
+        assert_eq!(departure.wait(&[item(70, SOUND)]), window);
+        assert_eq!(departure.wait(&[]), None, "nothing came");
+        assert_eq!(Departure::default().wait(&[item(0, INTER)]), None);
     }
 
     const INTER: &[u8] = &[0x27, 1, 0, 0, 0];

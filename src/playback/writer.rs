@@ -302,8 +302,7 @@ impl Writer {
     fn receive(&mut self, waiting: &mut Waiting) {
         let reception = self.tail.try_read(BATCH, &mut self.batch);
         let whole = reception.read == Read::Upto && reception.ended.is_none();
-        let players = self.roster.followers().len();
-        if whole && let Some(wait) = self.departure.wait(&self.batch, players) {
+        if whole && let Some(wait) = self.departure.wait(&self.batch) {
             self.due.get_or_insert_with(|| Instant::now() + wait);
             return;
         }
