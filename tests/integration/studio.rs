@@ -16,7 +16,14 @@ use crate::edge::SOON;
 use crate::edge::house::{TOKEN, Urls, configuration};
 
 /// Studios at a time: each keeps encoders and decoders busy, and the machine may have two cores.
-static OPEN: Semaphore = Semaphore::const_new(2);
+static OPEN: Semaphore = Semaphore::const_new(MOST as usize);
+const MOST: u32 = 2;
+
+/// Waits until nobody mixes, and keeps others from it: for tests that need both cores to tell the server's doing from the
+/// machine's.
+pub async fn alone() -> SemaphorePermit<'static> {
+    OPEN.acquire_many(MOST).await.expect("never closed")
+}
 
 /// A server of our own; everything in it ends with the test.
 pub struct Studio {
@@ -34,7 +41,15 @@ impl Studio {
 
     /// With further sections of configuration.
     pub async fn open_with(more: &str) -> Self {
-        let permit = OPEN.acquire().await.expect("never closed");
+        Self::with_permit(OPEN.acquire().await.expect("never closed"), more).await
+    }
+
+    /// As above, with no other at the time.
+    pub async fn open_alone(more: &str) -> Self {
+        Self::with_permit(alone().await, more).await
+    }
+
+    async fn with_permit(permit: SemaphorePermit<'static>, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let text = configuration(folder.path(), "", more);
         // A busy machine makes encoders late, and every step down would be another header.

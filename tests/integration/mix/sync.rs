@@ -9,10 +9,12 @@ use linkmic::probe::sync::{self, Clip};
 use linkmic::probe::{Region, Size};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::SemaphorePermit;
 
 use super::{CANVAS, FPS, LONG};
 use crate::abuse::binary::Binary;
 use crate::edge::SOON;
+use crate::studio::alone;
 
 /// Flashes that a judgement needs at least.
 const EVENTS: usize = 20;
@@ -97,11 +99,13 @@ pub(super) struct Show {
     /// How fast each anchor's clock is.
     speeds: [f64; 4],
     folder: TempDir,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Show {
     /// Anchors on air, mixed.
     pub async fn start(speeds: [f64; 4]) -> Self {
+        let permit = alone().await;
         let folder = tempfile::tempdir().expect("a folder");
         let (mut clips, mut own) = (Vec::new(), Vec::new());
         for anchor in stage() {
@@ -128,6 +132,7 @@ impl Show {
             senders: Vec::new(),
             speeds,
             folder,
+            _permit: permit,
         };
         for n in 0..show.clips.len() {
             let sender = show.send(n).await;
