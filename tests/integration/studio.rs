@@ -21,6 +21,7 @@ const MOST: u32 = 2;
 
 /// Waits until nobody mixes, and keeps others from it: for tests that need both cores to tell the server's doing from the
 /// machine's.
+#[cfg(feature = "mixer")]
 pub async fn alone() -> SemaphorePermit<'static> {
     OPEN.acquire_many(MOST).await.expect("never closed")
 }
@@ -45,6 +46,7 @@ impl Studio {
     }
 
     /// As above, with no other at the time.
+    #[cfg(feature = "mixer")]
     pub async fn open_alone(more: &str) -> Self {
         Self::with_permit(alone().await, more).await
     }
