@@ -410,7 +410,11 @@ impl Input {
     pub fn sound_ready(&self, span: Span, now: Instant) -> bool {
         let last = lock(&self.view.pace).last_sound;
         let sounding = last.is_some_and(|at| now.saturating_duration_since(at) < HELD_AFTER);
-        let delay_us = lock(&self.view.screen).sound_waits_us();
+        // As it will be read: sound alone has no pictures to wait for, whatever it waited for before.
+        let delay_us = match self.view.tracks() {
+            Tracks::Sound => 0,
+            Tracks::Both | Tracks::Pictures => lock(&self.view.screen).sound_waits_us(),
+        };
         !sounding || lock(&self.view.track).covers(span.delayed(delay_us))
     }
 
