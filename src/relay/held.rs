@@ -32,12 +32,14 @@ pub(super) struct Held {
 impl Held {
     /// `key` is the message at which the source takes over. It lands where it would have without a mix (`home`), so
     /// that the timeline runs neither ahead nor behind, switch after switch; only where the clocks of source and
-    /// server have drifted apart too far for that, it lands where wall time is (`wall`).
+    /// server have drifted apart too far for that, it lands where wall time is (`wall`). A source without sound leaves
+    /// the mix's to itself up to the key frame.
     pub fn begin(
         key: Arc<Message>,
         home: Option<MediaTime>,
         wall: MediaTime,
         headers: Arc<Headers>,
+        has_sound: bool,
         now: Instant,
     ) -> Self {
         let start = home
@@ -47,7 +49,7 @@ impl Held {
             since: now,
             start,
             pictures_until: start + i64::from(key.composition_ms),
-            sound_until: None,
+            sound_until: (!has_sound).then_some((start, key.dts)),
             headers,
             messages: vec![key],
             video_passed: false,

@@ -109,11 +109,21 @@ impl Publisher {
     }
 
     /// An overlay that rests, or is about to, is to go on the air: again with its next key frame, or as it is. A
-    /// splice that has begun goes on to its end ([`Status::Ending`]).
+    /// splice that has begun goes on to its end ([`Status::Ending`]). For one whose encoder is made anew: what follows has to
+    /// begin with headers.
     pub fn resume(&self) -> Status {
         match self.feed {
             Feed::Source => self.status(),
             Feed::Program => self.stream.resume_overlay(self.id),
+        }
+    }
+
+    /// An overlay that is about to rest is to stay on the air, unless its splice has begun. One that rests already goes on
+    /// resting: what it published before knows nothing of a new beginning.
+    pub fn stay(&self) -> Status {
+        match self.feed {
+            Feed::Source => self.status(),
+            Feed::Program => self.stream.stay_overlay(self.id),
         }
     }
 

@@ -19,6 +19,8 @@ use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
 
+/// A source that has sent no sound for this long has none: a mix that gives the feed back need not wait for it.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// A mix that has emitted nothing up to the source's key frame for this long will not do so any more.
 const HOLD_LIMIT: Duration = Duration::from_millis(400);
 /// A source without a key frame for this long, while a mix wants to end, is reported (semantics.md).
@@ -138,7 +140,18 @@ impl Stream {
                         };
                         let home = inner.home.map(|home| message.dts + home);
                         let headers = inner.source.ring.headers().clone();
-                        *held = Some(Held::begin(message.clone(), home, wall, headers, now));
+                        let newest_sound = inner.source.timeline.newest_of(Kind::Audio);
+                        let has_sound = newest_sound.is_some_and(|(_, at)| {
+                            now.saturating_duration_since(at) <= SILENT_AFTER
+                        });
+                        *held = Some(Held::begin(
+                            message.clone(),
+                            home,
+                            wall,
+                            headers,
+                            has_sound,
+                            now,
+                        ));
                         if overlay.gone {
                             self.splice_back(inner, now);
                         }
@@ -412,6 +425,18 @@ impl Stream {
             inner.told.overlay = true;
         }
         overlay.status()
+    }
+
+    /// The overlay is to stay on the air, if it is there and has not begun to leave.
+    pub fn stay_overlay(&self, id: u64) -> Status {
+        let mut inner = self.lock();
+        let Some(overlay) = inner.overlay.as_mut().filter(|o| o.id == id) else {
+            return Status::Done;
+        };
+        overlay.stay();
+        let status = overlay.status();
+        inner.told.overlay = true;
+        status
     }
 
     /// The overlay is to go on the air again, or to stay there.

@@ -169,6 +169,8 @@ struct Scene {
     picture_late: i64,
     /// Frames by which the source presents later than it decodes.
     reordered: i64,
+    /// The source sends no sound.
+    silent: bool,
 }
 
 const FRAME: i64 = 40;
@@ -198,6 +200,7 @@ impl Scene {
             sound_late: 0,
             picture_late: 0,
             reordered: 0,
+            silent: false,
         }
     }
 
@@ -218,7 +221,9 @@ impl Scene {
             let picture = video(9_000 + ms, self.n % 25 == 0, SOURCE);
             let pts = picture.dts + self.reordered * FRAME;
             source.publish(picture.timed(picture.dts, pts), now);
-            source.publish(sound(9_000 + ms, SOURCE), now);
+            if !self.silent {
+                source.publish(sound(9_000 + ms, SOURCE), now);
+            }
         }
         self.n += 1;
         let later = now + Duration::from_millis(MIX_LATENCY as u64);

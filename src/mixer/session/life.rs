@@ -336,8 +336,8 @@ impl Session {
             }
             if run.is_done() {
                 return match publisher.status() {
-                    Status::Resting => End::Resting,
-                    _ => End::Done,
+                    Status::Done => End::Done,
+                    _ => End::Resting,
                 };
             }
             if self.is_ending() {
@@ -384,7 +384,7 @@ impl Session {
         if pause.calm.has_lasted(after, in_the_way, now) {
             publisher.rest(now);
         } else if in_the_way {
-            publisher.resume();
+            publisher.stay();
         }
     }
 }

@@ -81,6 +81,50 @@ fn a_mix_that_wants_to_rest_may_stay_until_the_splice_begins() {
 }
 
 #[test]
+fn a_mix_that_rests_already_does_not_come_back_by_staying() {
+    let mut scene = Scene::on_air_with(3);
+    scene.mix().rest(Instant::now());
+    while scene.n % 25 != 1 {
+        assert_eq!(scene.step(false), Some(Status::Ending));
+    }
+    // A sub returns while the splice goes on: the pipeline that gives the feed back has no headers to begin with again.
+    assert_eq!(scene.mix().stay(), Status::Ending);
+    scene.step_until(false, Status::Resting);
+    assert_eq!(scene.mix().stay(), Status::Resting);
+    assert_eq!(scene.step(true), Some(Status::Resting));
+    assert_clean_splices(&drain(&mut scene.viewer).0, 2, 0);
+}
+
+#[test]
+fn a_source_without_sound_takes_its_feed_back_as_soon_as_the_mix_has_told_of_what_was_before() {
+    let mut scene = Scene::new();
+    (scene.silent, scene.sound_late) = (true, 2);
+    for _ in 0..10 {
+        scene.step(false);
+    }
+    scene.start_mix();
+    scene.step(true);
+    for _ in 0..20 {
+        scene.step(false);
+    }
+    scene.mix().request_end(Instant::now());
+    while scene.n % 25 != 0 {
+        assert_eq!(scene.step(false), Some(Status::Ending));
+    }
+    // The mix tells of what was at the key frame two frames later.
+    let steps = (1..50).find(|_| scene.step(false) == Some(Status::Done));
+    assert_eq!(steps, Some(3));
+    let got = drain(&mut scene.viewer).0;
+    let pictures = got.iter().filter(|g| g.kind == Kind::Video && !g.header);
+    let times: Vec<i64> = pictures.map(|g| g.dts).collect();
+    let steps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(
+        steps.clone().all(|step| (1..=FRAME).contains(&step)),
+        "{times:?}"
+    );
+}
+
+#[test]
 fn a_mix_whose_source_goes_does_not_rest() {
     for clean in [false, true] {
         let mut scene = Scene::on_air();
