@@ -28,7 +28,7 @@ const SOUND_OUT: f64 = 1.5;
 const SOUND_IN: f64 = 0.8;
 
 /// What a picture source is taken for that has not shown itself: the main, and others.
-const MAIN: Picture = Picture {
+pub const MAIN: Picture = Picture {
     size: Size {
         width: 540,
         height: 960,

@@ -133,6 +133,13 @@ impl Drop for Sentinel {
     }
 }
 
+/// The size of the pictures that these headers announce; `None` of what is not H.264.
+pub(super) fn size(headers: &Headers) -> Option<Size> {
+    let video = headers.find(Kind::Video, Slot::Sequence)?;
+    let record = format::body(video).filter(|_| video.codec == Codec::H264)?;
+    sps::size(format::parameter_set(&record)?)
+}
+
 async fn watch(mut subscriber: Subscriber, sight: Arc<Mutex<Sight>>, signal: Arc<Signal>) {
     let mut items: Vec<Arc<Item>> = Vec::new();
     loop {
@@ -179,8 +186,7 @@ impl Sight {
                 .as_ref()
                 .is_none_or(|known| !Arc::ptr_eq(known, video))
         {
-            let record = format::body(video).filter(|_| video.codec == Codec::H264);
-            self.size = record.and_then(|record| sps::size(format::parameter_set(&record)?));
+            self.size = size(headers);
             self.video = Some(video.clone());
         }
         self.audio = audio.and_then(|header| format::audio_config(&format::body(header)?));
