@@ -31,6 +31,7 @@ use super::signal::Signal;
 use super::source::Sources;
 use super::{Config, Error, Observer, priority};
 use crate::media::StreamKey;
+use crate::net::contained;
 use crate::relay::{Publisher, Relay};
 
 pub(super) use life::IDLE;
@@ -153,7 +154,10 @@ impl Session {
             .name("mix".into())
             .spawn(move || {
                 priority::step_back();
-                thread.run(publisher);
+                if contained("a mix", || thread.run(publisher)).is_none() {
+                    // Its publisher is gone with it, so the name is the source's again.
+                    thread.tell(Change::Ended(Ending::Lost));
+                }
                 drop(thread);
                 ended();
             })

@@ -27,6 +27,8 @@ pub enum Fault {
     Swallow,
     /// A new picture takes that long, unless the preset is the one named.
     Slow(Duration, &'static str),
+    /// A mistake of ours, on the mix's thread. Only for those that are made.
+    Panic,
 }
 
 #[derive(Default)]
@@ -49,7 +51,12 @@ impl Faults {
     pub fn made(&self, pipeline: gst::Pipeline) {
         let mut state = self.0.lock().unwrap();
         state.made += 1;
-        if let Some(fault) = state.always.clone() {
+        let always = state.always.clone();
+        if let Some(Fault::Panic) = always {
+            drop(state);
+            panic!("on purpose");
+        }
+        if let Some(fault) = always {
             strike(&pipeline, fault);
         }
         state.newest = Some(pipeline.downgrade());
@@ -97,6 +104,7 @@ fn strike(pipeline: &gst::Pipeline, fault: Fault) {
                 gst::PadProbeReturn::Ok
             });
         }
+        Fault::Panic => panic!("only where one is made"),
         Fault::Slow(by, spared) => {
             let preset = encoder.property_value("speed-preset");
             let preset = gst::glib::EnumValue::from_value(&preset).map(|v| v.1.nick().to_owned());

@@ -221,6 +221,52 @@ async fn a_mix_beyond_the_budget_is_refused_with_numbers_and_the_running_ones_ma
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_no_mix_knows_is_reckoned_as_it_is_on_air() {
+    let config = Config {
+        budget: Some(1),
+        ..Config::default()
+    };
+    let (_guard, relay, mixer) = studio_with(config).await;
+    let cost = |stream: &str| {
+        let output = json!({"stream": "mixed", "width": 200, "height": 200, "fps": 10});
+        match mixer.put("m", request(&[stream], output)).unwrap_err() {
+            Error::Overloaded { cost, .. } => cost,
+            error => panic!("{error}"),
+        }
+    };
+    // Taken for a main of 540x960 at 25 frames a second.
+    let unknown = cost("main");
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let viewer = Viewer::attach(&relay, "main");
+    viewer.next(40).await;
+    let known = cost("main");
+    assert!(known < unknown, "{known} of {unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_that_panics_leaves_its_id_and_its_name_to_others() {
+    let (_guard, relay, mixer) = studio_with(Config::default()).await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let mut events = mixer.events();
+    let wish = || request(&["main"], json!({"stream": "mixed"}));
+    faults(&mixer).always(Some(Fault::Panic));
+    mixer.put("m", wish()).unwrap();
+    eventually("gone", || mixer.get("m").is_none()).await;
+    let mut last = None;
+    while let Ok(event) = events.try_recv() {
+        last = Some(event.change);
+    }
+    assert!(
+        matches!(last, Some(Change::Ended(Ending::Lost))),
+        "{last:?}"
+    );
+    faults(&mixer).always(None);
+    mixer.put("m", wish()).unwrap();
+    eventually("live", || mixer.get("m").unwrap().state == MixState::Live).await;
+    mixer.remove("m").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openh264_makes_a_mix_in_place_with_key_frames_where_they_belong() {
     let config = Config {
         video_encoder: EncoderChoice::from_word("openh264").unwrap(),
