@@ -14,6 +14,8 @@ use bytes::Bytes;
 use gstreamer as gst;
 
 use super::format::{self, AudioConfig, AudioFormat};
+use super::layout::Size;
+use super::sps;
 use crate::media::{Codec, Message};
 
 /// Elements that decode a codec, the better one first, each as it stands in a pipeline and with the Debian package that
@@ -64,6 +66,16 @@ pub(super) fn decoder(codec: Codec) -> Result<&'static str, String> {
     })
 }
 
+/// Pictures may have so many pixels a side and in all, that of 4096×2304: decoders keep up to sixteen of them, and each mix
+/// some more.
+pub(super) const MAX_SIDE: u32 = 4_096;
+const MAX_PIXELS: u32 = MAX_SIDE * 2_304;
+
+fn is_decodable(size: Size) -> bool {
+    let Size { width, height } = size;
+    width.max(height) <= MAX_SIDE && width * height <= MAX_PIXELS
+}
+
 /// How a track is coded, with all that its decoder must know before the first access unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Coding {
@@ -105,6 +117,16 @@ impl Coding {
                     )));
                 }
             },
+            Codec::H264 => {
+                let size = format::parameter_set(&config).and_then(sps::size);
+                if let Some(size) = size.filter(|size| !is_decodable(*size)) {
+                    return Some(Err(format!(
+                        "pictures of {}x{} are not decoded here: {MAX_SIDE} pixels a side and {} in all are the most",
+                        size.width, size.height, MAX_PIXELS
+                    )));
+                }
+                None
+            }
             _ => None,
         };
         Some(Ok(Self {
@@ -220,6 +242,27 @@ mod tests {
 
     fn caps(coding: Option<Result<Coding, String>>) -> String {
         coding.unwrap().unwrap().caps().to_string()
+    }
+
+    #[test]
+    fn pictures_beyond_all_cameras_are_refused_by_their_header() {
+        use crate::mixer::tests::studio::encoder_sets;
+        for (width, height, taken) in [
+            (1_920, 1_080, true),
+            (4_096, 2_304, true),
+            (4_112, 16, false),
+            (3_840, 2_560, false),
+        ] {
+            let set = encoder_sets(width, height, "high", "1/1");
+            let mut header = b"\x17\0\0\0\0\x01\x64\0\x33\xff\xe1".to_vec();
+            header.extend_from_slice(&(set.len() as u16).to_be_bytes());
+            header.extend_from_slice(&set);
+            let coding = Coding::of_header(&message(Kind::Video, &header)).unwrap();
+            assert_eq!(coding.is_ok(), taken, "{width}x{height}: {coding:?}");
+            if let Err(why) = coding {
+                assert!(why.contains(&format!("{width}x{height}")), "{why}");
+            }
+        }
     }
 
     #[test]

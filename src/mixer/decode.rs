@@ -15,7 +15,7 @@ use gstreamer_app as app;
 use gstreamer_video as video;
 use tokio::sync::Notify;
 
-use super::codec::{self, Coding};
+use super::codec::{self, Coding, MAX_SIDE};
 use super::graph;
 use super::picture::Raw;
 use super::priority;
@@ -152,11 +152,13 @@ impl Decoder {
             Some(_) => (Kind::Audio, "audio"),
         };
         let after = match kind {
-            Kind::Video => "video/x-raw ! appsink name=media max-buffers=8",
-            _ => {
-                "audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=2 \
+            // A header may say less than comes.
+            Kind::Video => format!(
+                "video/x-raw,width=[1,{MAX_SIDE}],height=[1,{MAX_SIDE}] ! appsink name=media max-buffers=8"
+            ),
+            _ => "audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=2 \
                  ! appsink name=media max-buffers=64"
-            }
+                .to_owned(),
         };
         let pipeline = launch(&format!(
             "appsrc name={name} is-live=true format=time max-bytes=0 \
