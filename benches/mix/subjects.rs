@@ -56,6 +56,7 @@ impl Server {
             "[rtmp]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [control]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n\
              [state]\ndir = \"{}\"\n[auth]\npush = \"open\"\npeer = \"open\"\n\
+             [mixer]\nbudget = 10000\ndegrade = false\n\
              [log]\nformat = \"json\"\nlevel = \"warn,linkmic::server=info\"\n",
             folder.path().display()
         );
