@@ -298,6 +298,14 @@ impl Track {
         }
     }
 
+    /// How much sound is there beyond that block, in us; negative: so much is missing. `None` while nothing is read.
+    pub fn beyond_us(&self, span: Span) -> Option<i64> {
+        let needed = self.needed(BLOCK, span);
+        let beyond = self.ring.len() as f64 - needed as f64;
+        self.playing
+            .then_some((beyond * 1e6 / f64::from(self.rate)) as i64)
+    }
+
     /// Where the reader stands; `None` while nothing is read.
     pub fn place(&self) -> Option<Place> {
         self.playing.then_some(Place {

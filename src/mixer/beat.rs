@@ -15,6 +15,12 @@ const STEP: f64 = 1.0;
 /// So far from its place the beat goes back to it, samples: a quarter of a ms. Nearer nothing is touched.
 const TOLERANCE: f64 = 12.0;
 
+/// So much after the moment at which a block's sound is expected it is looked for: what decoding takes, and what sleeping
+/// threads are late by.
+const EARLY_MARGIN_US: i64 = 1_000;
+/// The expectation moves forward by so much a block, and back at once.
+const EARLY_RISE_US: i64 = 100;
+
 /// The beat of one program pipeline.
 #[derive(Debug, Clone)]
 pub struct Beat {
@@ -27,6 +33,8 @@ pub struct Beat {
     extra: f64,
     /// How fast the lead's sound is.
     speed: f64,
+    /// How long before its end a block's sound has lately been there.
+    early_us: i64,
 }
 
 impl Beat {
@@ -50,7 +58,27 @@ impl Beat {
             leaves,
             extra: 0.0,
             speed: 1.0,
+            early_us: 0,
         }
+    }
+
+    /// From when on the next block's sound can be expected to be there. A frame of sound comes at once and is then heard for
+    /// 21 ms, so what a block needs is there before it ends: not a live sender's, which needs as long to be spoken, but what
+    /// was queued on the way or comes out of a file.
+    pub fn expected_us(&self) -> i64 {
+        let early = (self.early_us - EARLY_MARGIN_US).clamp(0, self.length_us() as i64);
+        self.end_us() - early
+    }
+
+    /// The frame of the lead's sound that came at `at_us` was the latest when the next block could be made, and
+    /// `beyond_us` of it are left for the blocks after it.
+    pub fn arrived(&mut self, at_us: i64, beyond_us: i64) {
+        let early = self.end_us() - at_us;
+        // What came with earlier frames was there that much sooner.
+        let block_us = self.length_us() as i64;
+        let earlier = beyond_us.max(0) / block_us.max(1) * block_us;
+        let early = (early + earlier).clamp(0, block_us);
+        self.early_us = early.min(self.early_us + EARLY_RISE_US);
     }
 
     /// The next block, as the lead's sound is read for it.
@@ -122,6 +150,30 @@ mod tests {
             media_us: 0,
             speed: 1.0,
         })
+    }
+
+    #[test]
+    fn a_block_is_expected_as_early_as_its_sound_has_come_lately() {
+        let mut beat = Beat::new(RATE, 1600, 990_000, None);
+        assert_eq!(beat.expected_us(), beat.end_us());
+        // Each block's sound comes 12 ms before its end, and 9 ms of the frame are left.
+        for _ in 0..200 {
+            beat.arrived(beat.end_us() - 12_000, 9_333);
+            beat.made(None);
+        }
+        assert_eq!(beat.end_us() - beat.expected_us(), 11_000);
+        // A frame that came late takes all of it back at once, and it is trusted again by and by.
+        beat.arrived(beat.end_us() + 5_000, 9_333);
+        assert_eq!(beat.expected_us(), beat.end_us());
+        beat.arrived(beat.end_us() - 12_000, 9_333);
+        assert!(beat.end_us() - beat.expected_us() <= 100);
+        // What came in a burst was there with the frames before it, but never before its block began.
+        for _ in 0..400 {
+            beat.arrived(beat.end_us() - 1_000, 400_000);
+            beat.made(None);
+        }
+        let early = beat.end_us() - beat.expected_us();
+        assert!((19_000..=21_333).contains(&early), "{early}");
     }
 
     #[test]

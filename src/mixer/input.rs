@@ -423,6 +423,12 @@ impl Input {
         lock(&self.view.track).newest()
     }
 
+    /// How much of its sound is there beyond that block, in us, and when the newest of it came; `None` while it is silent.
+    pub fn sound_beyond(&self, span: Span) -> Option<(i64, Instant)> {
+        let came = lock(&self.view.pace).last_sound?;
+        Some((lock(&self.view.track).beyond_us(span)?, came))
+    }
+
     /// Where its sound is read.
     pub fn sound_place(&self) -> Option<Place> {
         lock(&self.view.track).place()

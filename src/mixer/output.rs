@@ -321,14 +321,14 @@ impl Packets for Output {
         let Some(time_ns) = sounds_at else {
             return;
         };
-        // A pipeline's first blocks only wake its encoder: the pipeline before it has told of that time. Half a block
-        // of tolerance, because encoders round the times that they give.
+        // A pipeline's first blocks only wake its encoder: the pipeline before it has told of that time. An eighth of a block
+        // of tolerance, because a lead whose clock is being learnt makes blocks a little shorter.
         let last = self
             .tally
             .last_sound_ns
             .fetch_max(time_ns, Ordering::Relaxed);
-        let half_ns = BLOCK as u64 * 500_000_000 / u64::from(rate);
-        if last == 0 || last + half_ns < time_ns {
+        let apart_ns = BLOCK as u64 * 875_000_000 / u64::from(rate);
+        if last == 0 || last + apart_ns < time_ns {
             let of = self.of_lead(time_ns);
             self.publish_of(Kind::Audio, time_ns, format::aac_frame(frame), of);
         }

@@ -146,16 +146,25 @@ impl<'a> Run<'a> {
                 lead: span.lead.filter(|_| is_lead(input)),
                 ..span
             };
-            if now_us < end {
+            let early = self.beat.expected_us();
+            if now_us < early {
                 // Two hundred frames of sound a second come in: none of them is worth a wake-up before its time.
                 signal.want_sound(false);
-                return end;
+                return early;
             }
             let ready = snapshot
                 .streams()
                 .all(|(_, input)| input.sound_ready(own(input), now));
+            if !ready && now_us < end {
+                // It comes before its time as a rule, and is not worth a wake-up even so.
+                signal.want_sound(false);
+                return end;
+            }
             if !ready && now_us < start + patience {
                 return start + patience;
+            }
+            if let Some((rest_us, came)) = lead.and_then(|lead| lead.sound_beyond(own(lead))) {
+                self.beat.arrived(self.session.now_us(came), rest_us);
             }
             let mut sum = [[0.0; 2]; BLOCK];
             let layout = snapshot.layout(Duration::from_micros(end.max(0) as u64));
