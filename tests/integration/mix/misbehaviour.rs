@@ -25,7 +25,8 @@ const TROUBLE: Range<i64> = 6_500..8_500;
 const RECOVERED: i64 = 10_500;
 /// All is judged up to here.
 const END: i64 = 14_500;
-const SECONDS: u32 = 18;
+/// Whoever watches on a busy machine sees the end well after it was sent, and what sounds then must still sound.
+const SECONDS: u32 = 36;
 /// Who is late by so much more than before is not back in time, ms: a picture's and a half's quantisation.
 const BACK_WITHIN: i64 = 80;
 /// Nobody is judged by single messages: a viewer that is late for a moment on a busy machine loses none.
@@ -209,12 +210,13 @@ async fn inputs_that_misbehave_in_every_way_disturb_neither_the_output_nor_each_
     if let Err(error) = heard.await {
         panic!("{error}; wrong: {:?}", viewer.look(silent));
     }
-    while let Some(sent) = senders.join_next().await {
+    while let Some(sent) = senders.try_join_next() {
         sent.expect("it sends everything");
     }
     let mix = studio.get("/api/v1/mixes/m").await;
     println!("{}", mix["stats"]);
     assert_eq!(mix["stats"]["restarts"], 0, "{mix}");
+    senders.abort_all();
     viewer.look(|seen| {
         assert_eq!(seen.errors, Vec::<String>::new());
         let mut rates = vec![FPS as u32];
