@@ -15,6 +15,7 @@ mod clips;
 mod crowd;
 mod likeness;
 mod reading;
+mod sink;
 mod sound;
 mod subjects;
 mod table;
@@ -37,6 +38,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use clips::{Clip, SOURCES};
 use reading::Sent;
+use sink::Sink;
 use subjects::{CANVAS, MOVED, PLACES, Server};
 use wire::{Publisher, Viewer};
 
@@ -212,8 +214,10 @@ async fn measure(
     let idle = used(server.id());
     let relay = idle.since(&warm).cpu_s() / RELAYING.as_secs_f64();
     let (viewer, graph, began);
+    let sink = Sink::start().await?;
     match who {
         Who::Ours | Who::Beside => {
+            server.push(&sink.url).await?;
             viewer = Viewer::start(&server.url(SOURCES[0].name)).await?;
             sleep(Duration::from_millis(500)).await;
             began = Instant::now();
@@ -268,8 +272,8 @@ async fn measure(
         let (seen, times) = (wire::all(&viewer.seen), (answered, Instant::now()));
         Some(reading::until_shown(&seen, times, CANVAS, MOVED, server.folder()).await?)
     };
-    let seen = wire::all(&viewer.seen);
-    drop((viewer, graph));
+    let (seen, pushed) = (wire::all(&viewer.seen), wire::all(&sink.seen));
+    drop((viewer, graph, sink));
     let sent: Vec<Sent<'_>> = publishers
         .iter()
         .zip(clips)
@@ -283,8 +287,14 @@ async fn measure(
     drop(publishers);
     let pictures = clips[0].positions(Tag::VIDEO).len() as u64;
     let source = likeness::Source::new(&clips[0].file, CANVAS, pictures, &PLACES[1..count])?;
-    let reading =
-        reading::read(&seen, &sent, (from, to), (CANVAS, source), server.folder()).await?;
+    let reading = reading::read(
+        (&seen, &pushed),
+        &sent,
+        (from, to),
+        (CANVAS, source),
+        server.folder(),
+    )
+    .await?;
 
     let rss = |usage: &Usage| usage.rss_kb as f64 / 1024.0;
     let mut figures = BTreeMap::new();
@@ -304,6 +314,7 @@ async fn measure(
     }
     figure("sound p50", milliseconds(&reading.sound, 50));
     figure("sound max", milliseconds(&reading.sound, 100));
+    figure("pushed sound p50", milliseconds(&reading.pushed_sound, 50));
     let before = if who == Who::Ffmpeg { 0.0 } else { rss(&idle) };
     figure("rss", rss(&ended) - before);
     if mixed > began {

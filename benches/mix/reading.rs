@@ -18,6 +18,8 @@ use super::wire::Arrival;
 
 /// Decoding some seconds of 720p.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same message comes to viewers and to a CDN within this.
+const SAME: Duration = Duration::from_millis(500);
 
 /// What was sent of one source.
 pub struct Sent<'a> {
@@ -35,6 +37,8 @@ pub struct Reading {
     pub pictures: Vec<Latencies>,
     /// From the AAC frame in which the main's beep begins to the one in which it comes out.
     pub sound: Latencies,
+    /// The same of what is pushed, message by message.
+    pub pushed_sound: Latencies,
     /// Pictures that came, and how many of them showed no new frame of the main.
     pub frames: usize,
     pub repeated: usize,
@@ -57,7 +61,7 @@ impl Sent<'_> {
 
 /// Reads what came from `from` to `to`, and decodes it in `folder`. `source` has the main's own pictures.
 pub async fn read(
-    seen: &[Arrival],
+    (seen, pushed): (&[Arrival], &[Arrival]),
     sent: &[Sent<'_>],
     (from, to): (Instant, Instant),
     (canvas, mut source): (Size, Source),
@@ -116,7 +120,7 @@ pub async fn read(
     let about = reading.pictures[0].percentile(50).unwrap_or_default();
     let sounds: Vec<&&Arrival> = of(Tag::AUDIO).collect();
     for frame in sound::onsets(&file).await? {
-        let Some((arrival, _)) = sounds.get(frame) else {
+        let Some((arrival, tag)) = sounds.get(frame) else {
             continue;
         };
         let left = main.clip.beeps.iter().flat_map(|&at| {
@@ -126,8 +130,19 @@ pub async fn read(
         let latency = left
             .filter_map(|&left| arrival.checked_duration_since(left))
             .min_by_key(|latency| latency.abs_diff(about));
-        if let Some(latency) = latency {
-            reading.sound.push(latency);
+        let Some(latency) = latency else { continue };
+        reading.sound.push(latency);
+        // The same frame on its other way; that of another beep may be the same bytes, but not at the same time.
+        let same = pushed
+            .iter()
+            .filter(|(_, other)| other.kind == Tag::AUDIO && other.body == tag.body);
+        let apart = |at: Instant| at.max(*arrival).duration_since(at.min(*arrival));
+        let there = same.map(|(at, _)| *at).min_by_key(|at| apart(*at));
+        if let Some(there) = there.filter(|at| apart(*at) < SAME) {
+            let left = *arrival - latency;
+            reading
+                .pushed_sound
+                .push(there.saturating_duration_since(left));
         }
     }
     Ok(reading)

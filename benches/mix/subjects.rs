@@ -105,12 +105,27 @@ impl Server {
         .await
     }
 
+    /// Pushes the main's program to `url`.
+    pub async fn push(&self, url: &str) -> Result<(), Error> {
+        let target =
+            json!({"app": "live", "stream": SOURCES[0].name, "feed": "program", "url": url});
+        let answer = self.api.put("/api/v1/pushes/cdn", &target).await?;
+        match answer.is_success() {
+            true => Ok(()),
+            false => Err(Error::Wrong(format!("no push: {}", answer.body))),
+        }
+    }
+
     /// Mixes the first `count` sources in place of the main, the subs in `places`.
     pub async fn mix(&self, count: usize, places: &[Region]) -> Result<(), Error> {
-        let output = json!({
+        let mut output = json!({
             "stream": SOURCES[0].name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
             "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS,
         });
+        if count == 1 {
+            // What asks for nothing of its own passes.
+            output = json!({"stream": SOURCES[0].name});
+        }
         self.put("m", count, places, output).await
     }
 

@@ -16,6 +16,7 @@ const COLUMNS: &[Column] = &[
     ("worst sub p99 ms", &["sub1 p99", "sub2 p99", "sub3 p99"], 1),
     ("sound p50 ms", &["sound p50"], 1),
     ("sound max ms", &["sound max"], 1),
+    ("pushed sound p50 ms", &["pushed sound p50"], 1),
     ("RSS, MB", &["rss"], 1),
     ("start ms", &["start"], 0),
     ("fps", &["fps"], 2),

@@ -27,7 +27,8 @@ pub fn all<T: Clone>(log: &Log<T>) -> Vec<T> {
     log.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-fn note<T>(log: &Log<T>, value: T) {
+/// Puts down one more.
+pub fn note<T>(log: &Log<T>, value: T) {
     log.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(value);
@@ -107,7 +108,7 @@ impl Connection {
 }
 
 /// Ends its task when dropped.
-struct Task(JoinHandle<()>);
+pub struct Task(pub JoinHandle<()>);
 
 impl Drop for Task {
     fn drop(&mut self) {
