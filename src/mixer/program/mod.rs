@@ -139,19 +139,19 @@ impl<P: Packets> Program<P> {
     }
 
     /// Encodes frame number `n` as `draw` makes it; `pts_ns` gives each frame's time. For frames left out before it the
-    /// one before them is repeated. `false`: the encoder is behind and this one was left out.
+    /// one before them is repeated. How many frames went in by that; `None`: the encoder is behind and this one was left out.
     pub fn push_frame(
         &mut self,
         n: u64,
         pts_ns: impl Fn(u64) -> u64,
         draw: impl FnOnce(&mut Canvas<'_>),
-    ) -> bool {
+    ) -> Option<u64> {
         self.frames.push(n, pts_ns, draw)
     }
 
-    /// Encodes the latest picture once more as frame `n`.
-    /// `false`: it is behind and this one was left out.
-    pub fn repeat_frame(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> bool {
+    /// Encodes the latest picture once more as frame `n`, and as those left out before it. Answers like
+    /// [`Self::push_frame`].
+    pub fn repeat_frame(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> Option<u64> {
         self.frames.repeat(n, pts_ns)
     }
 

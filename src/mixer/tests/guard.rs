@@ -119,6 +119,30 @@ async fn a_pipeline_that_keeps_failing_backs_off_and_goes_on_when_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encoder_that_hangs_after_it_was_slow_is_replaced_like_any_other() {
+    let config = Config {
+        degrade: false,
+        ..Config::default()
+    };
+    let (_guard, relay, mixer) = studio_with(config).await;
+    // Twice the 50 ms that there are for a frame, so that every second picture is left out and another repeated.
+    faults(&mixer).always(Some(Fault::Slow(Duration::from_millis(100), "none")));
+    let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
+    eventually("pictures are left out", || {
+        mixer.get("m").unwrap().stats.ticks_skipped > 10
+    })
+    .await;
+    faults(&mixer).always(None);
+    let (made, latch) = (faults(&mixer).count(), Arc::new(Latch::default()));
+    faults(&mixer).strike(Fault::Hang(latch.clone()));
+    eventually("another pipeline", || faults(&mixer).count() > made).await;
+    let why = mixer.get("m").unwrap().error.expect("it says why");
+    assert!(why.contains("no frame for 1."), "{why}");
+    latch.open();
+    viewer.watch_for(500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_missing() {
     let (_guard, relay, mixer) = studio_with(Config::default()).await;
     // Twice the 50 ms that there are for a frame.
