@@ -24,6 +24,8 @@ use super::watch::Watchdog;
 /// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
 const MARGIN_US: i64 = 5_000;
 const MAX_PATIENCE_US: i64 = 200_000;
+/// Blocks that an encoder of sound may keep: one that looks ahead gives each with the next.
+const KEPT_BLOCKS: u64 = 2;
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
@@ -44,8 +46,11 @@ pub(super) struct Run<'a> {
     /// Pictures' beat, from when the sound encoder has shown its header.
     grid: Option<Grid>,
     previous: Option<Arc<Snapshot>>,
-    /// Of frames, repeated ones included.
+    /// Of frames, repeated ones included, and of blocks of sound.
     frames: Watchdog,
+    sounds: Watchdog,
+    /// It was said already that sound is left out.
+    mute: bool,
     /// Was something seen to come out?
     given: bool,
 }
@@ -69,6 +74,7 @@ impl<'a> Run<'a> {
         governor.restart(now);
         let tally = session.tally();
         let frames = tally.frames.load(Ordering::Relaxed);
+        let sounds = tally.sounds.load(Ordering::Relaxed);
         tally.forget_encoding();
         let rate = settings.audio.rate;
         // What is due by now is made at once: the encoder gives its header only with its first frames.
@@ -88,6 +94,8 @@ impl<'a> Run<'a> {
             grid: None,
             previous: None,
             frames: Watchdog::new(frames, 0, now),
+            sounds: Watchdog::new(sounds, KEPT_BLOCKS, now),
+            mute: false,
             given: false,
         })
     }
@@ -176,7 +184,11 @@ impl<'a> Run<'a> {
                 gone.mix(own(gone), usual_us(gone), 0.0, &mut sum);
             }
             audio::soft_clip(&mut sum);
-            self.program.push_sound(self.beat.start_ns(), &sum);
+            if self.program.push_sound(self.beat.start_ns(), &sum) {
+                self.sounds.took(1);
+            } else if !std::mem::replace(&mut self.mute, true) {
+                tracing::warn!("the encoder of a mix's sound is far behind: sound is left out");
+            }
             let later_us = self.beat.made(lead.and_then(|lead| lead.sound_place()));
             self.output.follow(later_us);
         }
@@ -317,15 +329,20 @@ impl<'a> Run<'a> {
     fn stuck(&mut self, now: Instant) -> Option<String> {
         let tally = self.session.tally();
         let frames = tally.frames.load(Ordering::Relaxed);
+        let sounds = tally.sounds.load(Ordering::Relaxed);
         if self.frames.has_given(frames) && !std::mem::replace(&mut self.given, true) {
             self.session.live();
         }
-        let silent = self.frames.look(frames, now)?;
-        let level = self.governor.level();
-        if self.governor.choked(now) {
-            let rung = self.settings.rung(level + 1);
-            self.session.stepped(level, level + 1, &rung);
+        let blind = self.frames.look(frames, now);
+        let silent = self.sounds.look(sounds, now);
+        if let Some(blind) = blind {
+            let level = self.governor.level();
+            if self.governor.choked(now) {
+                let rung = self.settings.rung(level + 1);
+                self.session.stepped(level, level + 1, &rung);
+            }
+            return Some(format!("no frame for {:.1} s", blind.as_secs_f64()));
         }
-        Some(format!("no frame for {:.1} s", silent.as_secs_f64()))
+        silent.map(|silent| format!("no sound for {:.1} s", silent.as_secs_f64()))
     }
 }

@@ -356,7 +356,9 @@ impl Session {
     /// A video encoder was made.
     pub(super) fn made(&self, program: &mut Program<Output>) {
         #[cfg(test)]
-        self.context.faults.made(program.pictures());
+        self.context
+            .faults
+            .made(program.pictures(), program.voice());
         let _ = program;
     }
 

@@ -1,4 +1,6 @@
 //! Handles on the encoders of running mixes, so that tests can break them.
+//!
+//! Of pictures unless something else is said.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -6,13 +8,16 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-/// What happens to each video encoder that is made, and the newest one.
+/// What happens to each encoder that is made, and the newest ones.
 #[derive(Default)]
 pub struct Faults(Mutex<State>);
 
+type Weak = gst::glib::WeakRef<gst::Pipeline>;
+
 #[derive(Default)]
 struct State {
-    newest: Option<gst::glib::WeakRef<gst::Pipeline>>,
+    newest: Option<Weak>,
+    newest_of_sound: Option<Weak>,
     made: usize,
     always: Option<Fault>,
 }
@@ -45,14 +50,15 @@ impl Latch {
 }
 
 impl Faults {
-    /// Called for each video encoder's pipeline.
-    pub fn made(&self, pipeline: gst::Pipeline) {
+    /// Called for each video encoder's pipeline, with that of the sound beside it.
+    pub fn made(&self, pipeline: gst::Pipeline, sound: gst::Pipeline) {
         let mut state = self.0.lock().unwrap();
         state.made += 1;
         if let Some(fault) = state.always.clone() {
             strike(&pipeline, fault);
         }
         state.newest = Some(pipeline.downgrade());
+        state.newest_of_sound = Some(sound.downgrade());
     }
 
     /// Video encoders made so far.
@@ -62,9 +68,12 @@ impl Faults {
 
     /// Breaks the newest.
     pub fn strike(&self, fault: Fault) {
-        let state = self.0.lock().unwrap();
-        let newest = state.newest.as_ref().and_then(|weak| weak.upgrade());
-        strike(&newest.expect("a mix runs"), fault);
+        strike(&alive(&self.0.lock().unwrap().newest), fault);
+    }
+
+    /// Breaks the newest of sound.
+    pub fn strike_sound(&self, fault: Fault) {
+        strike(&alive(&self.0.lock().unwrap().newest_of_sound), fault);
     }
 
     /// Breaks each that is made from now on; `None`: none.
@@ -73,12 +82,18 @@ impl Faults {
     }
 }
 
+fn alive(newest: &Option<Weak>) -> gst::Pipeline {
+    let newest = newest.as_ref().and_then(|weak| weak.upgrade());
+    newest.expect("a mix runs")
+}
+
 fn strike(pipeline: &gst::Pipeline, fault: Fault) {
+    let encodes = |f: gst::ElementFactory| f.has_type(gst::ElementFactoryType::ENCODER);
     let encoder = pipeline
         .iterate_elements()
         .into_iter()
         .flatten()
-        .find(|e| e.factory().is_some_and(|f| f.name().ends_with("enc")))
+        .find(|e| e.factory().is_some_and(encodes))
         .expect("it has an encoder");
     let into = encoder.static_pad("sink").unwrap();
     match fault {

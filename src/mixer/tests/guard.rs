@@ -143,6 +143,36 @@ async fn an_encoder_that_hangs_after_it_was_slow_is_replaced_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_that_is_encoded_no_more_gets_another_pipeline_and_is_heard_again() {
+    let (_guard, relay, mixer) = studio().await;
+    let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
+    let is_sound = |s: &Seen| s.message.kind == Kind::Audio && !s.message.is_header();
+    let latch = Arc::new(Latch::default());
+    for fault in [Fault::Swallow, Fault::Hang(latch.clone())] {
+        let made = faults(&mixer).count();
+        faults(&mixer).strike_sound(fault);
+        eventually("another pipeline", || faults(&mixer).count() > made).await;
+        let why = mixer.get("m").unwrap().error.expect("it says why");
+        assert!(why.contains("no sound for 1."), "{why}");
+        let before = viewer.count();
+        eventually("sound", || {
+            let seen = viewer.seen();
+            seen[before..].iter().filter(|s| is_sound(s)).count() > 20
+        })
+        .await;
+    }
+    latch.open();
+    assert_eq!(mixer.get("m").unwrap().stats.restarts, 2);
+    assert!(mixer.get("m").unwrap().degraded.is_none());
+    mixer.remove("m").unwrap();
+
+    let seen = viewer.seen();
+    let times: Vec<_> = seen.iter().filter(|s| is_sound(s)).collect();
+    let times: Vec<_> = times.iter().map(|s| s.message.dts.0).collect();
+    assert!(times.windows(2).all(|w| w[1] > w[0]), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_missing() {
     let (_guard, relay, mixer) = studio_with(Config::default()).await;
     // Twice the 50 ms that there are for a frame.
