@@ -304,6 +304,8 @@ impl<'a> Run<'a> {
         {
             // The old one runs on; what is wrong shows when it is made anew.
             tracing::warn!(error, "no other encoder");
+            self.governor.take_back();
+            return;
         }
         tally.forget_encoding();
         self.session.stepped(before, self.governor.level(), &new);
@@ -312,6 +314,7 @@ impl<'a> Run<'a> {
     /// Goes on with an encoder on the governor's step, at the frame after the last one that came out.
     fn replace_video(&mut self) -> Result<(), String> {
         let lowered = self.settings.at(self.governor.level());
+        let lowered = self.session.making(lowered);
         let tally = self.session.tally();
         let (frames, grid) = (&self.frames, self.grid.as_ref());
         let given = || {

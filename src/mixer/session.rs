@@ -353,6 +353,13 @@ impl Session {
         self.observe(|o| o.stepped(after > before));
     }
 
+    /// A video encoder is about to be made in place of another.
+    pub(super) fn making(&self, settings: Settings) -> Settings {
+        #[cfg(test)]
+        let settings = self.context.faults.making(settings);
+        settings
+    }
+
     /// A video encoder was made.
     pub(super) fn made(&self, program: &mut Program<Output>) {
         #[cfg(test)]

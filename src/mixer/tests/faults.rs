@@ -8,6 +8,8 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use crate::mixer::program::Settings;
+
 /// What happens to each encoder that is made, and the newest ones.
 #[derive(Default)]
 pub struct Faults(Mutex<State>);
@@ -20,6 +22,8 @@ struct State {
     newest_of_sound: Option<Weak>,
     made: usize,
     always: Option<Fault>,
+    spoils: bool,
+    spoilt: usize,
 }
 
 #[derive(Clone)]
@@ -59,6 +63,29 @@ impl Faults {
         }
         state.newest = Some(pipeline.downgrade());
         state.newest_of_sound = Some(sound.downgrade());
+    }
+
+    /// Called with the settings of each video encoder that is to take the place of another.
+    pub fn making(&self, settings: Settings) -> Settings {
+        let mut state = self.0.lock().unwrap();
+        if !state.spoils {
+            return settings;
+        }
+        state.spoilt += 1;
+        Settings {
+            preset: "spoilt".into(),
+            ..settings
+        }
+    }
+
+    /// None that is to take the place of another can be made from now on, or any can.
+    pub fn spoil(&self, spoils: bool) {
+        self.0.lock().unwrap().spoils = spoils;
+    }
+
+    /// How many could not be made for that.
+    pub fn spoilt(&self) -> usize {
+        self.0.lock().unwrap().spoilt
     }
 
     /// Video encoders made so far.

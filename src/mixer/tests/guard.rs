@@ -211,6 +211,30 @@ async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_mis
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_for_which_there_is_no_encoder_is_not_taken_until_there_is_one() {
+    let (_guard, relay, mixer) = studio_with(Config::default()).await;
+    let slow = Fault::Slow(Duration::from_millis(100), "ultrafast");
+    faults(&mixer).always(Some(slow));
+    faults(&mixer).spoil(true);
+    let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
+    eventually("two tries", || faults(&mixer).spoilt() == 2).await;
+    let info = mixer.get("m").unwrap();
+    assert!(info.degraded.is_none(), "{:?}", info.degraded);
+    assert_eq!((info.stats.restarts, faults(&mixer).count()), (0, 1));
+    faults(&mixer).spoil(false);
+    eventually("it is as fast as can be", || {
+        let info = mixer.get("m").unwrap();
+        info.degraded.is_some_and(|d| d.preset == "ultrafast")
+    })
+    .await;
+    let degraded = mixer.get("m").unwrap().degraded.unwrap();
+    assert_eq!((degraded.steps, degraded.half_pictures), (1, false));
+    viewer.watch_for(500).await;
+    mixer.remove("m").unwrap();
+    assert_eq!(longest_gap_ms(&viewer.seen()), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_no_preset_is_fast_enough_every_second_frame_repeats_a_picture() {
     let (_guard, relay, mixer) = studio_with(Config::default()).await;
     // Of the 50 ms that there are for a frame, and the 100 for two.
