@@ -6,6 +6,8 @@
 
 mod life;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -146,11 +148,13 @@ impl Session {
             ending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        session.tell(Change::Started);
         session.arrange();
+        let builder = std::thread::Builder::new().name("mix".into());
+        #[cfg(test)]
+        let builder = session.context.faults.thread(builder);
         let thread = session.clone();
-        std::thread::Builder::new()
-            .name("mix".into())
+        let control = session.control();
+        builder
             .spawn(move || {
                 priority::step_back();
                 thread.run(publisher);
@@ -158,6 +162,9 @@ impl Session {
                 ended();
             })
             .map_err(|e| Error::Unavailable(format!("no thread for a mix: {e}")))?;
+        // Of one without a thread nothing is told; what the thread tells comes after this.
+        session.tell_of(&control, Change::Started);
+        drop(control);
         Ok(session)
     }
 
@@ -204,19 +211,27 @@ impl Session {
 
     /// It stands there from now on; one that ends does so until it is gone.
     fn set_state(&self, state: MixState, why: Option<String>) {
-        {
-            let mut control = self.control();
-            if control.state == state || control.state == MixState::Ending {
-                return;
-            }
-            control.state = state;
+        let mut control = self.control();
+        if control.state == state || control.state == MixState::Ending {
+            return;
         }
-        self.tell(Change::State { state, why });
+        control.state = state;
+        self.tell_of(&control, Change::State { state, why });
     }
 
     fn tell(&self, change: Change) {
-        let output = self.control().scene.output.key.clone();
-        self.context.herald.tell(&self.id, &output, change);
+        let mut control = self.control();
+        if let Change::Ended(_) = change {
+            // What is gone stands nowhere else any more, whoever asks it to end now.
+            control.state = MixState::Ending;
+        }
+        self.tell_of(&control, change);
+    }
+
+    /// Under the lock, so that changes are told in the order in which they became true. The herald takes none of our locks.
+    fn tell_of(&self, control: &Control, change: Change) {
+        let output = &control.scene.output.key;
+        self.context.herald.tell(&self.id, output, change);
     }
 
     /// Ends the mix at once.

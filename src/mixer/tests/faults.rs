@@ -24,6 +24,7 @@ struct State {
     always: Option<Fault>,
     spoils: bool,
     spoilt: usize,
+    no_threads: bool,
 }
 
 #[derive(Clone)]
@@ -76,6 +77,20 @@ impl Faults {
             preset: "spoilt".into(),
             ..settings
         }
+    }
+
+    /// Called with what makes a mix's thread.
+    pub fn thread(&self, builder: std::thread::Builder) -> std::thread::Builder {
+        if self.0.lock().unwrap().no_threads {
+            // No machine has room for such a stack.
+            return builder.stack_size(1 << 60);
+        }
+        builder
+    }
+
+    /// No mix gets a thread from now on, or each does.
+    pub fn deny_threads(&self, deny: bool) {
+        self.0.lock().unwrap().no_threads = deny;
     }
 
     /// None that is to take the place of another can be made from now on, or any can.
