@@ -10,8 +10,13 @@
 //! otherwise the second time gains nothing. Blocking: called on a thread of its own. Errors never hold the address,
 //! which may be signed.
 
+mod timed;
+
+#[cfg(test)]
+mod tests;
+
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +25,8 @@ use ipnet::IpNet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use url::Url;
+
+use timed::{LookUps, MAX_LOOK_UPS, Socket};
 
 /// Longest answer's head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -64,6 +71,8 @@ pub enum Error {
     Address(String),
     #[error("{host} is not found")]
     Unknown { host: String },
+    #[error("{MAX_LOOK_UPS} names are being looked up, and {host} cannot be as well; try again")]
+    Busy { host: String },
     #[error("{host} is at {address}, which is internal; [mixer] picture_networks can allow it")]
     Internal { host: String, address: IpAddr },
     #[error("{host}: {error}")]
@@ -148,21 +157,12 @@ enum Answer {
     Elsewhere(String),
 }
 
-trait Stream: Read + Write {
-    fn socket(&self) -> &TcpStream;
-}
+trait Stream: Read + Write {}
 
-impl Stream for TcpStream {
-    fn socket(&self) -> &TcpStream {
-        self
-    }
-}
+impl<S: Read + Write> Stream for S {}
 
-impl Stream for rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        &self.sock
-    }
-}
+/// Names are looked up for all requests of this process.
+static LOOK_UPS: LookUps = LookUps::new();
 
 /// One request's other side.
 struct Peer<'a> {
@@ -172,16 +172,6 @@ struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    fn left(&self) -> Result<Duration, Error> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::Slow {
-                limit: self.policy.time,
-            });
-        }
-        Ok(left)
-    }
-
     fn failed(&self, error: &std::io::Error) -> Error {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Slow {
@@ -198,24 +188,28 @@ impl Peer<'_> {
         }
     }
 
-    fn connect(&self, url: &Url) -> Result<TcpStream, Error> {
+    fn connect(&self, url: &Url) -> Result<Socket, Error> {
         let unknown = || Error::Unknown {
             host: self.host.to_owned(),
         };
         let port = url.port_or_known_default().ok_or_else(unknown)?;
         // An IPv6 address stands in brackets in a URL.
         let name = self.host.trim_start_matches('[').trim_end_matches(']');
-        let found: Vec<SocketAddr> = (name, port)
-            .to_socket_addrs()
-            .map_err(|_| unknown())?
-            .collect();
+        let found = LOOK_UPS.look_up(name, port, self.deadline);
+        let found = found.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => self.failed(&error),
+            ErrorKind::QuotaExceeded => Error::Busy {
+                host: self.host.to_owned(),
+            },
+            _ => unknown(),
+        })?;
         let first = found.first().ok_or_else(unknown)?;
         let mut error = Error::Internal {
             host: self.host.to_owned(),
             address: first.ip(),
         };
         for address in found.iter().filter(|a| self.policy.allows(a.ip())) {
-            match TcpStream::connect_timeout(address, self.left()?) {
+            match Socket::connect(address, self.deadline) {
                 Ok(stream) => return Ok(stream),
                 Err(e) => error = self.failed(&e),
             }
@@ -225,8 +219,8 @@ impl Peer<'_> {
 
     fn secure(
         &self,
-        stream: TcpStream,
-    ) -> Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>, Error> {
+        stream: Socket,
+    ) -> Result<rustls::StreamOwned<rustls::ClientConnection, Socket>, Error> {
         let broken = |e: &dyn std::fmt::Display| self.broken(e.to_string());
         let Some(file) = AUTHORITIES.iter().map(Path::new).find(|path| path.exists()) else {
             let error = "no file of trusted authorities on this system (ca-certificates)";
@@ -256,7 +250,6 @@ impl Peer<'_> {
              Accept: image/png, image/jpeg\r\nConnection: close\r\n\r\n",
             env!("CARGO_PKG_VERSION")
         );
-        self.arm(stream.as_ref())?;
         stream
             .write_all(request.as_bytes())
             .map_err(|e| self.failed(&e))?;
@@ -309,19 +302,8 @@ impl Peer<'_> {
         }
     }
 
-    /// No read or write may last beyond the deadline.
-    fn arm(&self, stream: &dyn Stream) -> Result<(), Error> {
-        let left = Some(self.left()?);
-        let socket = stream.socket();
-        socket
-            .set_read_timeout(left)
-            .and_then(|()| socket.set_write_timeout(left))
-            .map_err(|e| self.failed(&e))
-    }
-
     /// Reads on; `false` at the end.
     fn more(&self, stream: &mut dyn Stream, to: &mut Vec<u8>) -> Result<bool, Error> {
-        self.arm(stream)?;
         let mut chunk = [0; 16 * 1024];
         match stream.read(&mut chunk) {
             Ok(0) => Ok(false),
@@ -395,142 +377,5 @@ fn unchunked(mut chunks: &[u8]) -> Option<Vec<u8>> {
         let end = skip.checked_add(usize::try_from(size).ok()?)?;
         content.extend_from_slice(chunks.get(skip..end)?);
         chunks = chunks.get(end + 2..)?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use super::*;
-
-    fn policy(networks: &[&str]) -> Policy {
-        Policy {
-            networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
-            max_bytes: 100,
-            time: Duration::from_secs(10),
-        }
-    }
-
-    /// A server that gives each of these answers once; its port.
-    fn serve(answers: Vec<Vec<u8>>) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            for answer in answers {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 4096];
-                let length = stream.read(&mut request).unwrap();
-                assert!(request[..length].starts_with(b"GET /p?sig=1 HTTP/1.1\r\n"));
-                let _ = stream.write_all(&answer);
-            }
-        });
-        port
-    }
-
-    fn get(policy: &Policy, answers: &[&str]) -> Result<Vec<u8>, Error> {
-        let port = serve(answers.iter().map(|a| a.as_bytes().to_vec()).collect());
-        policy.get(&format!("http://127.0.0.1:{port}/p?sig=1#part"))
-    }
-
-    #[test]
-    fn answers_of_all_forms_are_read() {
-        let local = policy(&["127.0.0.0/8"]);
-        for answer in [
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more",
-            "HTTP/1.1 200 OK\r\n\r\nhello",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n",
-        ] {
-            assert_eq!(
-                get(&local, &[answer]).as_deref(),
-                Ok(&b"hello"[..]),
-                "{answer}"
-            );
-        }
-        let on = "HTTP/1.1 302 Found\r\nLocation: /p?sig=1\r\n\r\n";
-        let there = "HTTP/1.1 200 OK\r\n\r\nhello";
-        assert_eq!(get(&local, &[on, there]).as_deref(), Ok(&b"hello"[..]));
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let local = policy(&["127.0.0.1/32"]);
-        let host = || "127.0.0.1".to_owned();
-        let on = "HTTP/1.1 302 Found\r\nLocation: /p?sig=1\r\n\r\n";
-        let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(101));
-        let to_file = "HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n";
-        for (answers, wanted) in [
-            (
-                vec!["HTTP/1.1 404 Not Found\r\n\r\n"],
-                Error::Status {
-                    host: host(),
-                    status: 404,
-                },
-            ),
-            (vec!["SSH-2.0\r\n\r\n"], Error::Syntax { host: host() }),
-            (
-                vec!["HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort"],
-                Error::Syntax { host: host() },
-            ),
-            (
-                vec!["HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\n"],
-                Error::TooLong { limit: 100 },
-            ),
-            (vec![&long], Error::TooLong { limit: 100 }),
-            (vec![on; 4], Error::Circle { host: host() }),
-            (
-                vec![to_file],
-                Error::Address("\"file\" is neither http nor https".into()),
-            ),
-        ] {
-            assert_eq!(get(&local, &answers), Err(wanted));
-        }
-    }
-
-    #[test]
-    fn a_server_that_says_nothing_is_left() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let policy = Policy {
-            time: Duration::from_millis(50),
-            ..policy(&["127.0.0.0/8"])
-        };
-        let error = policy.get(&format!("http://127.0.0.1:{port}/"));
-        assert!(matches!(error, Err(Error::Slow { .. })), "{error:?}");
-    }
-
-    #[test]
-    fn internal_addresses_are_only_for_those_allowed() {
-        let none = policy(&[]);
-        let error = none.get("http://127.0.0.1:1/x?sig=secret").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "127.0.0.1 is at 127.0.0.1, which is internal; [mixer] picture_networks can allow it"
-        );
-        for address in [
-            "10.1.2.3",
-            "172.31.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "255.255.255.255",
-            "::1",
-            "::",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::a00:1",
-            "fe80::1",
-            "fd00::1",
-            "2002:a00:1::",
-        ] {
-            assert!(!none.allows(address.parse().unwrap()), "{address}");
-        }
-        for address in ["1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1"] {
-            assert!(none.allows(address.parse().unwrap()), "{address}");
-        }
-        let some = policy(&["10.1.0.0/16"]);
-        assert!(some.allows("10.1.2.3".parse().unwrap()));
-        assert!(!some.allows("10.2.2.3".parse().unwrap()));
     }
 }

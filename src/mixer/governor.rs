@@ -81,6 +81,8 @@ pub struct Governor {
     calm_since: Instant,
     calm: Duration,
     went_up: Option<Instant>,
+    /// Level, `calm` and `went_up` as they were before the latest step.
+    before: (usize, Duration, Option<Instant>),
 }
 
 /// Frames that were due, and those of them that the encoder had no time for.
@@ -101,6 +103,7 @@ impl Governor {
             calm_since: now,
             calm: CALM,
             went_up: None,
+            before: (0, CALM, None),
         }
     }
 
@@ -125,6 +128,7 @@ impl Governor {
         let calm = now.saturating_duration_since(self.calm_since.max(self.stepped)) > self.calm;
         let room = busy.is_some_and(|busy| busy < ROOM);
         if self.level > 0 && calm && room {
+            self.before = (self.level, self.calm, self.went_up);
             self.level -= 1;
             self.went_up = Some(now);
             self.settle(now);
@@ -136,6 +140,11 @@ impl Governor {
     /// An encoder took frames and gave none: the next one gets less to do.
     pub fn choked(&mut self, now: Instant) -> bool {
         self.down(now)
+    }
+
+    /// The latest step could not be made: all is as before it, but that it is not tried again before the time to settle.
+    pub fn take_back(&mut self) {
+        (self.level, self.calm, self.went_up) = self.before;
     }
 
     /// Another pipeline begins, on the same step.
@@ -170,6 +179,7 @@ impl Governor {
         if self.level == self.last {
             return false;
         }
+        self.before = (self.level, self.calm, self.went_up);
         self.level += 1;
         let lasted = |up: Instant| now.saturating_duration_since(up) > LASTED;
         self.calm = match self.went_up.take() {
@@ -305,6 +315,30 @@ mod tests {
         assert!(governor.choked(t0));
         assert_eq!(governor.level(), 1);
         assert!(!governor.choked(t0));
+    }
+
+    #[test]
+    fn a_step_that_could_not_be_made_is_tried_again_and_counts_for_nothing() {
+        let t0 = Instant::now();
+        let mut governor = Governor::new(3, t0);
+        let mut from = t0;
+        for _ in 0..3 {
+            let down = beats(&mut governor, from, 2, 5, 1.0);
+            assert_eq!(down.iter().map(|s| s.1).collect::<Vec<_>>(), [1]);
+            governor.take_back();
+            assert_eq!(governor.level(), 0);
+            from += Duration::from_secs(2);
+        }
+        assert_eq!(beats(&mut governor, from, 2, 5, 1.0).len(), 1);
+        from += Duration::from_secs(2);
+        // Up in vain, twice: the wait for the next time does not grow.
+        for _ in 0..2 {
+            let up = beats(&mut governor, from, 21, 0, 0.1);
+            assert_eq!(up.iter().map(|s| s.1).collect::<Vec<_>>(), [0]);
+            governor.take_back();
+            assert_eq!(governor.level(), 1);
+            from += Duration::from_secs(21);
+        }
     }
 
     proptest! {

@@ -7,6 +7,7 @@
 
 mod aac;
 mod admit;
+mod album;
 mod audio;
 mod beat;
 mod canvas;
@@ -82,7 +83,7 @@ use cast::Stills;
 use encoder::Encoder;
 use letters::Fonts;
 use output::SharedObserver;
-use scene::{Draft, Source};
+use scene::Draft;
 use session::{Context, Session};
 use source::Sources;
 use stills::Gallery;
@@ -396,41 +397,6 @@ impl Mixer {
             })?;
         }
         Ok(())
-    }
-
-    /// All still pictures of a scene, decoded; those in `kept` once and for all.
-    fn stills(&self, scene: &Scene, order: &[usize], kept: &Stills) -> Result<Stills, Error> {
-        let inputs = scene.inputs.iter().zip(order).filter_map(|(input, index)| {
-            let Source::Picture(picture) = &input.source else {
-                return None;
-            };
-            Some((format!("inputs[{index}].picture"), picture))
-        });
-        let placeholder = scene.on_loss.placeholder();
-        let mark = scene.watermark.as_ref().map(|asked| &asked.picture);
-        let others = [("on_loss.picture", placeholder), ("watermark", mark)];
-        let others = others
-            .into_iter()
-            .filter_map(|(path, picture)| Some((path.to_owned(), picture?)));
-        let mut stills = Stills::new();
-        for (path, picture) in inputs.chain(others) {
-            if stills.contains_key(picture) {
-                continue;
-            }
-            let raw = match kept.get(picture) {
-                Some(raw) => raw.clone(),
-                None => self
-                    .shared
-                    .gallery
-                    .get(picture)
-                    .map_err(|error| Error::Invalid {
-                        path,
-                        message: error.to_string(),
-                    })?,
-            };
-            stills.insert(picture.clone(), raw);
-        }
-        Ok(stills)
     }
 
     /// The mix as it stands.

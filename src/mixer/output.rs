@@ -32,6 +32,8 @@ const UNKNOWN: i64 = i64::MIN;
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub frames: AtomicU64,
+    /// Frames of sound that came out of encoders, published or not.
+    pub sounds: AtomicU64,
     pub skipped: AtomicU64,
     pub restarts: AtomicU64,
     /// Times of the latest picture and block of sound published, in ns since the mix's zero: where the next pipeline
@@ -308,6 +310,7 @@ impl Packets for Output {
             bytes: frame,
             ..
         } = packet;
+        self.tally.sounds.fetch_add(1, Ordering::Relaxed);
         // What the encoder begins with is made of nothing: all its sound comes that much later than it says.
         let rate = self.metadata.audio.rate;
         let sounds_at = time_ns.checked_sub(self.encoder.delay_ns(rate));

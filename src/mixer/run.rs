@@ -24,6 +24,9 @@ use super::watch::Watchdog;
 /// An output or decoder is waited for this long beyond its usual lateness, and never longer than the second.
 const MARGIN_US: i64 = 5_000;
 const MAX_PATIENCE_US: i64 = 200_000;
+/// Blocks that an encoder of sound may keep: one that looks ahead gives each with the next.
+const KEPT_BLOCKS: u64 = 2;
+
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.session.signal().want_sound(true);
@@ -43,10 +46,11 @@ pub(super) struct Run<'a> {
     /// Pictures' beat, from when the sound encoder has shown its header.
     grid: Option<Grid>,
     previous: Option<Arc<Snapshot>>,
-    watchdog: Watchdog,
-    /// Frames that came out before this pipeline, and that went into it.
-    before: u64,
-    taken: u64,
+    /// Of frames, repeated ones included, and of blocks of sound.
+    frames: Watchdog,
+    sounds: Watchdog,
+    /// It was said already that sound is left out.
+    mute: bool,
     /// Was something seen to come out?
     given: bool,
 }
@@ -68,8 +72,10 @@ impl<'a> Run<'a> {
         session.made(&mut program);
         let now = Instant::now();
         governor.restart(now);
-        let before = session.tally().frames.load(Ordering::Relaxed);
-        session.tally().forget_encoding();
+        let tally = session.tally();
+        let frames = tally.frames.load(Ordering::Relaxed);
+        let sounds = tally.sounds.load(Ordering::Relaxed);
+        tally.forget_encoding();
         let rate = settings.audio.rate;
         // What is due by now is made at once: the encoder gives its header only with its first frames.
         let made_at_once = 3 * BLOCK as i64 * 1_000_000 / i64::from(rate);
@@ -87,9 +93,9 @@ impl<'a> Run<'a> {
             stage: Stage::new(session.fonts()),
             grid: None,
             previous: None,
-            watchdog: Watchdog::new(before, now),
-            before,
-            taken: 0,
+            frames: Watchdog::new(frames, 0, now),
+            sounds: Watchdog::new(sounds, KEPT_BLOCKS, now),
+            mute: false,
             given: false,
         })
     }
@@ -187,7 +193,11 @@ impl<'a> Run<'a> {
                 gone.mix(own(gone), usual_us(gone), 0.0, &mut sum);
             }
             audio::soft_clip(&mut sum);
-            self.program.push_sound(self.beat.start_ns(), &sum);
+            if self.program.push_sound(self.beat.start_ns(), &sum) {
+                self.sounds.took(1);
+            } else if !std::mem::replace(&mut self.mute, true) {
+                tracing::warn!("the encoder of a mix's sound is far behind: sound is left out");
+            }
             let later_us = self.beat.made(lead.and_then(|lead| lead.sound_place()));
             self.output.follow(later_us);
         }
@@ -260,7 +270,7 @@ impl<'a> Run<'a> {
                 self.output.expect(pts, frame);
                 let layout = snapshot.layout(Duration::from_nanos(pts));
                 let stage = &mut self.stage;
-                layout.is_some_and(|layout| {
+                layout.and_then(|layout| {
                     self.program.push_frame(
                         n,
                         |n| grid.pts_ns(n),
@@ -269,8 +279,8 @@ impl<'a> Run<'a> {
                 })
             };
             load.due += 1;
-            if pushed {
-                self.taken += 1;
+            if let Some(put) = pushed {
+                self.frames.took(put);
             } else {
                 load.left_out += 1;
                 tally.skipped.fetch_add(1, Ordering::Relaxed);
@@ -303,6 +313,8 @@ impl<'a> Run<'a> {
         {
             // The old one runs on; what is wrong shows when it is made anew.
             tracing::warn!(error, "no other encoder");
+            self.governor.take_back();
+            return;
         }
         tally.forget_encoding();
         self.session.stepped(before, self.governor.level(), &new);
@@ -311,33 +323,38 @@ impl<'a> Run<'a> {
     /// Goes on with an encoder on the governor's step, at the frame after the last one that came out.
     fn replace_video(&mut self) -> Result<(), String> {
         let lowered = self.settings.at(self.governor.level());
+        let lowered = self.session.making(lowered);
         let tally = self.session.tally();
-        let (before, grid) = (self.before, self.grid.as_ref());
+        let (frames, grid) = (&self.frames, self.grid.as_ref());
         let given = || {
-            let any = tally.frames.load(Ordering::Relaxed) > before;
+            let any = frames.has_given(tally.frames.load(Ordering::Relaxed));
             grid?.number_at(tally.last_picture_ns()).filter(|_| any)
         };
         self.program
             .replace_video(&lowered, self.output.clone(), given)?;
         self.session.made(&mut self.program);
-        self.before = tally.frames.load(Ordering::Relaxed);
-        self.taken = 0;
+        self.frames.renew(tally.frames.load(Ordering::Relaxed));
         Ok(())
     }
 
-    /// Tells when the pipeline takes but does not give.
+    /// Tells when a pipeline takes but does not give.
     fn stuck(&mut self, now: Instant) -> Option<String> {
-        let given = self.session.tally().frames.load(Ordering::Relaxed);
-        if given > self.before && !std::mem::replace(&mut self.given, true) {
+        let tally = self.session.tally();
+        let frames = tally.frames.load(Ordering::Relaxed);
+        let sounds = tally.sounds.load(Ordering::Relaxed);
+        if self.frames.has_given(frames) && !std::mem::replace(&mut self.given, true) {
             self.session.live();
         }
-        let owed = given - self.before < self.taken || !self.output.is_sounding();
-        let silent = self.watchdog.look(given, owed, now)?;
-        let level = self.governor.level();
-        if self.governor.choked(now) {
-            let rung = self.settings.rung(level + 1);
-            self.session.stepped(level, level + 1, &rung);
+        let blind = self.frames.look(frames, now);
+        let silent = self.sounds.look(sounds, now);
+        if let Some(blind) = blind {
+            let level = self.governor.level();
+            if self.governor.choked(now) {
+                let rung = self.settings.rung(level + 1);
+                self.session.stepped(level, level + 1, &rung);
+            }
+            return Some(format!("no frame for {:.1} s", blind.as_secs_f64()));
         }
-        Some(format!("no frame for {:.1} s", silent.as_secs_f64()))
+        silent.map(|silent| format!("no sound for {:.1} s", silent.as_secs_f64()))
     }
 }

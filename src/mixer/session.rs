@@ -6,6 +6,8 @@
 
 mod life;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,11 +149,13 @@ impl Session {
             ending: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        session.tell(Change::Started);
         session.arrange();
+        let builder = std::thread::Builder::new().name("mix".into());
+        #[cfg(test)]
+        let builder = session.context.faults.thread(builder);
         let thread = session.clone();
-        std::thread::Builder::new()
-            .name("mix".into())
+        let control = session.control();
+        builder
             .spawn(move || {
                 priority::step_back();
                 if contained("a mix", || thread.run(publisher)).is_none() {
@@ -162,6 +166,9 @@ impl Session {
                 ended();
             })
             .map_err(|e| Error::Unavailable(format!("no thread for a mix: {e}")))?;
+        // Of one without a thread nothing is told; what the thread tells comes after this.
+        session.tell_of(&control, Change::Started);
+        drop(control);
         Ok(session)
     }
 
@@ -208,19 +215,27 @@ impl Session {
 
     /// It stands there from now on; one that ends does so until it is gone.
     fn set_state(&self, state: MixState, why: Option<String>) {
-        {
-            let mut control = self.control();
-            if control.state == state || control.state == MixState::Ending {
-                return;
-            }
-            control.state = state;
+        let mut control = self.control();
+        if control.state == state || control.state == MixState::Ending {
+            return;
         }
-        self.tell(Change::State { state, why });
+        control.state = state;
+        self.tell_of(&control, Change::State { state, why });
     }
 
     fn tell(&self, change: Change) {
-        let output = self.control().scene.output.key.clone();
-        self.context.herald.tell(&self.id, &output, change);
+        let mut control = self.control();
+        if let Change::Ended(_) = change {
+            // What is gone stands nowhere else any more, whoever asks it to end now.
+            control.state = MixState::Ending;
+        }
+        self.tell_of(&control, change);
+    }
+
+    /// Under the lock, so that changes are told in the order in which they became true. The herald takes none of our locks.
+    fn tell_of(&self, control: &Control, change: Change) {
+        let output = &control.scene.output.key;
+        self.context.herald.tell(&self.id, output, change);
     }
 
     /// Ends the mix at once.
@@ -357,10 +372,19 @@ impl Session {
         self.observe(|o| o.stepped(after > before));
     }
 
+    /// A video encoder is about to be made in place of another.
+    pub(super) fn making(&self, settings: Settings) -> Settings {
+        #[cfg(test)]
+        let settings = self.context.faults.making(settings);
+        settings
+    }
+
     /// A video encoder was made.
     pub(super) fn made(&self, program: &mut Program<Output>) {
         #[cfg(test)]
-        self.context.faults.made(program.pictures());
+        self.context
+            .faults
+            .made(program.pictures(), program.voice());
         let _ = program;
     }
 

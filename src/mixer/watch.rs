@@ -13,27 +13,50 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Watches one pipeline.
 #[derive(Debug)]
 pub struct Watchdog {
+    /// What came out before this pipeline, and what went into it.
+    before: u64,
+    taken: u64,
+    /// What an encoder may keep to itself.
+    keeps: u64,
     given: u64,
     looked: Instant,
     silent: Duration,
 }
 
 impl Watchdog {
-    /// From `now` on; `given` is what came out so far.
-    pub fn new(given: u64, now: Instant) -> Self {
+    /// From `now` on; `given` is what came out so far, of others. The pipeline may keep the last `keeps` of what goes in.
+    pub fn new(given: u64, keeps: u64, now: Instant) -> Self {
         Self {
+            before: given,
+            taken: 0,
+            keeps,
             given,
             looked: now,
             silent: Duration::ZERO,
         }
     }
 
-    /// `given` has come out so far; something is `owed` when more went in. For how long nothing came that was owed, once
-    /// that is too long.
-    pub fn look(&mut self, given: u64, owed: bool, now: Instant) -> Option<Duration> {
+    /// So much more went in.
+    pub fn took(&mut self, count: u64) {
+        self.taken += count;
+    }
+
+    /// Another pipeline goes on from here; `given` has come out so far, all of others.
+    pub fn renew(&mut self, given: u64) {
+        (self.before, self.taken) = (given, 0);
+    }
+
+    /// Has anything come out of this pipeline, when `given` has so far?
+    pub fn has_given(&self, given: u64) -> bool {
+        given > self.before
+    }
+
+    /// `given` has come out so far. For how long nothing came although more had gone in, once that is too long.
+    pub fn look(&mut self, given: u64, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.looked).min(LOOK);
         self.looked = now;
-        if given != self.given || !owed {
+        let is_owed = given.saturating_sub(self.before) + self.keeps < self.taken;
+        if given != self.given || !is_owed {
             self.given = given;
             self.silent = Duration::ZERO;
             return None;
@@ -49,36 +72,54 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// One that nothing has come of, and into which that much went.
+    fn dog(taken: u64, now: Instant) -> Watchdog {
+        let mut dog = Watchdog::new(7, 2, now);
+        dog.took(taken);
+        dog
+    }
+
     /// Looks every 50 ms for that long; when it bit.
-    fn watch(dog: &mut Watchdog, from: Instant, ms: u32, owed: bool) -> Option<Instant> {
+    fn watch(dog: &mut Watchdog, from: Instant, ms: u32) -> Option<Instant> {
         (1..=ms / 50)
             .map(|n| from + 50 * n * MS)
-            .find(|&now| dog.look(7, owed, now).is_some())
+            .find(|&now| dog.look(7, now).is_some())
     }
 
     #[test]
     fn it_bites_when_what_is_owed_does_not_come() {
         let t0 = Instant::now();
-        let mut dog = Watchdog::new(7, t0);
-        assert_eq!(watch(&mut dog, t0, 2_000, true), Some(t0 + 1_250 * MS));
+        assert_eq!(watch(&mut dog(3, t0), t0, 2_000), Some(t0 + 1_250 * MS));
     }
 
     #[test]
     fn nothing_owed_or_something_given_is_life() {
         let t0 = Instant::now();
-        let mut dog = Watchdog::new(7, t0);
-        assert_eq!(watch(&mut dog, t0, 60_000, false), None);
+        let mut dog = dog(2, t0);
+        assert_eq!(watch(&mut dog, t0, 60_000), None);
+        dog.took(5);
         let t1 = t0 + 60_000 * MS;
-        assert_eq!(watch(&mut dog, t1, 1_100, true), None);
-        assert_eq!(dog.look(8, true, t1 + 1_150 * MS), None);
-        assert_eq!(dog.look(8, true, t1 + 1_200 * MS), None);
+        assert_eq!(watch(&mut dog, t1, 1_100), None);
+        assert!(!dog.has_given(7) && dog.has_given(8));
+        assert_eq!(dog.look(8, t1 + 1_150 * MS), None);
+        assert_eq!(dog.look(8, t1 + 1_200 * MS), None);
+    }
+
+    #[test]
+    fn what_another_pipeline_was_owed_is_forgotten_and_the_next_one_is_watched_as_well() {
+        let t0 = Instant::now();
+        let mut dog = dog(40, t0);
+        dog.renew(7);
+        assert_eq!(watch(&mut dog, t0, 60_000), None);
+        dog.took(3);
+        assert!(watch(&mut dog, t0 + 60_000 * MS, 2_000).is_some());
     }
 
     #[test]
     fn a_machine_that_stood_still_is_no_dead_pipeline() {
         let t0 = Instant::now();
-        let mut dog = Watchdog::new(7, t0);
-        assert_eq!(dog.look(7, true, t0 + 3_600_000 * MS), None);
-        assert!(watch(&mut dog, t0 + 3_600_000 * MS, 2_000, true).is_some());
+        let mut dog = dog(3, t0);
+        assert_eq!(dog.look(7, t0 + 3_600_000 * MS), None);
+        assert!(watch(&mut dog, t0 + 3_600_000 * MS, 2_000).is_some());
     }
 }

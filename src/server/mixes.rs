@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use crate::api::{self, Drawn, Made, MixError, Mixes, Pending, Wish};
@@ -83,20 +83,48 @@ impl mixer::Observer for Meter {
 
 /// Previews that are drawn at once. A scene of the largest canvas takes some 50 MB and a core while it is drawn.
 const PREVIEWS: usize = 2;
-/// How long a preview waits for its turn: longer than one with pictures from slow addresses takes.
-const PREVIEW_WAIT: Duration = Duration::from_secs(10);
+/// Changes of mixes that get still pictures at once. Each may hold a thread for seconds, and some 35 MB for its largest
+/// picture.
+const FETCHING: usize = 8;
+/// How long a request waits for its turn: longer than one with a picture from a slow address takes.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Places for requests that take long.
+struct Turns {
+    places: Arc<Semaphore>,
+    /// What they are.
+    of: &'static str,
+}
+
+impl Turns {
+    fn new(places: usize, of: &'static str) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            of,
+        }
+    }
+
+    /// Waits for a place, which is free again when dropped.
+    async fn take(&self) -> Result<OwnedSemaphorePermit, MixError> {
+        let busy = || MixError::Unavailable(format!("too many {} at once; try again", self.of));
+        let turn = tokio::time::timeout(WAIT, self.places.clone().acquire_owned());
+        turn.await.map_err(|_| busy())?.map_err(|_| busy())
+    }
+}
 
 /// [`Mixes`] over the mixer's handle.
 pub struct Adapter {
     mixer: Arc<Mixer>,
-    previews: Arc<Semaphore>,
+    previews: Turns,
+    fetching: Turns,
 }
 
 impl Adapter {
     pub fn new(mixer: Arc<Mixer>) -> Self {
         Self {
             mixer,
-            previews: Arc::new(Semaphore::new(PREVIEWS)),
+            previews: Turns::new(PREVIEWS, "previews"),
+            fetching: Turns::new(FETCHING, "mixes that get pictures"),
         }
     }
 }
@@ -106,8 +134,18 @@ impl Mixes for Adapter {
         Box::pin(async move {
             let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
             let (mixer, id) = (self.mixer.clone(), id.to_owned());
+            let turn = match mixer.has_to_get_pictures(&id, &request) {
+                true => Some(self.fetching.take().await?),
+                false => None,
+            };
             // Building pipelines takes milliseconds: not on the threads that carry media.
-            let (info, outcome) = off_the_media_path(move || mixer.put(&id, request)).await?;
+            let put = off_the_media_path(move || {
+                let put = mixer.put(&id, request);
+                // Not before the work is done: the caller may have gone long ago.
+                drop(turn);
+                put
+            });
+            let (info, outcome) = put.await?;
             let made = match outcome {
                 Outcome::Created => Made::Created,
                 Outcome::Changed => Made::Changed,
@@ -120,9 +158,7 @@ impl Mixes for Adapter {
     fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
         Box::pin(async move {
             let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
-            let busy = || MixError::Unavailable("too many previews at once; try again".into());
-            let turn = tokio::time::timeout(PREVIEW_WAIT, self.previews.clone().acquire_owned());
-            let turn = turn.await.map_err(|_| busy())?.map_err(|_| busy())?;
+            let turn = self.previews.take().await?;
             let mixer = self.mixer.clone();
             let wish = mixer::Wish {
                 live: wish.live,
@@ -201,5 +237,46 @@ fn refusal(error: mixer::Error) -> MixError {
         mixer::Error::NotFound => MixError::NotFound(message),
         mixer::Error::Overloaded { .. } => MixError::Overloaded(message),
         mixer::Error::Unavailable(..) => MixError::Unavailable(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::relay;
+
+    /// On a clock that runs ahead while nobody has anything to do.
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_get_pictures_take_turns_and_others_do_not_wait_for_them() {
+        let relay = Relay::new(relay::Config::default());
+        let mixer = Mixer::new(relay, mixer::Config::default()).expect("GStreamer is installed");
+        let adapter = Adapter::new(Arc::new(mixer));
+        let scene = |mark: serde_json::Value| {
+            let scene = json!({"app": "live", "inputs": [{"stream": "a", "layer": 1}],
+                "watermark": mark, "output": {"stream": "b"}});
+            scene.to_string().into_bytes()
+        };
+        let (plain, marked) = (scene(json!(null)), scene(json!({"file": "absent"})));
+        let mut turns = Vec::new();
+        for _ in 0..FETCHING {
+            turns.push(adapter.fetching.take().await.expect("a place"));
+        }
+        let refused = adapter.put("m", &marked).await.expect_err("no place");
+        let busy = "too many mixes that get pictures at once; try again";
+        assert!(
+            matches!(&refused, MixError::Unavailable(why) if why == busy),
+            "{refused}"
+        );
+        adapter.put("m", &plain).await.expect("it gets nothing");
+        turns.pop();
+        // As often as there are places, and once more: each is given back.
+        for _ in 0..2 {
+            let refused = adapter.put("m", &marked).await.expect_err("no such file");
+            assert!(matches!(refused, MixError::Invalid(_)), "{refused}");
+        }
+        adapter.remove("m").await.expect("it is there");
+        adapter.mixer.shutdown().await;
     }
 }

@@ -107,44 +107,44 @@ impl<P: Packets> Frames<P> {
         n: u64,
         pts_ns: impl Fn(u64) -> u64,
         draw: impl FnOnce(&mut Canvas<'_>),
-    ) -> bool {
+    ) -> Option<u64> {
         if self.coder.pictures.current_level_buffers() >= MAX_BACKLOG {
-            return false;
+            return None;
         }
-        let Ok(mut buffer) = self.pool.take() else {
-            return false;
-        };
+        let mut buffer = self.pool.take().ok()?;
         if !self.drawn(&mut buffer, draw) {
-            return false;
+            return None;
         }
-        self.fill(n, &pts_ns);
+        let repeated = self.fill(n, &pts_ns);
         self.last = Some((n, self.put(buffer, pts_ns(n), pts_ns(n + 1))));
-        true
+        Some(repeated + 1)
     }
 
     /// See [`super::Program::repeat_frame`].
-    pub fn repeat(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> bool {
+    pub fn repeat(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> Option<u64> {
         if self.coder.pictures.current_level_buffers() >= MAX_BACKLOG {
-            return false;
+            return None;
         }
-        self.fill(n + 1, &pts_ns);
+        let repeated = self.fill(n + 1, &pts_ns);
         if let Some(last) = &mut self.last {
             last.0 = last.0.max(n);
         }
-        true
+        Some(repeated)
     }
 
-    /// The latest frame stands in for those left out before `n`.
-    fn fill(&self, n: u64, pts_ns: &impl Fn(u64) -> u64) {
+    /// The latest frame stands in for those left out before `n`; how often.
+    fn fill(&self, n: u64, pts_ns: &impl Fn(u64) -> u64) -> u64 {
         let Some((last, picture)) = &self.last else {
-            return;
+            return 0;
         };
         let rate = u64::from(u32::try_from(self.info.fps().numer()).unwrap_or(0));
         let most = rate * MAX_REPEATED.as_secs();
-        for missing in (last + 1).max(n.saturating_sub(most))..n {
+        let missing = (last + 1).max(n.saturating_sub(most))..n;
+        for missing in missing.clone() {
             // The memory is shared; only the times are the repetition's own.
             self.put(picture.copy(), pts_ns(missing), pts_ns(missing + 1));
         }
+        missing.end.saturating_sub(missing.start)
     }
 
     fn drawn(&self, buffer: &mut gst::Buffer, draw: impl FnOnce(&mut Canvas<'_>)) -> bool {

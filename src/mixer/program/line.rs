@@ -1,12 +1,12 @@
 //! One running pipeline of the program: its error, and its end.
 //!
 //! An element that hangs in a call cannot be stopped, and who waits for it hangs too. So pipelines are stopped on threads
-//! of their own, which are waited for a while; as long as too many of them hang, no new pipeline is made.
+//! of their own, which are waited for a while; as long as too many of them hang, no new pipeline is made. One that takes
+//! its time, as all do, does not hang.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -15,13 +15,47 @@ use gstreamer::prelude::*;
 use crate::mixer::decode::{Failure, launch, stop};
 use crate::mixer::graph;
 
-/// Stopping takes some ms, and as long as one frame takes an encoder that is behind.
+/// Stopping takes some ms, and as long as one frame takes an encoder that is behind. One that takes longer hangs.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Pipelines of this process that may hang while being stopped. Each keeps a thread and some MB, and the fault that made
 /// one hang makes others.
 const MAX_HUNG: usize = 8;
 
-static STOPPING: AtomicUsize = AtomicUsize::new(0);
+/// All of this process.
+static STOPS: Stops = Stops::new();
+
+/// Pipelines that are being stopped, and since when.
+struct Stops(Mutex<Vec<Instant>>);
+
+impl Stops {
+    const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Vec<Instant>> {
+        // Complete after every statement, so readable after a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, now: Instant) {
+        self.begun().push(now);
+    }
+
+    /// The stop that began then is over.
+    fn end(&self, begun: Instant) {
+        let mut all = self.begun();
+        // Of two that began in the same moment one is as good as the other.
+        if let Some(at) = all.iter().position(|&other| other == begun) {
+            all.swap_remove(at);
+        }
+    }
+
+    /// How many hang.
+    fn hung(&self, now: Instant) -> usize {
+        let hangs = |begun: &&Instant| now.saturating_duration_since(**begun) > PATIENCE;
+        self.begun().iter().filter(hangs).count()
+    }
+}
 
 /// A pipeline that plays. Dropping it stops it, and waits for that.
 pub struct Line {
@@ -30,6 +64,7 @@ pub struct Line {
     /// Why it is given up, and where its graph is to be written.
     given_up: Option<(String, PathBuf)>,
     patience: Duration,
+    stops: &'static Stops,
 }
 
 impl Line {
@@ -38,7 +73,11 @@ impl Line {
     /// # Errors
     /// An element could not be made (the text says which), or pipelines of before hang.
     pub fn new(description: &str) -> Result<Self, String> {
-        let hung = STOPPING.load(Ordering::Acquire);
+        Self::counted(description, &STOPS)
+    }
+
+    fn counted(description: &str, stops: &'static Stops) -> Result<Self, String> {
+        let hung = stops.hung(Instant::now());
         if hung >= MAX_HUNG {
             return Err(format!(
                 "{hung} pipelines that failed cannot be stopped; the limit is {MAX_HUNG}"
@@ -52,6 +91,7 @@ impl Line {
             failure,
             given_up: None,
             patience: PATIENCE,
+            stops,
         })
     }
 
@@ -90,7 +130,8 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let (pipeline, given_up) = (self.pipeline.clone(), self.given_up.take());
-        STOPPING.fetch_add(1, Ordering::AcqRel);
+        let (stops, begun) = (self.stops, Instant::now());
+        stops.begin(begun);
         let (done, stopped) = mpsc::sync_channel(1);
         let work = move || {
             if let Some((why, graphs)) = given_up {
@@ -102,7 +143,7 @@ impl Drop for Line {
                 }
             }
             stop(&pipeline);
-            STOPPING.fetch_sub(1, Ordering::AcqRel);
+            stops.end(begun);
             // Nobody may be waiting any more.
             let _ = done.try_send(());
         };
@@ -110,11 +151,55 @@ impl Drop for Line {
             .name("mix-stop".into())
             .spawn(work);
         if spawned.is_err() {
-            STOPPING.fetch_sub(1, Ordering::AcqRel);
             stop(&self.pipeline);
+            stops.end(begun);
         } else if !self.patience.is_zero() && stopped.recv_timeout(self.patience).is_err() {
-            let hung = STOPPING.load(Ordering::Acquire);
+            let hung = stops.hung(Instant::now());
             tracing::warn!(hung, "a pipeline takes long to stop");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipeline that needs up to 50 ms to stop: its thread sleeps for as long between two buffers.
+    fn line(stops: &'static Stops) -> Result<Line, String> {
+        gst::init().unwrap();
+        let line = Line::counted("fakesrc ! identity sleep-time=50000 ! fakesink", stops)?;
+        line.start(Instant::now())?;
+        Ok(line)
+    }
+
+    #[test]
+    fn pipelines_that_stop_together_keep_nobody_from_making_another() {
+        static OWN: Stops = Stops::new();
+        let lines: Vec<_> = (0..2 * MAX_HUNG).map(|_| line(&OWN).unwrap()).collect();
+        lines.into_iter().for_each(Line::let_go);
+        assert!(line(&OWN).is_ok());
+    }
+
+    #[test]
+    fn while_eight_hang_no_other_is_made() {
+        static OWN: Stops = Stops::new();
+        let (now, patience) = (Instant::now(), PATIENCE);
+        let long_ago = now - 2 * patience;
+        for n in 0..MAX_HUNG {
+            assert!(line(&OWN).is_ok(), "{n} hang");
+            OWN.begin(long_ago);
+        }
+        // Those that were just made and dropped are being stopped too.
+        assert_eq!(OWN.hung(now), MAX_HUNG);
+        let error = line(&OWN).err().expect("no other");
+        assert_eq!(
+            error,
+            "8 pipelines that failed cannot be stopped; the limit is 8"
+        );
+        OWN.end(long_ago);
+        assert!(line(&OWN).is_ok());
+        OWN.begin(now);
+        assert_eq!(OWN.hung(now + patience), MAX_HUNG - 1);
+        assert!(OWN.hung(now + patience + Duration::from_millis(1)) >= MAX_HUNG);
     }
 }

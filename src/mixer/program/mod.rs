@@ -30,6 +30,10 @@ use frames::Frames;
 use gate::Gate;
 use line::Line;
 
+/// Blocks that may wait in front of the encoder of sound: 1.4 s at 48 kHz, more than the watchdog lets pass, and half a
+/// MB. More would be heard too late to be of use.
+const MAX_BLOCKS: u64 = 64;
+
 /// Everything that makes the output's format. Another one needs other pipelines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -139,19 +143,19 @@ impl<P: Packets> Program<P> {
     }
 
     /// Encodes frame number `n` as `draw` makes it; `pts_ns` gives each frame's time. For frames left out before it the
-    /// one before them is repeated. `false`: the encoder is behind and this one was left out.
+    /// one before them is repeated. How many frames went in by that; `None`: the encoder is behind and this one was left out.
     pub fn push_frame(
         &mut self,
         n: u64,
         pts_ns: impl Fn(u64) -> u64,
         draw: impl FnOnce(&mut Canvas<'_>),
-    ) -> bool {
+    ) -> Option<u64> {
         self.frames.push(n, pts_ns, draw)
     }
 
-    /// Encodes the latest picture once more as frame `n`.
-    /// `false`: it is behind and this one was left out.
-    pub fn repeat_frame(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> bool {
+    /// Encodes the latest picture once more as frame `n`, and as those left out before it. Answers like
+    /// [`Self::push_frame`].
+    pub fn repeat_frame(&mut self, n: u64, pts_ns: impl Fn(u64) -> u64) -> Option<u64> {
         self.frames.repeat(n, pts_ns)
     }
 
@@ -160,8 +164,11 @@ impl<P: Packets> Program<P> {
         self.voice_encoder
     }
 
-    /// Encodes one block of sound.
-    pub fn push_sound(&mut self, pts_ns: u64, block: &[Frame]) {
+    /// Encodes one block of sound. `false`: the encoder is far behind, and it was left out.
+    pub fn push_sound(&mut self, pts_ns: u64, block: &[Frame]) -> bool {
+        if self.sound.current_level_buffers() >= MAX_BLOCKS {
+            return false;
+        }
         let bytes = audio_encoder::samples(block, self.channels);
         let mut buffer = gst::Buffer::from_mut_slice(bytes);
         buffer
@@ -169,6 +176,7 @@ impl<P: Packets> Program<P> {
             .set_pts(gst::ClockTime::from_nseconds(pts_ns));
         // It can fail only while the pipeline is failing, which is reported by itself.
         let _ = self.sound.push_buffer(buffer);
+        true
     }
 
     /// The error of one of the pipelines, if it has one.
@@ -186,6 +194,12 @@ impl<P: Packets> Program<P> {
     #[cfg(test)]
     pub fn pictures(&mut self) -> gst::Pipeline {
         self.frames.line().pipeline.clone()
+    }
+
+    /// The pipeline of the sound.
+    #[cfg(test)]
+    pub fn voice(&self) -> gst::Pipeline {
+        self.voice.pipeline.clone()
     }
 }
 
@@ -232,4 +246,56 @@ fn on_packets(
             .build(),
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use gst::prelude::*;
+
+    use super::super::format::DEFAULT_AUDIO;
+    use super::*;
+
+    struct Nobody;
+
+    impl Packets for Nobody {
+        fn video(&self, _: Packet<'_>) {}
+        fn audio(&self, _: Packet<'_>) {}
+    }
+
+    #[test]
+    fn an_encoder_of_sound_that_hangs_is_given_no_more_than_it_may_have_waiting() {
+        gst::init().unwrap();
+        let settings = Settings {
+            size: Size {
+                width: 16,
+                height: 16,
+            },
+            fps: 25,
+            video_kbps: 200,
+            audio: DEFAULT_AUDIO,
+            audio_kbps: 96,
+            encoder: Encoder::find(Default::default()).unwrap(),
+            preset: "ultrafast".into(),
+            key_frame_interval: Duration::from_secs(2),
+        };
+        let (encoder, _) = aac::Encoder::choose(Default::default(), settings.audio, 96);
+        let mut program =
+            Program::new(&settings, encoder, Instant::now(), Arc::new(Nobody)).unwrap();
+        // Its thread waits with the first block until nobody can let it go on any more.
+        let (free, hang) = mpsc::channel::<()>();
+        let pad = program.sound.static_pad("src").unwrap();
+        let hang = std::sync::Mutex::new(hang);
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = hang.lock().unwrap().recv();
+            gst::PadProbeReturn::Ok
+        });
+        let block = [[0.0; 2]; super::super::audio::BLOCK];
+        let taken = (0..1_000u64).filter(|n| program.push_sound(n * 21_333_333, &block));
+        // One may have left the queue.
+        let taken = taken.count() as u64;
+        assert!((MAX_BLOCKS..=MAX_BLOCKS + 1).contains(&taken), "{taken}");
+        drop(free);
+    }
 }

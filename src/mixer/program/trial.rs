@@ -88,8 +88,10 @@ fn encode(encoder: Encoder) -> Result<(), String> {
         if left.is_zero() {
             return Err(format!("{so_far} of {pushed} frames within {LIMIT:?}"));
         }
-        if pushed < FRAMES && frames.push(pushed, |n| n * frame_ns, |_| {}) {
-            pushed += 1;
+        if pushed < FRAMES
+            && let Some(put) = frames.push(pushed, |n| n * frame_ns, |_| {})
+        {
+            pushed += put;
         }
         seen = count.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.0 < FRAMES {

@@ -1,4 +1,6 @@
 //! Handles on the encoders of running mixes, so that tests can break them.
+//!
+//! Of pictures unless something else is said.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -6,15 +8,23 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-/// What happens to each video encoder that is made, and the newest one.
+use crate::mixer::program::Settings;
+
+/// What happens to each encoder that is made, and the newest ones.
 #[derive(Default)]
 pub struct Faults(Mutex<State>);
 
+type Weak = gst::glib::WeakRef<gst::Pipeline>;
+
 #[derive(Default)]
 struct State {
-    newest: Option<gst::glib::WeakRef<gst::Pipeline>>,
+    newest: Option<Weak>,
+    newest_of_sound: Option<Weak>,
     made: usize,
     always: Option<Fault>,
+    spoils: bool,
+    spoilt: usize,
+    no_threads: bool,
 }
 
 #[derive(Clone)]
@@ -47,8 +57,8 @@ impl Latch {
 }
 
 impl Faults {
-    /// Called for each video encoder's pipeline.
-    pub fn made(&self, pipeline: gst::Pipeline) {
+    /// Called for each video encoder's pipeline, with that of the sound beside it.
+    pub fn made(&self, pipeline: gst::Pipeline, sound: gst::Pipeline) {
         let mut state = self.0.lock().unwrap();
         state.made += 1;
         let always = state.always.clone();
@@ -60,6 +70,44 @@ impl Faults {
             strike(&pipeline, fault);
         }
         state.newest = Some(pipeline.downgrade());
+        state.newest_of_sound = Some(sound.downgrade());
+    }
+
+    /// Called with the settings of each video encoder that is to take the place of another.
+    pub fn making(&self, settings: Settings) -> Settings {
+        let mut state = self.0.lock().unwrap();
+        if !state.spoils {
+            return settings;
+        }
+        state.spoilt += 1;
+        Settings {
+            preset: "spoilt".into(),
+            ..settings
+        }
+    }
+
+    /// Called with what makes a mix's thread.
+    pub fn thread(&self, builder: std::thread::Builder) -> std::thread::Builder {
+        if self.0.lock().unwrap().no_threads {
+            // No machine has room for such a stack.
+            return builder.stack_size(1 << 60);
+        }
+        builder
+    }
+
+    /// No mix gets a thread from now on, or each does.
+    pub fn deny_threads(&self, deny: bool) {
+        self.0.lock().unwrap().no_threads = deny;
+    }
+
+    /// None that is to take the place of another can be made from now on, or any can.
+    pub fn spoil(&self, spoils: bool) {
+        self.0.lock().unwrap().spoils = spoils;
+    }
+
+    /// How many could not be made for that.
+    pub fn spoilt(&self) -> usize {
+        self.0.lock().unwrap().spoilt
     }
 
     /// Video encoders made so far.
@@ -69,9 +117,12 @@ impl Faults {
 
     /// Breaks the newest.
     pub fn strike(&self, fault: Fault) {
-        let state = self.0.lock().unwrap();
-        let newest = state.newest.as_ref().and_then(|weak| weak.upgrade());
-        strike(&newest.expect("a mix runs"), fault);
+        strike(&alive(&self.0.lock().unwrap().newest), fault);
+    }
+
+    /// Breaks the newest of sound.
+    pub fn strike_sound(&self, fault: Fault) {
+        strike(&alive(&self.0.lock().unwrap().newest_of_sound), fault);
     }
 
     /// Breaks each that is made from now on; `None`: none.
@@ -80,12 +131,18 @@ impl Faults {
     }
 }
 
+fn alive(newest: &Option<Weak>) -> gst::Pipeline {
+    let newest = newest.as_ref().and_then(|weak| weak.upgrade());
+    newest.expect("a mix runs")
+}
+
 fn strike(pipeline: &gst::Pipeline, fault: Fault) {
+    let encodes = |f: gst::ElementFactory| f.has_type(gst::ElementFactoryType::ENCODER);
     let encoder = pipeline
         .iterate_elements()
         .into_iter()
         .flatten()
-        .find(|e| e.factory().is_some_and(|f| f.name().ends_with("enc")))
+        .find(|e| e.factory().is_some_and(encodes))
         .expect("it has an encoder");
     let into = encoder.static_pad("sink").unwrap();
     match fault {

@@ -119,6 +119,60 @@ async fn a_pipeline_that_keeps_failing_backs_off_and_goes_on_when_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encoder_that_hangs_after_it_was_slow_is_replaced_like_any_other() {
+    let config = Config {
+        degrade: false,
+        ..Config::default()
+    };
+    let (_guard, relay, mixer) = studio_with(config).await;
+    // Twice the 50 ms that there are for a frame, so that every second picture is left out and another repeated.
+    faults(&mixer).always(Some(Fault::Slow(Duration::from_millis(100), "none")));
+    let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
+    eventually("pictures are left out", || {
+        mixer.get("m").unwrap().stats.ticks_skipped > 10
+    })
+    .await;
+    faults(&mixer).always(None);
+    let (made, latch) = (faults(&mixer).count(), Arc::new(Latch::default()));
+    faults(&mixer).strike(Fault::Hang(latch.clone()));
+    eventually("another pipeline", || faults(&mixer).count() > made).await;
+    let why = mixer.get("m").unwrap().error.expect("it says why");
+    assert!(why.contains("no frame for 1."), "{why}");
+    latch.open();
+    viewer.watch_for(500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_that_is_encoded_no_more_gets_another_pipeline_and_is_heard_again() {
+    let (_guard, relay, mixer) = studio().await;
+    let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
+    let is_sound = |s: &Seen| s.message.kind == Kind::Audio && !s.message.is_header();
+    let latch = Arc::new(Latch::default());
+    for fault in [Fault::Swallow, Fault::Hang(latch.clone())] {
+        let made = faults(&mixer).count();
+        faults(&mixer).strike_sound(fault);
+        eventually("another pipeline", || faults(&mixer).count() > made).await;
+        let why = mixer.get("m").unwrap().error.expect("it says why");
+        assert!(why.contains("no sound for 1."), "{why}");
+        let before = viewer.count();
+        eventually("sound", || {
+            let seen = viewer.seen();
+            seen[before..].iter().filter(|s| is_sound(s)).count() > 20
+        })
+        .await;
+    }
+    latch.open();
+    assert_eq!(mixer.get("m").unwrap().stats.restarts, 2);
+    assert!(mixer.get("m").unwrap().degraded.is_none());
+    mixer.remove("m").unwrap();
+
+    let seen = viewer.seen();
+    let times: Vec<_> = seen.iter().filter(|s| is_sound(s)).collect();
+    let times: Vec<_> = times.iter().map(|s| s.message.dts.0).collect();
+    assert!(times.windows(2).all(|w| w[1] > w[0]), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_missing() {
     let (_guard, relay, mixer) = studio_with(Config::default()).await;
     // Twice the 50 ms that there are for a frame.
@@ -154,6 +208,30 @@ async fn an_encoder_that_cannot_keep_up_gets_a_faster_preset_and_no_frame_is_mis
         frames.len() > 20 && moved * 10 >= frames.len() * 8,
         "{moved}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_for_which_there_is_no_encoder_is_not_taken_until_there_is_one() {
+    let (_guard, relay, mixer) = studio_with(Config::default()).await;
+    let slow = Fault::Slow(Duration::from_millis(100), "ultrafast");
+    faults(&mixer).always(Some(slow));
+    faults(&mixer).spoil(true);
+    let (_main, viewer) = on_air(&relay, &mixer, json!({"stream": "mixed"})).await;
+    eventually("two tries", || faults(&mixer).spoilt() == 2).await;
+    let info = mixer.get("m").unwrap();
+    assert!(info.degraded.is_none(), "{:?}", info.degraded);
+    assert_eq!((info.stats.restarts, faults(&mixer).count()), (0, 1));
+    faults(&mixer).spoil(false);
+    eventually("it is as fast as can be", || {
+        let info = mixer.get("m").unwrap();
+        info.degraded.is_some_and(|d| d.preset == "ultrafast")
+    })
+    .await;
+    let degraded = mixer.get("m").unwrap().degraded.unwrap();
+    assert_eq!((degraded.steps, degraded.half_pictures), (1, false));
+    viewer.watch_for(500).await;
+    mixer.remove("m").unwrap();
+    assert_eq!(longest_gap_ms(&viewer.seen()), 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
