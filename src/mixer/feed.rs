@@ -211,6 +211,11 @@ impl Feeder {
                 self.source.live_from(pts);
             }
             self.source.arrived(dts, Some(pts), now);
+            if self.source.wants_user_data()
+                && let Some(coding) = &self.video.coding
+            {
+                self.source.carry(pts, coding.user_data(&unit));
+            }
         }
         if let Some(decoder) = &mut self.video.decoder
             && !decoder.push_video(unit, key, pts, dts)

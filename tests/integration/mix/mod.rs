@@ -15,6 +15,7 @@ mod script;
 mod soak;
 mod splice;
 mod sync;
+mod user_data;
 
 use std::collections::BTreeSet;
 
