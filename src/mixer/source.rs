@@ -151,6 +151,12 @@ impl Sources {
         self.means.count.break_newest(kind);
     }
 
+    /// Makes the decoder of that kind that was made last give nothing any more; it `hangs`, or swallows.
+    #[cfg(test)]
+    pub fn still_newest(&self, kind: Kind, hangs: bool) {
+        self.means.count.still_newest(kind, hangs);
+    }
+
     /// The source `key`, for one who wants `tracks` of it: the one that is at work, or a new one. A newcomer who wants
     /// pictures of a source that decodes only sound gets one of its own: it begins with what the ring still has of the GOP
     /// instead of waiting for the next key frame, and the sound of the others has no gap.
