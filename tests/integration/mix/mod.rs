@@ -16,6 +16,7 @@ mod soak;
 mod splice;
 mod sync;
 mod user_data;
+mod web;
 
 use std::collections::BTreeSet;
 
