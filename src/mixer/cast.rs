@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::input::{Input, InputState, Picture};
 use super::layout::{self, Content, Fact, Known, Layout, Presence, Size, Transition};
 use super::pass::Main;
@@ -31,6 +33,8 @@ pub(super) struct Snapshot {
     pub placeholder: Option<Raw>,
     pub mark: Option<Raw>,
     pub mix_sei: MixSei,
+    /// Are the lead's own SEI messages carried over?
+    pub pass_sei: bool,
 }
 
 /// How one snapshot follows another.
@@ -111,6 +115,7 @@ impl Snapshot {
             placeholder: None,
             mark: None,
             mix_sei: MixSei::Nothing,
+            pass_sei: false,
         }
     }
 
@@ -182,6 +187,7 @@ impl Snapshot {
             placeholder,
             mark,
             mix_sei: scene.output.mix_sei.clone(),
+            pass_sei: scene.output.pass_sei,
         }
     }
 
@@ -295,6 +301,7 @@ impl Snapshot {
             // Only the lead's pictures are waited for, once the mix has begun.
             let leads = self.lead().is_some_and(|lead| Arc::ptr_eq(lead, input));
             input.set_quiet(rate.is_some() && !leads);
+            input.set_carrying(self.pass_sei && leads);
             if let Some(rate) = rate {
                 input.set_rate(rate);
             }
@@ -337,7 +344,7 @@ impl Snapshot {
     /// for each new picture how much later than it its sound is, in µs.
     pub fn cast(&self, until_us: i64, pts_us: i64, mut offset: impl FnMut(i64)) -> Cast<'_> {
         let lead = self.lead();
-        let mut fresh = None;
+        let (mut fresh, mut user_data) = (None, Bytes::new());
         let mut pictures = Vec::with_capacity(self.members.len());
         for (id, input) in self.streams() {
             let is_lead = lead.is_some_and(|lead| Arc::ptr_eq(lead, input));
@@ -352,6 +359,7 @@ impl Snapshot {
                 }
                 if is_lead {
                     fresh = Some((due, picture.arrival, picture.decoded));
+                    user_data = input.user_data(due);
                 }
             }
             pictures.push((id, picture));
@@ -360,6 +368,7 @@ impl Snapshot {
             snapshot: self,
             pictures,
             fresh,
+            user_data,
         }
     }
 }
@@ -481,12 +490,18 @@ pub(super) struct Cast<'a> {
     snapshot: &'a Snapshot,
     pictures: Vec<(&'a str, Picture)>,
     fresh: Option<(i64, Option<Instant>, Option<Instant>)>,
+    user_data: Bytes,
 }
 
 impl Cast<'_> {
     /// The lead's picture, when it is a new one: its due time, its arrival, and when it was decoded.
     pub fn fresh(&self) -> Option<(i64, Option<Instant>, Option<Instant>)> {
         self.fresh
+    }
+
+    /// The SEI messages of the lead's picture, when it is a new one and has any.
+    pub fn user_data(&self) -> Bytes {
+        self.user_data.clone()
     }
 }
 

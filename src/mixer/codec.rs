@@ -16,6 +16,7 @@ use gstreamer as gst;
 use super::format::{self, AudioConfig, AudioFormat};
 use super::layout::Size;
 use super::sps;
+use super::user_data;
 use crate::media::{Codec, Message};
 
 /// Elements that decode a codec, the better one first, each as it stands in a pipeline and with the Debian package that
@@ -158,6 +159,20 @@ impl Coding {
                 plain: false,
             }),
         }))
+    }
+
+    /// The SEI messages of user data in one of its access units; empty where the codec has none, or none that is known here.
+    pub fn user_data(&self, unit: &[u8]) -> Bytes {
+        // Where the records say how long lengths are.
+        let place = match self.codec {
+            Codec::H264 => 4,
+            Codec::Hevc => 21,
+            _ => return Bytes::new(),
+        };
+        match self.config.get(place) {
+            Some(byte) => user_data::messages(self.codec, usize::from(byte & 3) + 1, unit),
+            None => Bytes::new(),
+        }
     }
 
     /// What its decoder is told of the access units that follow.

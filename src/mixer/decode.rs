@@ -4,7 +4,7 @@
 //! media time of what went in and goes to a [`Sink`]. Called by [`feed`](super::feed) only.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -108,6 +108,30 @@ impl Count {
     /// after it.
     #[cfg(test)]
     pub fn break_newest(&self, kind: Kind) {
+        let (pipeline, element) = self.newest(kind);
+        let error = gst::message::Error::builder(gst::LibraryError::Failed, "broken by a test")
+            .src(&element)
+            .build();
+        pipeline.bus().unwrap().post(error).unwrap();
+        element.set_state(gst::State::Null).unwrap();
+    }
+
+    /// Makes the decoder of that kind that was made last give nothing any more, without a word: it swallows all that it is
+    /// given, or `hangs` and takes nothing.
+    #[cfg(test)]
+    pub fn still_newest(&self, kind: Kind, hangs: bool) {
+        let (_, element) = self.newest(kind);
+        let (mask, answer) = match hangs {
+            true => (gst::PadProbeType::BLOCK, gst::PadProbeReturn::Ok),
+            false => (gst::PadProbeType::empty(), gst::PadProbeReturn::Drop),
+        };
+        let exit = element.static_pad("src").unwrap();
+        exit.add_probe(mask | gst::PadProbeType::BUFFER, move |_, _| answer);
+    }
+
+    /// The pipeline of that kind that was made last, and where media goes in.
+    #[cfg(test)]
+    fn newest(&self, kind: Kind) -> (gst::Pipeline, gst::Element) {
         let pipelines = self.pipelines.lock().unwrap();
         let mut alive = pipelines.iter().rev().filter(|(of, _)| *of == kind);
         let pipeline = alive.find_map(|(_, pipeline)| pipeline.upgrade()).unwrap();
@@ -117,11 +141,7 @@ impl Count {
             "audio"
         };
         let element = pipeline.by_name(name).unwrap();
-        let error = gst::message::Error::builder(gst::LibraryError::Failed, "broken by a test")
-            .src(&element)
-            .build();
-        pipeline.bus().unwrap().post(error).unwrap();
-        element.set_state(gst::State::Null).unwrap();
+        (pipeline, element)
     }
 }
 
@@ -132,6 +152,7 @@ pub struct Decoder {
     coding: Coding,
     /// The next unit does not continue the one before.
     discontinuity: bool,
+    given: Arc<AtomicU64>,
     count: Arc<Count>,
 }
 
@@ -177,13 +198,14 @@ impl Decoder {
             entry,
             coding,
             discontinuity: false,
+            given: Arc::default(),
             count: count.clone(),
             pipeline,
         };
         let exit: app::AppSink = child(&made.pipeline, "media")?;
         match kind {
-            Kind::Video => give_pictures(&exit, sink),
-            _ => give_sound(&exit, sink),
+            Kind::Video => give_pictures(&exit, sink, made.given.clone()),
+            _ => give_sound(&exit, sink, made.given.clone()),
         }
         made.entry.set_caps(Some(&made.coding.caps()));
         made.pipeline
@@ -250,6 +272,11 @@ impl Decoder {
         self.entry.current_level_buffers()
     }
 
+    /// Pictures, or pieces of sound, that have come out of it.
+    pub fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
     /// Leaves its graph in `folder`. Touches the disk.
     pub fn write_graph(&self, folder: &Path, why: &str) {
         match graph::write(folder, &self.pipeline, why) {
@@ -270,7 +297,7 @@ impl Drop for Decoder {
     }
 }
 
-fn give_pictures(from: &app::AppSink, to: Arc<impl Sink>) {
+fn give_pictures(from: &app::AppSink, to: Arc<impl Sink>, given: Arc<AtomicU64>) {
     if let Some(pad) = from.static_pad("sink") {
         // With this the decoder writes into the very memory that we get; else it copies each picture there.
         pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
@@ -286,6 +313,7 @@ fn give_pictures(from: &app::AppSink, to: Arc<impl Sink>) {
     let mut format: Option<(gst::Caps, Arc<video::VideoInfo>)> = None;
     let give = move |from: &app::AppSink| {
         let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        given.fetch_add(1, Ordering::Relaxed);
         let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
             return Ok(gst::FlowSuccess::Ok);
         };
@@ -302,9 +330,10 @@ fn give_pictures(from: &app::AppSink, to: Arc<impl Sink>) {
     from.set_callbacks(app::AppSinkCallbacks::builder().new_sample(give).build());
 }
 
-fn give_sound(from: &app::AppSink, to: Arc<impl Sink>) {
+fn give_sound(from: &app::AppSink, to: Arc<impl Sink>, given: Arc<AtomicU64>) {
     let give = move |from: &app::AppSink| {
         let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        given.fetch_add(1, Ordering::Relaxed);
         let rate = sample
             .caps()
             .and_then(|caps| caps.structure(0)?.get::<i32>("rate").ok());

@@ -6,12 +6,14 @@
 //! the [`Source`] what it learns.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::codec::Coding;
 use super::decode::{CATCH_UP_UNITS, Decoder, Failure};
 use super::format;
 use super::source::{Means, Source};
+use super::watch::Vigil;
 use crate::media::{Feed, Headers, Kind, Message, Role, Slot, StreamKey};
 use crate::relay::{Item, Join, Read, Relay, Subscriber};
 
@@ -20,6 +22,12 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 /// A decoder that lived this long failed by accident, not by nature.
 const SETTLED: Duration = Duration::from_secs(10);
+/// Failed decoders of this process that are being stopped: as long as there are more, no new one is made. One that hangs in
+/// a call cannot be stopped; it keeps a thread and some MB, and the fault that made it hang makes others.
+const MAX_STOPPING: usize = 8;
+
+static STOPPING: AtomicUsize = AtomicUsize::new(0);
+
 /// Messages taken from the ring at once.
 const BATCH: usize = 32;
 /// Longest wait for a decoder during the catch-up before looking again.
@@ -32,6 +40,7 @@ pub(super) async fn run(relay: Relay, key: StreamKey, source: Arc<Source>, means
         coding: None,
         decoder: None,
         failure: Arc::default(),
+        vigil: Vigil::new(Instant::now()),
         retry: Retry::default(),
         source: source.clone(),
         means: means.clone(),
@@ -120,13 +129,22 @@ impl Feeder {
     }
 
     /// Waits until the decoder has room for more of the catch-up.
-    async fn keep_pace(&self) {
+    async fn keep_pace(&mut self) {
         let since = Instant::now();
         while let Some(decoder) = &self.video.decoder
             && decoder.backlog() > CATCH_UP_UNITS
             && since.elapsed() < SETTLED
         {
             let _ = tokio::time::timeout(CATCH_UP_WAIT, self.source.decoded.notified()).await;
+            self.watch_pictures();
+        }
+    }
+
+    /// Gives up the decoder of pictures when it gives none.
+    fn watch_pictures(&mut self) {
+        if let Some(error) = self.video.stuck(Instant::now()) {
+            self.needs_key = true;
+            self.video.fail(&self.key, error);
         }
     }
 
@@ -181,6 +199,7 @@ impl Feeder {
             self.video.dismiss();
             return;
         }
+        self.watch_pictures();
         if self.needs_key {
             if !key {
                 self.source.lost(1);
@@ -211,13 +230,20 @@ impl Feeder {
                 self.source.live_from(pts);
             }
             self.source.arrived(dts, Some(pts), now);
+            if self.source.wants_user_data()
+                && let Some(coding) = &self.video.coding
+            {
+                self.source.carry(pts, coding.user_data(&unit));
+            }
         }
-        if let Some(decoder) = &mut self.video.decoder
-            && !decoder.push_video(unit, key, pts, dts)
-        {
-            // What follows would refer to what is missing.
-            self.needs_key = true;
-            self.source.lost(1);
+        if let Some(decoder) = &mut self.video.decoder {
+            if decoder.push_video(unit, key, pts, dts) {
+                self.video.vigil.took();
+            } else {
+                // What follows would refer to what is missing.
+                self.needs_key = true;
+                self.source.lost(1);
+            }
         }
     }
 
@@ -241,11 +267,16 @@ impl Feeder {
             return;
         };
         self.source.arrived(message.dts.0, None, now);
+        if let Some(error) = self.audio.stuck(Instant::now()) {
+            self.audio.fail(&self.key, error);
+        }
         let taken = match self.audio.ready(&self.key).await {
             Some(decoder) => decoder.push_audio(frame, message.dts.0),
             None => self.audio.coding.is_none(),
         };
-        if !taken {
+        if taken {
+            self.audio.vigil.took();
+        } else {
             self.source.lost(1);
         }
     }
@@ -258,6 +289,8 @@ struct Line {
     coding: Option<Coding>,
     decoder: Option<Decoder>,
     failure: Arc<Failure>,
+    /// Over the decoder.
+    vigil: Vigil,
     retry: Retry,
     source: Arc<Source>,
     means: Means,
@@ -287,8 +320,8 @@ impl Line {
     /// The decoder, made if need be; `None` when there is nothing to decode or it may not be tried again yet.
     async fn ready(&mut self, key: &StreamKey) -> Option<&mut Decoder> {
         let now = Instant::now();
-        if self.decoder.is_some() {
-            if self.retry.has_settled(now) {
+        if let Some(decoder) = &self.decoder {
+            if decoder.given() > 0 && self.retry.has_settled(now) {
                 self.source
                     .with_facts(|facts| facts.set_trouble(self.kind, None));
             }
@@ -298,6 +331,14 @@ impl Line {
         if !self.retry.allows(now) {
             return None;
         }
+        let stopping = STOPPING.load(Ordering::Acquire);
+        if stopping > MAX_STOPPING {
+            let error = format!(
+                "{stopping} decoders that failed cannot be stopped; the limit is {MAX_STOPPING}"
+            );
+            self.fail(key, error);
+            return None;
+        }
         let (source, failure) = (self.source.clone(), self.failure.clone());
         let count = self.means.count.clone();
         let made =
@@ -305,6 +346,7 @@ impl Line {
         match made.await.map_err(|e| e.to_string()).flatten() {
             Ok(decoder) => {
                 self.retry.made(now);
+                self.vigil = Vigil::new(Instant::now());
                 self.decoder = Some(decoder);
             }
             Err(error) => self.fail(key, error),
@@ -312,20 +354,39 @@ impl Line {
         self.decoder.as_mut()
     }
 
+    /// What is wrong with the decoder when it takes and gives nothing. To be asked as each unit comes.
+    fn stuck(&mut self, now: Instant) -> Option<String> {
+        let decoder = self.decoder.as_ref()?;
+        let waiting = decoder.backlog();
+        let silent = self.vigil.look(decoder.given(), waiting, now)?;
+        let what = match self.kind {
+            Kind::Video => "picture",
+            _ => "sound",
+        };
+        Some(format!(
+            "the decoder has given no {what} for {:.1} s, and {waiting} units wait for it",
+            silent.as_secs_f64()
+        ))
+    }
+
     /// The decoder is no good any more.
     fn fail(&mut self, key: &StreamKey, error: String) {
-        let pause = self.retry.failed(Instant::now());
+        let decoder = self.decoder.take();
+        let worked = decoder.as_ref().is_some_and(|decoder| decoder.given() > 0);
+        let pause = self.retry.failed(worked, Instant::now());
         let kind = self.kind;
         // What else it says concerns nobody any more.
         self.failure = Arc::default();
         tracing::warn!(stream = %key, ?kind, error, retry_ms = pause.as_millis() as u64, "an input's decoder failed");
         self.source
             .with_facts(|facts| facts.set_trouble(kind, Some(error.clone())));
-        let Some(decoder) = self.decoder.take() else {
+        let Some(decoder) = decoder else {
             return;
         };
         let (graphs, stream) = (self.means.graphs.clone(), key.clone());
+        let stopping = Stopping::new();
         off_the_media_path(move || {
+            let _until_it_has = stopping;
             if let Some(folder) = graphs {
                 decoder.write_graph(&folder, &format!("{stream} {kind:?}: {error}"));
             }
@@ -345,6 +406,22 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.dismiss();
+    }
+}
+
+/// One of the failed decoders that are being stopped.
+struct Stopping;
+
+impl Stopping {
+    fn new() -> Self {
+        STOPPING.fetch_add(1, Ordering::AcqRel);
+        Self
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        STOPPING.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -369,9 +446,11 @@ impl Retry {
         self.made = Some(now);
     }
 
-    /// How long to wait now.
-    fn failed(&mut self, now: Instant) -> Duration {
-        self.has_settled(now);
+    /// How long to wait now. `worked`: the one that failed had given something.
+    fn failed(&mut self, worked: bool, now: Instant) -> Duration {
+        if worked {
+            self.has_settled(now);
+        }
         let pause = match self.failures {
             0 => Duration::ZERO,
             n => BACK_OFF
@@ -413,18 +492,22 @@ mod tests {
         for _ in 0..8 {
             retry.made(now);
             now += Duration::from_millis(10);
-            let pause = retry.failed(now);
+            let pause = retry.failed(true, now);
             assert!(retry.allows(now + pause));
             assert!(pause.is_zero() || !retry.allows(now + pause / 2));
             pauses.push(pause.as_millis());
             now += pause;
         }
         assert_eq!(pauses, [0, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        // One that lives long and gives nothing is no better.
+        retry.made(now);
+        now += 2 * SETTLED;
+        assert_eq!(retry.failed(false, now), MAX_BACK_OFF);
         retry.made(now);
         now += SETTLED;
         assert!(!retry.has_settled(now));
         now += Duration::from_millis(1);
         assert!(retry.has_settled(now) && !retry.has_settled(now));
-        assert_eq!(retry.failed(now), Duration::ZERO);
+        assert_eq!(retry.failed(true, now), Duration::ZERO);
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Adobe Flash Video File Format Specification | 10.1, annex E.4.2, E.4.3, E.5 | AVC, AAC, MP3 and G.711 payload headers, onMetaData |
 //! | Enhanced RTMP | v2 | payload headers of `avc1`, `hvc1`, `av01`, `mp4a`, `Opus` and `.mp3` |
-//! | ITU-T H.264 | 08/2021, 7.3.1, 7.3.2.3, D.1.7 | SEI messages of user data |
+//! | ITU-T H.264 | 08/2021, 7.3.1, 7.4.1 | types of NAL units |
 //! | ISO/IEC 14496-3 | 2019, 1.6.2.1 | AudioSpecificConfig: object type, rate, channels |
 //!
 //! Pure.
@@ -123,13 +123,18 @@ pub fn avc_header(record: &[u8]) -> Bytes {
     prefixed(&[0x17, 0, 0, 0, 0], record)
 }
 
-/// An AVC message from an access unit of length-prefixed NAL units without reordering.
-pub fn avc_frame(unit: &[u8]) -> Bytes {
-    prefixed(&[0x27, 1, 0, 0, 0], unit)
+/// An AVC message from an access unit of length-prefixed NAL units without reordering, behind `sei`: nothing, or NAL units
+/// of the same form.
+pub fn avc_frame(sei: &[u8], unit: &[u8]) -> Bytes {
+    let mut payload = BytesMut::with_capacity(5 + sei.len() + unit.len());
+    payload.put_slice(&[0x27, 1, 0, 0, 0]);
+    payload.put_slice(sei);
+    payload.put_slice(unit);
+    payload.freeze()
 }
 
 /// An AVC message from a key frame's access unit, with the parameter sets of its AVCDecoderConfigurationRecord in
-/// front of it, and then `sei`: nothing, or what [`user_data`] makes.
+/// front of it, and then `sei`: nothing, or NAL units of the same form.
 ///
 /// ffmpeg's demuxer takes a new sequence header to the decoder but not to its parser, which then reads the
 /// mix's slices with the source's parameter sets and complains of each (seen in 5.1: "luma_log2_weight_denom 32
@@ -148,40 +153,7 @@ pub fn avc_key_frame(record: &[u8], sei: &[u8], unit: &[u8]) -> Bytes {
     payload.freeze()
 }
 
-/// By this the mix's text is known among other user data.
-pub const TEXT_ID: [u8; 16] = [
-    0x6c, 0x69, 0x6e, 0x6b, 0x6d, 0x69, 0x63, 0x2d, 0xa7, 0x1d, 0x4e, 0x50, 0x8f, 0x3b, 0x21, 0xc4,
-];
-const SEI: u8 = 6;
 const SPS: u8 = 7;
-const USER_DATA_UNREGISTERED: u8 = 5;
-
-/// An SEI message with a text, as a NAL unit behind the four bytes of its length.
-pub fn user_data(text: &[u8]) -> Bytes {
-    let size = TEXT_ID.len() + text.len();
-    let mut message = vec![SEI, USER_DATA_UNREGISTERED];
-    message.extend(std::iter::repeat_n(0xff, size / 255));
-    message.push((size % 255) as u8);
-    message.extend_from_slice(&TEXT_ID);
-    message.extend_from_slice(text);
-    // The stop bit.
-    message.push(0x80);
-    let mut unit = BytesMut::with_capacity(4 + message.len());
-    unit.put_u32(0);
-    let mut zeros = 0;
-    for byte in message {
-        // Nothing in a unit may look like a start code.
-        if zeros >= 2 && byte <= 3 {
-            unit.put_u8(3);
-            zeros = 0;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        unit.put_u8(byte);
-    }
-    let length = (unit.len() - 4) as u32;
-    unit[..4].copy_from_slice(&length.to_be_bytes());
-    unit.freeze()
-}
 
 /// The SPS and PPS of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1.2), each with the four bytes of
 /// length that our encoder's access units use. `None` when the record is cut short or counts lengths otherwise.
@@ -345,7 +317,10 @@ mod tests {
     fn what_we_write_is_what_the_rest_of_the_house_reads() {
         assert!(message(Kind::Video, &avc_header(b"x")).is_header());
         assert!(message(Kind::Video, &avc_key_frame(&[], &[], b"x")).is_video_key());
-        assert_eq!(message(Kind::Video, &avc_frame(b"x")).role, Role::Frame);
+        assert_eq!(
+            message(Kind::Video, &avc_frame(b"", b"x")).role,
+            Role::Frame
+        );
         assert!(message(Kind::Audio, &aac_header(b"x")).is_header());
         let metadata = Metadata {
             size: Size {
@@ -387,18 +362,6 @@ mod tests {
         ] {
             assert_eq!(avc_key_frame(record, &[], &unit)[5..], wanted);
         }
-    }
-
-    #[test]
-    fn user_data_never_looks_like_a_start_code() {
-        let unit = user_data(b"a\0\0\0\x01b");
-        // Length, header, type, 16 + 6 bytes, id.
-        assert_eq!(unit[..7], [0, 0, 0, unit.len() as u8 - 4, 6, 5, 22]);
-        assert_eq!(unit[7..23], TEXT_ID);
-        assert_eq!(unit[23..], *b"a\0\0\x03\0\x01b\x80");
-        // 16 + 500 = 2 × 255 + 6.
-        let long = user_data(&[7; 500]);
-        assert_eq!(long[5..9], [5, 255, 255, 6]);
     }
 
     #[test]

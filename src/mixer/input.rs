@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::audio::{Faults, Frame, Place, Span, Track};
@@ -20,6 +21,7 @@ use super::signal::Signal;
 use super::slot::Slot;
 use super::source::{Facts, Running, Sources, lock};
 use super::tick::Lead;
+use super::user_data::Carried;
 use crate::media::StreamKey;
 
 /// An input without news for this long holds.
@@ -100,6 +102,8 @@ pub(super) struct View {
     ahead_us: i64,
     signal: Arc<Signal>,
     slot: Mutex<Slot<Picture>>,
+    /// SEI messages of the pictures that are not on screen yet.
+    user_data: Mutex<Carried>,
     screen: Mutex<Screen>,
     /// Locked before `target` where both are.
     track: Mutex<Track>,
@@ -115,6 +119,8 @@ struct Target {
     cut: Option<Cut>,
     /// Nobody is to be woken up for its pictures.
     quiet: bool,
+    /// Their SEI messages of user data come with them.
+    carries: bool,
     tracks: Tracks,
     rate: u32,
 }
@@ -139,11 +145,13 @@ impl View {
             ahead_us: later.as_micros() as i64 - earlier.as_micros() as i64,
             signal,
             slot: Mutex::default(),
+            user_data: Mutex::default(),
             screen: Mutex::default(),
             track: Mutex::new(Track::new(rate)),
             target: Mutex::new(Target {
                 cut: None,
                 quiet: false,
+                carries: false,
                 tracks,
                 rate,
             }),
@@ -160,6 +168,11 @@ impl View {
     /// What is shown of its pictures; `None`: nothing.
     pub fn cut(&self) -> Option<Cut> {
         lock(&self.target).cut
+    }
+
+    /// Does it want the SEI messages of its pictures?
+    pub fn carries(&self) -> bool {
+        lock(&self.target).carries
     }
 
     /// Samples a second that its sound should come with.
@@ -193,6 +206,13 @@ impl View {
         };
         lock(&self.pace).last_picture = Some(now);
         lock(&self.slot).push(self.due(due_us), picture);
+    }
+
+    /// The picture due at that time of the source's clock, which is about to come, has these SEI messages.
+    pub fn take_user_data(&self, due_us: i64, messages: &Bytes) {
+        if !messages.is_empty() && self.carries() {
+            lock(&self.user_data).push_next(self.due(due_us), messages.clone());
+        }
     }
 
     /// A picture due at that time of the source's clock is ready.
@@ -348,6 +368,20 @@ impl Input {
     /// Its pictures wake the mix's thread, or are found when it looks.
     pub fn set_quiet(&self, quiet: bool) {
         lock(&self.view.target).quiet = quiet;
+    }
+
+    /// SEI messages of user data come with its pictures from now on, or do not.
+    pub fn set_carrying(&self, carries: bool) {
+        let before = std::mem::replace(&mut lock(&self.view.target).carries, carries);
+        if before != carries {
+            lock(&self.view.user_data).clear();
+            self.source.wishes_changed();
+        }
+    }
+
+    /// The SEI messages of the picture due then, which comes on screen, and of those before it that never did.
+    pub fn user_data(&self, due_us: i64) -> Bytes {
+        lock(&self.view.user_data).take_until(due_us)
     }
 
     /// Sound comes at this rate from now on.

@@ -51,7 +51,7 @@ mod stills;
 #[cfg(test)]
 mod tests;
 mod tick;
-mod unsupported;
+mod user_data;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -385,9 +385,8 @@ impl Mixer {
             .map_err(|error| Error::Unavailable(format!("the preview cannot be drawn: {error}")))
     }
 
-    /// Refuses what can be said and not be shown: here at all, or for want of letters.
+    /// Refuses what can be said and not be shown, for want of letters.
     fn check_engine(&self, draft: &Draft) -> Result<(), Error> {
-        unsupported::unsupported(draft)?;
         for (input, index) in draft.scene.inputs.iter().zip(&draft.order) {
             let Some(name) = &input.name else { continue };
             let fonts = &self.shared.context.fonts;

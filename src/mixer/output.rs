@@ -14,7 +14,7 @@ use super::audio::BLOCK;
 use super::format::{self, Metadata};
 use super::program::{Packet, Packets};
 use super::signal::Signal;
-use super::{Observer, Stage};
+use super::{Observer, Stage, user_data};
 use crate::media::{Kind, MediaTime, Message};
 use crate::relay::{Publisher, Status};
 
@@ -121,9 +121,11 @@ pub(super) struct Output {
 }
 
 /// A frame that went into the encoder.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Gathered {
     pub at: Instant,
+    /// The SEI messages of the lead's picture in it, when it is a new one and they are to be carried over.
+    pub user_data: Bytes,
     /// The lead's picture in it, when it is a new one.
     pub fresh: Option<Journey>,
 }
@@ -194,7 +196,8 @@ impl Output {
 
     /// Key frames carry that text from the next one on; `None`: none.
     pub fn tell(&self, text: Option<&str>) {
-        *lock(&self.sei) = text.map_or_else(Bytes::new, |text| format::user_data(text.as_bytes()));
+        let unit = |text: &str| user_data::unit(&user_data::text(text.as_bytes()));
+        *lock(&self.sei) = text.map_or_else(Bytes::new, unit);
     }
 
     /// By how much the output's time of the lead's sound is later than the lead's own; `None`: it has no sound.
@@ -219,6 +222,24 @@ impl Output {
             in_flight.pop_front();
         }
         in_flight.push_back((pts_ns, frame));
+    }
+
+    /// The frame of that time, out of the encoder, with the SEI messages that it takes along: those of frames that never
+    /// came out too.
+    fn gathered(&self, time_ns: u64) -> (Option<Gathered>, Bytes) {
+        let mut in_flight = lock(&self.in_flight);
+        let mut carried = Bytes::new();
+        // The encoder keeps times to the nanosecond, give or take a rounding.
+        while let Some((_, gone)) = in_flight.pop_front_if(|(t, _)| *t + 1_000 < time_ns) {
+            carried = user_data::joined(carried, gone.user_data);
+        }
+        let frame = in_flight
+            .pop_front_if(|(t, _)| *t <= time_ns + 1_000)
+            .map(|(_, frame)| frame);
+        if let Some(frame) = &frame {
+            carried = user_data::joined(carried, frame.user_data.clone());
+        }
+        (frame, carried)
     }
 
     fn publish(&self, kind: Kind, time_ns: u64, payload: Bytes) {
@@ -266,11 +287,13 @@ impl Packets for Output {
             self.publish(Kind::Data, time_ns, self.metadata.payload());
             self.publish(Kind::Video, time_ns, format::avc_header(header));
         }
+        let (frame, carried) = self.gathered(time_ns);
+        let carried = user_data::unit(&carried);
         let payload = if key {
-            let sei = lock(&self.sei).clone();
+            let sei = [lock(&self.sei).clone(), carried].concat();
             format::avc_key_frame(header, &sei, unit)
         } else {
-            format::avc_frame(unit)
+            format::avc_frame(&carried, unit)
         };
         self.publish(Kind::Video, time_ns, payload);
         self.tally
@@ -279,16 +302,6 @@ impl Packets for Output {
         let now = Instant::now();
         self.tally.frames.fetch_add(1, Ordering::Relaxed);
         self.observe(|o| o.frame());
-        let frame = {
-            let mut in_flight = lock(&self.in_flight);
-            // The encoder keeps times to the nanosecond, give or take a rounding.
-            while in_flight.front().is_some_and(|&(t, _)| t + 1_000 < time_ns) {
-                in_flight.pop_front();
-            }
-            in_flight
-                .pop_front_if(|&mut (t, _)| t <= time_ns + 1_000)
-                .map(|f| f.1)
-        };
         let Some(frame) = frame else { return };
         self.tally.encoded(now.saturating_duration_since(frame.at));
         if let Some(picture) = frame.fresh {

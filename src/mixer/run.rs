@@ -225,6 +225,10 @@ impl<'a> Run<'a> {
                 last => last + frame_us,
             };
             self.grid = Some(Grid::new(newest.unwrap_or(now_us).max(next), self.fps));
+            if let Some(due_us) = lead.newest_us {
+                // What older pictures had to say is of before the mix's own.
+                let _ = lead_at.user_data(due_us - 1);
+            }
         }
         // Made just above.
         let Some(grid) = self.grid.as_mut() else {
@@ -266,6 +270,7 @@ impl<'a> Run<'a> {
                 let frame = Gathered {
                     at: Instant::now(),
                     fresh: journey,
+                    user_data: cast.user_data(),
                 };
                 self.output.expect(pts, frame);
                 let layout = snapshot.layout(Duration::from_nanos(pts));

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::clock::{Cadence, Mapper};
@@ -24,6 +25,7 @@ use super::layout::Size;
 use super::picture::{Cut, Raw};
 use super::resample::Resampler;
 use super::scene::Tracks;
+use super::user_data::Carried;
 use crate::media::{Codec, Kind, StreamKey};
 use crate::relay::Relay;
 
@@ -149,6 +151,12 @@ impl Sources {
         self.means.count.break_newest(kind);
     }
 
+    /// Makes the decoder of that kind that was made last give nothing any more; it `hangs`, or swallows.
+    #[cfg(test)]
+    pub fn still_newest(&self, kind: Kind, hangs: bool) {
+        self.means.count.still_newest(kind, hangs);
+    }
+
     /// The source `key`, for one who wants `tracks` of it: the one that is at work, or a new one. A newcomer who wants
     /// pictures of a source that decodes only sound gets one of its own: it begins with what the ring still has of the GOP
     /// instead of waiting for the next key frame, and the sound of the others has no gap.
@@ -194,6 +202,10 @@ pub(super) struct Source {
     newest: Mutex<Option<(i64, Raw, Instant)>>,
     wants_pictures: AtomicBool,
     wants_sound: AtomicBool,
+    /// Are SEI messages of user data to come with their pictures?
+    wants_user_data: AtomicBool,
+    /// Those whose pictures are not decoded yet.
+    user_data: Mutex<Carried>,
     /// Messages that were not decoded.
     lost: AtomicU64,
     /// Used by the sound decoder's thread alone.
@@ -212,6 +224,8 @@ impl Source {
             newest: Mutex::default(),
             wants_pictures: AtomicBool::new(false),
             wants_sound: AtomicBool::new(false),
+            wants_user_data: AtomicBool::new(false),
+            user_data: Mutex::default(),
             lost: AtomicU64::new(0),
             resamplers: Mutex::default(),
             decoded: Notify::new(),
@@ -266,6 +280,10 @@ impl Source {
             .store(any(Tracks::Sound), Ordering::Release);
         self.wants_sound
             .store(any(Tracks::Pictures), Ordering::Release);
+        let carried = views.iter().any(|view| view.carries());
+        if self.wants_user_data.swap(carried, Ordering::AcqRel) && !carried {
+            lock(&self.user_data).clear();
+        }
     }
 
     fn wish(&self, tracks: Tracks) {
@@ -281,6 +299,16 @@ impl Source {
 
     pub fn wants_sound(&self) -> bool {
         self.wants_sound.load(Ordering::Acquire)
+    }
+
+    pub fn wants_user_data(&self) -> bool {
+        self.wants_user_data.load(Ordering::Acquire)
+    }
+
+    /// The picture of that time has these SEI messages of user data.
+    pub fn carry(&self, pts_ms: i64, messages: Bytes) {
+        // As the decoder is told it.
+        lock(&self.user_data).push(pts_ms.max(0) * 1_000, messages);
     }
 
     pub fn facts(&self) -> Facts {
@@ -389,6 +417,10 @@ impl Sink for Source {
         let Some((due_us, arrival)) = self.place_picture(pts_us) else {
             return;
         };
+        let user_data = match self.wants_user_data() {
+            true => lock(&self.user_data).take_until(pts_us),
+            false => Bytes::new(),
+        };
         *lock(&self.newest) = Some((due_us, raw.clone(), Instant::now()));
         // Mixes of one layout want it alike.
         let mut scaled: Vec<(Cut, Option<Raw>)> = Vec::new();
@@ -414,6 +446,7 @@ impl Sink for Source {
                 arrival,
                 decoded: Some(Instant::now()),
             };
+            view.take_user_data(due_us, &user_data);
             view.take_picture(due_us, picture, Instant::now());
         }
     }

@@ -1,4 +1,4 @@
-//! A real ffmpeg that plays and decodes; every picture is read and stamped with its time of arrival.
+//! A real ffmpeg, or GStreamer, that plays and decodes; every picture is read and stamped with its time of arrival.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -172,13 +172,13 @@ impl Seen {
     }
 }
 
-/// An ffmpeg that plays until it is dropped.
+/// A program that plays until it is dropped.
 #[derive(Debug)]
 pub struct Player {
     process: Process,
     seen: Log<Seen>,
     size: Size,
-    readers: [JoinHandle<()>; 2],
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Player {
@@ -215,7 +215,7 @@ impl Player {
             )
         })?;
         let size = watch.size;
-        let readers = [
+        let readers = vec![
             tokio::spawn(look(pictures, watch, seen.clone())),
             tokio::spawn(hear(sound, seen.clone())),
         ];
@@ -224,6 +224,42 @@ impl Player {
             seen,
             size,
             readers,
+        })
+    }
+
+    /// Starts GStreamer's RTMP client on `url` in place of an ffmpeg. It decodes the sound and keeps none of it; pictures
+    /// have no times, and must have the size that is watched.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without gst-launch-1.0.
+    pub fn start_gstreamer(url: &str, watch: Watch) -> Result<Self, Error> {
+        let seen = Log::new(Seen::default());
+        let listener = seen.clone();
+        let location = format!("location={url}");
+        let pipeline = "! flvdemux name=d \
+            d.video ! queue ! h264parse ! avdec_h264 max-threads=1 ! videoconvert ! video/x-raw,format=I420 ! fdsink fd=1 sync=false \
+            d.audio ! queue ! aacparse ! avdec_aac ! fakesink sync=false";
+        let arguments: Vec<&str> = ["-q", "rtmp2src", &location]
+            .into_iter()
+            .chain(pipeline.split_whitespace())
+            .collect();
+        let mut process = Process::spawn_listening("gst-launch-1.0", &arguments, move |line| {
+            if line.starts_with("ERROR") || line.starts_with("WARNING") {
+                listener.change(|seen| seen.errors.push(line.to_owned()));
+            }
+        })?;
+        drop(process.stdin());
+        let pictures = process.stdout().ok_or_else(|| {
+            Error::io(
+                "standard output of gst-launch-1.0",
+                std::io::ErrorKind::BrokenPipe.into(),
+            )
+        })?;
+        Ok(Self {
+            process,
+            size: watch.size,
+            readers: vec![tokio::spawn(look(pictures, watch, seen.clone()))],
+            seen,
         })
     }
 
@@ -262,7 +298,7 @@ impl Player {
         match verdict {
             Ok(Some(result)) => Ok(result),
             Ok(None) => Err(Error::Ended {
-                program: format!("ffmpeg as a player, before {what}"),
+                program: format!("the player, before {what}"),
                 status: self
                     .process
                     .ended()

@@ -2,9 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+
 use crate::media::flv::Tag;
-use crate::media::{Headers, Message};
+use crate::media::{Headers, Kind, Message};
 use crate::rtmp::frame::{Framed, MEDIA_STREAM_ID};
+
+/// The body of a tag of AVC with one NAL unit: end of sequence (ITU-T H.264, 7.3.2.5), behind a length of four bytes, which
+/// reads the same where lengths are shorter. Its frame type is 5, a command, which ffmpeg's demuxer passes over; its parser
+/// would complain of a unit without a picture.
+const END_OF_SEQUENCE: [u8; 10] = [0x57, 1, 0, 0, 0, 0, 0, 0, 1, 10];
 
 /// How messages travel to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +39,7 @@ pub struct Item {
     /// Headers that belong to this message, when a reader may begin here.
     headers: Option<Arc<Headers>>,
     root: Option<u64>,
+    ends_sequence: bool,
     rtmp: OnceLock<Framed>,
     flv: OnceLock<Tag>,
 }
@@ -42,6 +50,7 @@ impl Item {
             message,
             headers,
             root: None,
+            ends_sequence: false,
             rtmp: OnceLock::new(),
             flv: OnceLock::new(),
         }
@@ -51,6 +60,17 @@ impl Item {
     pub(super) fn rooted(mut self, root: Option<u64>) -> Self {
         self.root = root;
         self
+    }
+
+    /// The same, a header of AVC that ends the coded video sequence before it, or not.
+    pub(super) fn ending(mut self, ends_sequence: bool) -> Self {
+        self.ends_sequence = ends_sequence;
+        self
+    }
+
+    /// Does another coded video sequence of AVC end with this header?
+    pub(super) fn ends_sequence(&self) -> bool {
+        self.ends_sequence
     }
 
     pub fn message(&self) -> &Message {
@@ -87,13 +107,23 @@ impl Item {
         })
     }
 
+    /// What goes in front of [`Self::flv`], twice: mpegts.js (1.8.2) holds back the last one or two pictures until more come,
+    /// and gives them to the browser behind the new header, by which they cannot be decoded. These are held back in their
+    /// stead. To decoders they say what is true, and nothing else.
+    fn end_of_sequence(&self) -> Option<Tag> {
+        let body = Bytes::from_static(&END_OF_SEQUENCE);
+        self.ends_sequence
+            .then(|| Tag::new(Kind::Video, self.message.dts, body))
+    }
+
     /// Bytes on the wire in that framing. Never 0.
     pub fn len_in(&self, framing: Framing) -> usize {
+        let end = |len: fn(&Tag) -> usize| self.end_of_sequence().map_or(0, |end| 2 * len(&end));
         match framing {
             // The id has its four bytes whatever it is.
             Framing::Rtmp { .. } => self.rtmp().len(),
-            Framing::Flv => self.flv().len(),
-            Framing::BareFlv => self.flv().bare_len(),
+            Framing::Flv => self.flv().len() + end(Tag::len),
+            Framing::BareFlv => self.flv().bare_len() + end(Tag::bare_len),
         }
     }
 
@@ -102,7 +132,7 @@ impl Item {
     /// The framings of which there is one for all are kept; RTMP on another message stream, which few clients ask
     /// for, is framed each time.
     pub fn write_in(&self, framing: Framing, mut skip: usize, limit: usize, out: &mut Vec<u8>) {
-        let part = |part: &[u8]| {
+        let mut part = |part: &[u8]| {
             let rest = part.get(skip..).unwrap_or_default();
             skip = skip.saturating_sub(part.len());
             let room = limit.saturating_sub(out.len());
@@ -111,8 +141,15 @@ impl Item {
         match framing {
             Framing::RTMP => self.rtmp().for_each_part(0, part),
             Framing::Rtmp { stream_id } => self.on(stream_id).for_each_part(0, part),
-            Framing::Flv => self.flv().parts().into_iter().for_each(part),
-            Framing::BareFlv => self.flv().bare_parts().into_iter().for_each(part),
+            Framing::Flv | Framing::BareFlv => {
+                let end = self.end_of_sequence();
+                for tag in end.iter().chain(&end).chain([self.flv()]) {
+                    match framing {
+                        Framing::Flv => tag.parts().into_iter().for_each(&mut part),
+                        _ => tag.bare_parts().into_iter().for_each(&mut part),
+                    }
+                }
+            }
         }
     }
 
@@ -132,7 +169,6 @@ mod tests {
     use super::*;
     use crate::media::{Kind, MediaTime};
     use crate::rtmp::CHUNK_BYTES;
-    use bytes::Bytes;
 
     fn item(payload: Vec<u8>) -> Item {
         let message = Message::new(Kind::Video, MediaTime(0x100_0000), payload.into());
@@ -149,7 +185,7 @@ mod tests {
     #[test]
     fn any_piece_of_any_framing_is_a_piece_of_the_whole() {
         for length in [0, 5, 2 * CHUNK_BYTES + 1] {
-            let item = item(vec![0x27; length]);
+            let item = item(vec![0x27; length]).ending(length == 5);
             for framing in [
                 Framing::RTMP,
                 Framing::Rtmp { stream_id: 7 },

@@ -24,6 +24,8 @@ mod registry;
 mod ring;
 mod roots;
 #[cfg(test)]
+mod sequence_tests;
+#[cfg(test)]
 mod sound_tests;
 mod stream;
 mod subscriber;

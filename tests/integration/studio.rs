@@ -31,7 +31,7 @@ pub struct Studio {
     pub urls: Urls,
     pub api: Client,
     folder: TempDir,
-    _server: Server,
+    server: Server,
     _permit: SemaphorePermit<'static>,
 }
 
@@ -62,9 +62,15 @@ impl Studio {
             urls: Urls::new(server.rtmp_addr(), &config),
             api: Client::new(server.control_addr(), Some(TOKEN)),
             folder,
-            _server: server,
+            server,
             _permit: permit,
         }
+    }
+
+    /// The URL of a stream on the public HTTP listener, unsigned.
+    #[cfg(feature = "mixer")]
+    pub fn http_flv(&self, name: &str) -> String {
+        format!("http://{}/live/{name}.flv", self.server.http_addr())
     }
 
     /// A folder of this test alone.

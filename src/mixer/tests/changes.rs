@@ -1,6 +1,8 @@
 //! What becomes of the picture when inputs and layouts come, go and move.
 
+use super::studio::Coder;
 use super::*;
+use crate::media::Message;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_input_leaves_its_place_to_the_others_until_it_returns() {
@@ -157,9 +159,9 @@ async fn key_frames_tell_who_is_where() {
     mixer.remove("m").unwrap();
     let seen = viewer.seen();
     assert!(splice(&seen, 1).is_none(), "no new format");
-    let text = |message: &crate::media::Message| {
+    let text = |message: &Message| {
         let payload = &message.payload;
-        let at = payload.windows(16).position(|w| w == format::TEXT_ID)?;
+        let at = payload.windows(16).position(|w| w == user_data::TEXT_ID)?;
         let end = (at + 16..payload.len()).find(|&n| payload[n] == 0x80)?;
         Some(String::from_utf8(payload[at + 16..end].to_vec()).unwrap())
     };
@@ -193,4 +195,96 @@ async fn key_frames_tell_who_is_where() {
     let film = decode(&seen);
     let frames: Vec<_> = film.frames.iter().rev().take(10).collect();
     assert_colours("the end", &frames, &[(140, 90, SUBS[0].colour)]);
+}
+
+/// Whose stamps those are, of a main and of a sub.
+const STAMPS: [[u8; 16]; 2] = [*b"stamps of a main", *b"stamps of a sub."];
+
+/// Adds an SEI unit to each picture: timing, which stays behind, and the picture's time as user data.
+fn stamped(id: [u8; 16]) -> impl FnMut(Message) -> Vec<Message> + Send + 'static {
+    move |mut message| {
+        if message.kind == Kind::Video && !message.is_header() {
+            let time = message.dts.0.to_be_bytes();
+            let stamp = [&[5, 24][..], &id, &time].concat();
+            let sei = user_data::unit(&[&[1, 1, 7][..], &stamp].concat());
+            let (head, unit) = message.payload.split_at(5);
+            message.payload = [head, &sei, unit].concat().into();
+        }
+        vec![message]
+    }
+}
+
+/// Ids and contents of the user data in a picture's access unit.
+fn told(message: &Message) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let messages = user_data::messages(Codec::H264, 4, &message.payload[5..]);
+    let (mut told, mut rest) = (Vec::new(), &messages[..]);
+    while let [5, after @ ..] = rest {
+        let full = after.iter().take_while(|byte| **byte == 255).count();
+        let size = 255 * full + usize::from(after[full]);
+        let (message, after) = after[full + 1..].split_at(size);
+        told.push((message[..16].to_vec(), message[16..].to_vec()));
+        rest = after;
+    }
+    assert!(rest.is_empty(), "only user data: {rest:?}");
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mains_messages_come_with_its_pictures_and_nobody_elses() {
+    let (_guard, relay, mixer) = studio().await;
+    let body = |mix: bool, pass: bool| {
+        request(
+            &["main", "sub"],
+            json!({"stream": "mixed", "gop": 0.5, "fps": 20, "mix_sei": mix, "pass_sei": pass}),
+        )
+    };
+    let [of_main, of_sub] = STAMPS;
+    let _main = Anchor::coded(&relay, "main", MAIN, Coder::H264, stamped(of_main));
+    let _sub = Anchor::coded(&relay, "sub", SUBS[1], Coder::H264, stamped(of_sub));
+    let viewer = Viewer::attach(&relay, "mixed");
+    let mut asked = Vec::new();
+    for (mix, pass) in [(false, true), (true, true), (false, false)] {
+        mixer.put("m", body(mix, pass)).unwrap();
+        eventually("live", || mixer.get("m").unwrap().state == MixState::Live).await;
+        // Whatever was on its way is out, then a key frame at least.
+        viewer.watch_for(600).await;
+        let from = viewer.now_ms();
+        viewer.watch_for(1_000).await;
+        asked.push((mix, pass, from..from + 1_000));
+    }
+    mixer.remove("m").unwrap();
+    let seen = viewer.seen();
+    assert!(splice(&seen, 1).is_none(), "no new format");
+    let film = decode(&seen);
+    for (mix, pass, times) in asked {
+        let mut stamps = Vec::new();
+        let messages = seen.iter().map(|s| &s.message);
+        let pictures = messages.filter(|m| m.kind == Kind::Video && !m.is_header());
+        for picture in pictures.filter(|m| times.contains(&m.dts.0)) {
+            let told = told(picture);
+            let layouts = told.iter().filter(|(id, _)| *id == user_data::TEXT_ID);
+            let wanted = usize::from(mix && picture.is_video_key());
+            assert_eq!(layouts.count(), wanted, "the mix's own");
+            assert!(!told.iter().any(|(id, _)| *id == of_sub), "the sub's");
+            let own = told.iter().filter(|(id, _)| *id == of_main);
+            let own: Vec<i64> = own
+                .map(|(_, time)| i64::from_be_bytes(time[..].try_into().unwrap()))
+                .collect();
+            let frame = film.frames.iter().find(|f| f.pts_ms == picture.dts.0);
+            if let (Some(newest), Some(frame)) = (own.last(), frame) {
+                // The number in a picture is its time too, in frames.
+                let number = (newest * 20 + 500) / 1_000 % 256;
+                assert_eq!(frame.counter(0, 0, 360, 640) as i64, number);
+            }
+            stamps.extend(own);
+        }
+        if !pass {
+            assert_eq!(stamps, [0i64; 0]);
+            continue;
+        }
+        assert!(stamps.len() >= 15, "{stamps:?}");
+        let steps = stamps.windows(2).map(|pair| pair[1] - pair[0]);
+        let whole = steps.clone().all(|step| (49..=51).contains(&step));
+        assert!(whole, "one of each picture, in order: {stamps:?}");
+    }
 }

@@ -133,6 +133,57 @@ async fn a_decoder_that_fails_is_replaced_and_only_its_own_pictures_notice() {
     mixer.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decoder_that_gives_nothing_and_says_nothing_is_replaced_too() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    pair(&mixer);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    // The sub's decoders are the newest.
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    both_live(&mixer).await;
+    let error = || mixer.get("m").unwrap().inputs[1].error.clone();
+    let mut again = Vec::new();
+    for (kind, hangs) in [
+        (Kind::Audio, false),
+        (Kind::Video, false),
+        (Kind::Video, true),
+    ] {
+        viewer.watch_for(500).await;
+        let before = error();
+        let sources = &mixer.shared.context.sources;
+        sources.still_newest(kind, hangs);
+        eventually("the API tells", || {
+            let now = error();
+            now != before && now.is_some_and(|now| now.starts_with("the decoder has given no "))
+        })
+        .await;
+        // Its key frames are a second apart.
+        viewer.watch_for(1_500).await;
+        let from = viewer.now_ms();
+        viewer.watch_for(1_000).await;
+        again.push((kind, hangs, from));
+        assert_eq!(
+            (mixer.decoders(Kind::Video), mixer.decoders(Kind::Audio)),
+            (2, 2)
+        );
+    }
+    let film = decode(&viewer.seen());
+    for (kind, hangs, from) in again {
+        let (frames, sound) = film.between(from, from + 1_000);
+        let what = format!("{kind:?}, hangs: {hangs}");
+        assert_moving(&what, &frames, SUBS[0].colour);
+        for hz in [MAIN.hz, SUBS[0].hz] {
+            let heard = levels(sound, hz);
+            assert!(is_steady(&heard, 0.2), "{what}: {hz} Hz: {heard:?}");
+        }
+    }
+    let times = video_times(&viewer.seen());
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+    mixer.shutdown().await;
+}
+
 /// What becomes of messages on their way.
 const WHOLE: u8 = 0;
 const CORRUPT: u8 = 1;

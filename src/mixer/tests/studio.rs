@@ -82,7 +82,7 @@ impl Coder {
             |first: u8, four_cc: &[u8]| -> Bytes { [&[first][..], four_cc, unit].concat().into() };
         match (self, key) {
             (Coder::H264, true) => format::avc_key_frame(&[], &[], unit),
-            (Coder::H264, false) => format::avc_frame(unit),
+            (Coder::H264, false) => format::avc_frame(&[], unit),
             (Coder::Hevc, true) => enhanced(0x93, b"hvc1"),
             (Coder::Hevc, false) => enhanced(0xa3, b"hvc1"),
             (Coder::Av1, true) => enhanced(0x91, b"av01"),

@@ -28,7 +28,7 @@ mod limits;
 mod matrix;
 mod merging;
 mod obs;
-mod page;
+pub mod page;
 mod proxy;
 mod readers;
 mod refusals;

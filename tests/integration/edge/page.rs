@@ -33,10 +33,7 @@ struct Told {
 
 /// Serves the page and hears it.
 async fn studio(show: &Show) -> (std::net::SocketAddr, Log<Told>) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(MPEGTS_JS);
-    let script = std::fs::read(&script)
-        .unwrap_or_else(|e| panic!("{}: {e}; ./run test fetches it", script.display()));
-    let script = Bytes::from(script);
+    let script = mpegts_js();
     let told: Log<Told> = Log::default();
     let javascript = [(header::CONTENT_TYPE, "text/javascript")];
     let router = Router::new()
@@ -53,6 +50,14 @@ async fn studio(show: &Show) -> (std::net::SocketAddr, Log<Told>) {
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, router).await });
     (address, told)
+}
+
+/// The script of the player.
+pub fn mpegts_js() -> Bytes {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(MPEGTS_JS);
+    let script = std::fs::read(&script)
+        .unwrap_or_else(|e| panic!("{}: {e}; ./run test fetches it", script.display()));
+    Bytes::from(script)
 }
 
 async fn hear(State((told, _)): State<(Log<Told>, Arc<Size>)>, words: String) {
@@ -94,7 +99,7 @@ fn i420(pixels: &[u8], size: Size) -> Vec<u8> {
 }
 
 /// A browser that has opened `url`, with everything it keeps in `folder`.
-fn browser(folder: &Path, url: &str) -> Process {
+pub fn browser(folder: &Path, url: &str) -> Process {
     let profile = format!("--user-data-dir={}", folder.display());
     let arguments = [
         "--headless=new",

@@ -15,6 +15,8 @@ mod script;
 mod soak;
 mod splice;
 mod sync;
+mod user_data;
+mod web;
 
 use std::collections::BTreeSet;
 

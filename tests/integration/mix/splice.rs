@@ -10,8 +10,12 @@ use linkmic::probe::process::Process;
 use linkmic::probe::publisher::Show;
 
 use linkmic::probe::{Colour, sync, tone};
+use serde_json::{Value, json};
 
-use super::{CANVAS, FPS, LONG, main_show, median, one_plus_one, one_plus_one_regions, sub_show};
+use super::web::WebViewer;
+use super::{
+    CANVAS, FPS, LONG, main_show, median, one_plus_one, one_plus_one_regions, place, sub_show,
+};
 use crate::studio::{Studio, advances};
 
 /// One frame of the main, ms.
@@ -147,6 +151,58 @@ async fn ten_splices_in_a_row_are_noticed_by_nobody() {
     }
     assert_spliced(&tags(&recorders.by_rtmpdump), 2 * MIXES.len());
     pictures_were_whole(&viewer);
+}
+
+/// What a live page asks of mpegts.js: no stash, or it shows each picture later by a chunk, and to catch up when it has more
+/// than 1.5 s in hand.
+fn live_page() -> Value {
+    json!({
+        "enableStashBuffer": false,
+        "liveBufferLatencyChasing": true,
+        "liveBufferLatencyMaxLatency": 1.5,
+        "liveBufferLatencyMinRemain": 0.5,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_page_and_gstreamer_play_across_ten_splices_in_a_row() {
+    const MIXES: usize = 5;
+    let studio = Studio::open_alone("").await;
+    let a = studio.publish("a", &main_show()).await;
+    let _b = studio.publish("b", &sub_show(Colour::RED, 700.0)).await;
+    let watch = Watch {
+        size: CANVAS,
+        regions: one_plus_one_regions().to_vec(),
+    };
+    let mut player = Player::start_gstreamer(&studio.urls.plain("a"), watch).expect("installed");
+    let (url, file) = (studio.http_flv("a"), studio.folder().join("curl.flv"));
+    let file = file.display().to_string();
+    let mut curl = Process::spawn("curl", &["-sS", "-o", &file, &url]).expect("curl");
+    let page = WebViewer::open(&url, &live_page(), place(480)).await;
+    advances(&mut player, 0, Colour::BLUE, 20).await;
+    page.plays("the main", 1.5, false).await;
+    for n in 1..=MIXES {
+        studio.put("/api/v1/mixes/m", &one_plus_one()).await;
+        advances(&mut player, 1, Colour::RED, 20).await;
+        page.plays(&format!("mix {n}"), 1.5, true).await;
+        studio.end_mix("m").await;
+        advances(&mut player, 0, Colour::BLUE, 20).await;
+        page.plays(&format!("the main after mix {n}"), 1.5, false)
+            .await;
+    }
+    pictures_were_whole(&player);
+    assert!(player.is_playing());
+    page.assert_whole();
+    a.stop().await;
+    // What the page got, as other programs see it.
+    curl.success(LONG).await.unwrap_or_else(|e| panic!("{e}"));
+    let tags = tags(&file);
+    assert_spliced(&tags, 2 * MIXES);
+    let ends = tags
+        .iter()
+        .filter(|tag| tag.body.ends_with(&[0, 0, 0, 1, 10]));
+    assert_eq!(ends.count(), 2 * 2 * MIXES, "two in front of each header");
+    assert_seamless(&file, &decode(&file).await, &[true; 2 * MIXES + 1]);
 }
 
 /// A file's pictures.
