@@ -3,10 +3,11 @@
 //! Owns a GStreamer pipeline with one decoder element. Knows nothing of streams, clocks or layouts: what comes out has the
 //! media time of what went in and goes to a [`Sink`]. Called by [`feed`](super::feed) only.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gstreamer as gst;
@@ -21,8 +22,10 @@ use super::picture::Raw;
 use super::priority;
 use crate::media::{Codec, Kind};
 
-/// Media that may wait in front of a decoder; more means that it cannot keep up.
-pub const MAX_BACKLOG: Duration = Duration::from_secs(1);
+/// The longest that a unit may wait in front of a decoder, by the wall; longer means that it cannot keep up. By media time
+/// what comes at once after a stall was too much, and so was a clock that jumps. How much waits is bounded by the ring that it comes
+/// from.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Units that may wait there while an input catches up.
 pub const CATCH_UP_UNITS: u64 = 8;
 
@@ -152,6 +155,7 @@ pub struct Decoder {
     coding: Coding,
     /// The next unit does not continue the one before.
     discontinuity: bool,
+    waiting: Waiting,
     given: Arc<AtomicU64>,
     count: Arc<Count>,
 }
@@ -198,6 +202,7 @@ impl Decoder {
             entry,
             coding,
             discontinuity: false,
+            waiting: Waiting::default(),
             given: Arc::default(),
             count: count.clone(),
             pipeline,
@@ -258,12 +263,13 @@ impl Decoder {
     }
 
     fn push(&mut self, mut buffer: gst::Buffer, pts_ms: i64) -> bool {
-        let most = gst::ClockTime::from_nseconds(MAX_BACKLOG.as_nanos() as u64);
-        if self.entry.current_level_time() > most {
+        let (now, waiting) = (Instant::now(), self.backlog());
+        if self.waiting.longest(waiting, now) > MAX_WAIT {
             return false;
         }
         let pts = gst::ClockTime::from_mseconds(pts_ms.max(0) as u64);
         buffer.make_mut().set_pts(pts);
+        self.waiting.add(now);
         self.entry.push_buffer(buffer).is_ok()
     }
 
@@ -285,6 +291,25 @@ impl Decoder {
             }
             Err(error) => tracing::warn!(%error, "graph of a failed decoder not written"),
         }
+    }
+}
+
+/// Since when the units in front of a decoder wait.
+#[derive(Debug, Default)]
+struct Waiting(VecDeque<Instant>);
+
+impl Waiting {
+    /// Another one waits.
+    fn add(&mut self, now: Instant) {
+        self.0.push_back(now);
+    }
+
+    /// How long the oldest has waited, if `count` of them still do.
+    fn longest(&mut self, count: u64, now: Instant) -> Duration {
+        let gone = (self.0.len() as u64).saturating_sub(count);
+        self.0.drain(..gone as usize);
+        let since = self.0.front().copied();
+        since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 }
 
@@ -403,5 +428,26 @@ mod count {
         let mut made = MADE.lock().unwrap();
         made.retain(|pipeline| pipeline.upgrade().is_some());
         made.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_units_at_once_wait_no_longer_than_one() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.longest(0, at(0)), Duration::ZERO);
+        for _ in 0..200 {
+            waiting.add(at(0));
+        }
+        assert_eq!(waiting.longest(200, at(5)), Duration::from_millis(5));
+        waiting.add(at(300));
+        assert_eq!(waiting.longest(2, at(900)), Duration::from_millis(900));
+        assert_eq!(waiting.longest(1, at(900)), Duration::from_millis(600));
+        assert_eq!(waiting.longest(0, at(900)), Duration::ZERO);
     }
 }

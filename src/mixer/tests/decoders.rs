@@ -184,6 +184,42 @@ async fn a_decoder_that_gives_nothing_and_says_nothing_is_replaced_too() {
     mixer.shutdown().await;
 }
 
+/// After the first 60 pictures nothing for two seconds, then all of it at once.
+fn held_up() -> impl FnMut(Message) -> Vec<Message> + Send + 'static {
+    let (mut pictures, mut held) = (0, Vec::new());
+    move |message| {
+        pictures += u32::from(message.kind == Kind::Video);
+        held.push(message);
+        match pictures {
+            60..100 => Vec::new(),
+            _ => std::mem::take(&mut held),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_at_once_after_a_stall_is_decoded_all_of_it() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    pair(&mixer);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    let _sub = Anchor::coded(&relay, "sub", SUBS[1], Coder::H264, held_up());
+    both_live(&mixer).await;
+    let dropped = || mixer.get("m").unwrap().stats.messages_dropped;
+    let before = dropped();
+    eventually("held", || state_of(&mixer, "m", 1) == InputState::Held).await;
+    both_live(&mixer).await;
+    let from = viewer.now_ms();
+    viewer.watch_for(500).await;
+    assert_eq!(dropped() - before, 0);
+    // No key frame is waited for: it moves at once.
+    let film = decode(&viewer.seen());
+    let (frames, _) = film.between(from, from + 500);
+    assert_moving("after the stall", &frames, SUBS[1].colour);
+    mixer.shutdown().await;
+}
+
 /// What becomes of messages on their way.
 const WHOLE: u8 = 0;
 const CORRUPT: u8 = 1;

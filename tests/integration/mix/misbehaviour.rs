@@ -11,9 +11,9 @@ use linkmic::probe::{Player, Region, Size};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::FPS;
-use super::reading::{Shown, assert_even, assert_undisturbed, lateness, shown};
+use super::reading::{Shown, Wire, assert_even, assert_undisturbed, lateness, shown};
 use super::script::{Reel, Script};
+use super::{FPS, median};
 use crate::edge::SOON;
 use crate::studio::Studio;
 
@@ -252,6 +252,96 @@ async fn inputs_that_misbehave_in_every_way_disturb_neither_the_output_nor_each_
             }
             if role.name == "behaves" {
                 assert_undisturbed(role.name, played, n);
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+}
+
+/// A name, what is done to the script, and the while in which everything is to be as before.
+type Trouble = (&'static str, fn(Script) -> Script, Range<i64>);
+
+/// What goes wrong with a main, one after the other, from when all have found their time.
+const TROUBLES: [Trouble; 6] = [
+    ("ahead", |s| s.jump(8_000, 5_000), 9_500..11_000),
+    ("back", |s| s.jump(11_000, -5_000), 12_500..14_000),
+    ("reset", |s| s.reset(14_000), 15_500..17_000),
+    ("still", |s| s.stand_still(17_000..18_000), 19_500..21_000),
+    ("jittery", |s| s.jitter(21_000..23_000, 200), 24_000..25_000),
+    (
+        "bursty",
+        |s| s.hold_up(25_000..27_000),
+        28_500..TROUBLES_END,
+    ),
+];
+const TROUBLES_END: i64 = 30_500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_main_that_misbehaves_moves_neither_the_outputs_pace_nor_anybody_else() {
+    let reel = Reel::sub(FPS as u32, tone(0), 31);
+    let sub = Reel::sub(FPS as u32, tone(3), 31);
+    let (main, sub) = tokio::join!(reel.script(), sub.script());
+    let main = TROUBLES
+        .iter()
+        .fold(main, |script, (_, act, _)| act(script));
+    let studio = Studio::open_alone(PATIENT).await;
+    let canvas = Size::new(240, 360);
+    let place = Region {
+        x: 130,
+        y: 150,
+        width: 100,
+        height: 150,
+    };
+    let url = studio.urls.plain("out");
+    let watch = Watch {
+        size: canvas,
+        regions: vec![canvas.whole(), place],
+    };
+    let mut viewer = Player::start(&url, watch).await.expect("ffmpeg");
+    let scene = json!({
+        "app": "live",
+        "inputs": [
+            {"stream": "main", "layer": 1},
+            {"stream": "sub", "layer": 2, "x": place.x, "y": place.y, "width": place.width, "height": place.height},
+        ],
+        "output": {"stream": "out", "width": canvas.width, "height": canvas.height, "fps": FPS, "video_kbps": 500},
+    });
+    studio.put("/api/v1/mixes/m", &scene).await;
+    let wire = Wire::of(&url).await;
+    let begin = Instant::now();
+    let senders = [(main, "main"), (sub, "sub")];
+    let senders =
+        senders.map(|(script, name)| tokio::spawn(script.send(studio.urls.push(name), begin)));
+    let [main, sub] = senders;
+    // It takes longer than one wait may.
+    for media in [TROUBLES_END / 2, TROUBLES_END] {
+        upto(&mut viewer, FPS as u32, 1, media).await;
+    }
+    main.await.expect("it sends everything");
+    sub.await.expect("it sends everything");
+    wire.assert_untouched();
+    viewer.look(|seen| {
+        assert_eq!(seen.errors, Vec::<String>::new());
+        let shown = shown(seen, &[FPS as u32; 2]);
+        assert_even(&shown);
+        let on_air =
+            |s: &Shown| s.media[1].is_some_and(|sub| (SETTLED..TROUBLES_END).contains(&sub));
+        let from = shown.iter().position(on_air).expect("it begins");
+        let until = shown.iter().rposition(on_air).expect("it begins");
+        let played = &shown[from..until];
+        assert_undisturbed("sub", played, 1);
+        let usual = median(&lateness(played, 0, 1, SETTLED..8_000));
+        let mut wrong = Vec::new();
+        for (what, _, after) in TROUBLES {
+            let late = lateness(played, 0, 1, after);
+            let end = if late.is_empty() {
+                i64::MAX
+            } else {
+                median(&late)
+            };
+            println!("{what}: {usual} ms behind the sub, then {end}");
+            if (end - usual).abs() > BACK_WITHIN {
+                wrong.push(format!("{what}: {late:?}"));
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
