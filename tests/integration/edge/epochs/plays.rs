@@ -261,3 +261,26 @@ async fn who_asked_for_more_than_one_play_may_say_no_more_than_a_player() {
     assert!(many.flood("nonsense").await, "it is heard for ever");
     wait_for_end(&house, "limit_reached").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_play_asked_for_with_the_end_of_a_publish_and_another_play_begins_too() {
+    let house = House::open().await;
+    let (_a, _b) = (source(&house, "a").await, source(&house, "b").await);
+    let (mut many, _viewer) = publisher(&house).await;
+    assert_eq!((many.create().await, many.create().await), (2, 3));
+    let all = [
+        (2, "play", Some("a")),
+        (1, "closeStream", None),
+        (3, "play", Some("b")),
+    ];
+    many.say_at_once(&all).await;
+    let mut begun = Vec::new();
+    while begun.len() < 2 {
+        let (id, code, _) = many.status().await;
+        if code == PLAYS {
+            begun.push(id);
+        }
+    }
+    begun.sort_unstable();
+    assert_eq!(begun, [2, 3]);
+}

@@ -60,6 +60,20 @@ impl Many {
         self.write(&bytes).await;
     }
 
+    /// Commands on those message streams in one write, each with a string behind it, if there is one.
+    pub async fn say_at_once(&mut self, commands: &[(u32, &str, Option<&str>)]) {
+        let mut bytes = BytesMut::new();
+        for (stream_id, name, argument) in commands {
+            let mut body = Writer::new();
+            body.string(name).number(0.0).null();
+            if let Some(argument) = argument {
+                body.string(argument);
+            }
+            Framed::new(kind::COMMAND, 0, *stream_id, body.finish()).write_to(&mut bytes);
+        }
+        self.write(&bytes).await;
+    }
+
     /// The next message of which `take` makes something.
     pub async fn next<T>(&mut self, what: &str, take: impl Fn(Message) -> Option<T>) -> T {
         let next = async {
