@@ -1,11 +1,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::super::fanout::{Fanout, Line};
+use super::super::reader::Joiner;
 use super::super::{Arrival, Config};
 use super::*;
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
