@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 pub use command::Command;
@@ -28,7 +28,7 @@ pub use command::Command;
 use super::ClassConfig;
 use super::backlog::Ledger;
 use super::departure::Departure;
-use super::reader::{BATCH, Reader, Scratch, Surroundings, Turn};
+use super::reader::{BATCH, Farewell, Reader, Scratch, Surroundings, Turn};
 use super::roster::{Place, Roster};
 use super::sizing::Sizing;
 use crate::metrics::Metrics;
@@ -51,8 +51,17 @@ const SWEEP: usize = 64;
 #[error("writing panicked")]
 struct Panicked;
 
-/// Players to wait for: their ids, their sockets, and where others write to those, too.
-type Waiting = Vec<(u64, Arc<Socket>, Option<Arc<Turns>>)>;
+/// A player to wait for.
+struct Wait {
+    id: u64,
+    socket: Arc<Socket>,
+    /// Where others write to the socket, too.
+    turns: Option<Arc<Turns>>,
+    /// The player is let go of meanwhile.
+    gone: oneshot::Receiver<Farewell>,
+}
+
+type Waiting = Vec<Wait>;
 
 /// The loop's state. Runs until it has no players left and its owner agrees.
 pub struct Writer {
@@ -129,10 +138,9 @@ impl Writer {
                 Some(id) = blocked.next(), if !blocked.is_empty() => self.unblock(id, &mut waiting),
                 _ = check.tick() => self.check(&mut waiting),
             }
-            for (id, socket, turns) in waiting {
-                blocked.push(writable(id, socket, turns));
-            }
-            if self.roster.is_empty() && self.commands.is_empty() && retire() {
+            blocked.extend(waiting.into_iter().map(writable));
+            let is_empty = self.roster.is_empty() && blocked.is_empty();
+            if is_empty && self.commands.is_empty() && retire() {
                 return;
             }
         }
@@ -301,7 +309,7 @@ impl Writer {
     fn unblock(&mut self, id: u64, waiting: &mut Waiting) {
         // A blocked reader is a straggler until this wake-up, unless it has left.
         if let Some(Place::Straggler(place)) = self.roster.find(id) {
-            self.roster.straggler(place).set_blocked(false);
+            self.roster.straggler(place).unblock();
             self.serve(id, |writer| writer.pump(place, Instant::now(), waiting));
         }
     }
@@ -339,8 +347,13 @@ impl Writer {
             // Its wake-up is armed; this turn only noticed that the wait has not been too long.
             _ if reader.is_blocked() => {}
             Turn::Blocked => {
-                reader.set_blocked(true);
-                waiting.push((reader.id, reader.socket().clone(), reader.turns()));
+                let gone = reader.block();
+                waiting.push(Wait {
+                    id: reader.id,
+                    socket: reader.socket().clone(),
+                    turns: reader.turns(),
+                    gone,
+                });
             }
             Turn::Gated { soon: true } => {
                 self.retry.get_or_insert(now + RETRY);
@@ -397,12 +410,31 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-async fn writable(id: u64, socket: Arc<Socket>, turns: Option<Arc<Turns>>) -> u64 {
-    if let Some(turns) = turns {
-        turns.until_free(id).await;
+/// Resolves when the player may be written to again, or is gone: then nobody holds its socket here before that is said.
+async fn writable(wait: Wait) -> u64 {
+    let Wait {
+        id,
+        socket,
+        turns,
+        gone,
+    } = wait;
+    let free = async {
+        if let Some(turns) = turns {
+            turns.until_free(id).await;
+        }
+        // An error shows again, with its cause, at the next write.
+        let _ = socket.writable().await;
+    };
+    let farewell = tokio::select! {
+        // First, or the farewell would be lost.
+        biased;
+        farewell = gone => farewell.ok(),
+        () = free => None,
+    };
+    if let Some(farewell) = farewell {
+        drop(socket);
+        farewell.say();
     }
-    // An error shows again, with its cause, at the next write.
-    let _ = socket.writable().await;
     id
 }
 
