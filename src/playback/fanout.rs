@@ -275,7 +275,12 @@ impl Line {
         self.tell(Command::Share { id: self.id, turns }).await
     }
 
-    /// Last words.
+    /// The client wants no more: its player ends at a message's end.
+    pub async fn stop(&self) {
+        self.tell(Command::Stop { id: self.id }).await;
+    }
+
+    /// Last words, behind all that waits.
     pub async fn finish(&self, bytes: bytes::Bytes) {
         self.tell(Command::Finish { id: self.id, bytes }).await;
     }

@@ -268,6 +268,12 @@ impl Reader {
         self.finishing = true;
     }
 
+    /// The client has heard enough: the reader is over once what has begun is written to its end, and what answers wait.
+    pub fn stop(&mut self) {
+        self.delivery.out.take_back();
+        self.finishing = true;
+    }
+
     /// The player asks for less, or for more again.
     pub fn wish(&mut self, wish: Wish) {
         if !self.wishes.change(wish) {

@@ -30,6 +30,10 @@ pub enum Command {
         id: u64,
         bytes: Bytes,
     },
+    /// The client wants no more of it: what has begun goes to its end, then the loop lets go of the socket.
+    Stop {
+        id: u64,
+    },
     /// The connection is gone.
     Leave {
         id: u64,
@@ -61,6 +65,7 @@ impl Writer {
             Command::Join(joiner) => joiner.id,
             Command::Control { id, .. }
             | Command::Finish { id, .. }
+            | Command::Stop { id }
             | Command::Leave { id }
             | Command::Wish { id, .. }
             | Command::Share { id, .. }
@@ -106,6 +111,15 @@ impl Writer {
                 };
                 self.roster.straggler(place).finish(bytes);
                 place
+            }
+            Command::Stop { id } => {
+                let Some(place) = self.straggler(id, now) else {
+                    return;
+                };
+                self.roster.straggler(place).stop();
+                // Blocked or not: there may be nothing left that waits for the socket.
+                self.pump(place, now, waiting);
+                return;
             }
             Command::Wish { id, wish } => {
                 let Some(place) = self.straggler(id, now) else {

@@ -201,3 +201,30 @@ async fn nobody_but_its_connection_has_the_socket_of_a_player_that_is_let_go_of(
     assert!(cut.expect("it is told").is_err(), "it was in a message");
     assert!(Arc::into_inner(player.ours).is_some(), "the loop has it");
 }
+
+#[tokio::test]
+async fn who_stops_hears_out_what_has_begun_and_who_is_finished_with_all_that_waits() {
+    let mut heard = Vec::new();
+    for stops in [true, false] {
+        let house = House::new();
+        let mut player = stuck(&house).await;
+        match stops {
+            true => player.line.stop().await,
+            false => player.line.finish(Bytes::new()).await,
+        }
+        let mut all = Vec::new();
+        let ours = player.ours;
+        let closes = async {
+            assert_eq!(player.released.await, Ok(()), "at a message's end");
+            drop(Arc::into_inner(ours).expect("nobody else has it"));
+        };
+        let reads =
+            tokio::time::timeout(Duration::from_secs(10), player.socket.read_to_end(&mut all));
+        let ((), read) = tokio::join!(closes, reads);
+        read.expect("it ends").expect("the connection holds");
+        let last = *all.last().expect("pictures");
+        assert!(all.ends_with(&vec![last; PICTURE / 4]), "a picture is cut");
+        heard.push(last);
+    }
+    assert!(heard[0] < GOP / 2 && heard[1] == GOP - 1, "{heard:?}");
+}

@@ -30,7 +30,12 @@ pub struct Many {
 
 impl Many {
     pub async fn connect(house: &House) -> Self {
-        let target = Target::parse(&house.urls.plain("x")).expect("a URL");
+        Self::connect_to(&house.urls.plain("x")).await
+    }
+
+    /// To where `url` is.
+    pub async fn connect_to(url: &str) -> Self {
+        let target = Target::parse(url).expect("a URL");
         let (socket, reader) = shake_hands(&target, None).await;
         let mut many = Self { socket, reader };
         let mut body = Writer::new();
