@@ -2,24 +2,23 @@
 
 mod companion;
 mod greeting;
+mod passage;
 mod requests;
 mod words;
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep_until, timeout_at};
-use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument, debug, info};
+use tokio::time::sleep_until;
+use tracing::{debug, info};
 
 use self::companion::{Companion, news};
-use self::greeting::shake_hands;
+pub(super) use self::passage::run;
 use self::words::{GOING_DOWN, words};
 use super::Shared;
 use super::calls::Calls;
@@ -29,10 +28,10 @@ use crate::logging::refused;
 use crate::media::StreamKey;
 use crate::memory::Charge;
 use crate::net::turns::Turns;
-use crate::net::{self, Outbox, Socket};
+use crate::net::{Outbox, Socket};
 use crate::reason::Reason;
 use crate::relay::Bell;
-use crate::relay::door::{Handover, News, Played};
+use crate::relay::door::News;
 use crate::rtmp::chatter::Chatter;
 use crate::rtmp::chunk;
 use crate::rtmp::session::server::{ConnectInfo, Event, Session};
@@ -49,147 +48,6 @@ const HEAVY: usize = 64 << 10;
 /// 20 Mbit/s stream has about 800 KB; those of more have to wait for better times, so that publishers together stay
 /// within this much each of the budget.
 const ORDINARY: usize = 1 << 20;
-
-/// Serves one connection and says why it ended. The handshake must be done by `deadline`.
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    socket: Socket,
-    peer: SocketAddr,
-    deadline: Instant,
-) -> Reason {
-    if net::tune(socket.tcp()).is_err() {
-        return Reason::SocketError;
-    }
-    let mut reader = chunk::Reader::new(shared.config.chunks);
-    let shaken = timeout_at(deadline.into(), shake_hands(&socket, &mut reader));
-    let shaken = tokio::select! {
-        shaken = shaken => shaken,
-        () = shared.shutdown.cancelled() => return Reason::Shutdown,
-    };
-    match shaken {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => return reason,
-        Err(_) => return Reason::Timeout,
-    }
-    let mut connection = Connection {
-        shared: shared.clone(),
-        peer,
-        reader,
-        session: Session::new(),
-        outbox: Outbox::default(),
-        connected: None,
-        publishing: Vec::new(),
-        bell: Bell::new(),
-        calls: Calls::new(),
-        is_apart: false,
-        companions: Vec::new(),
-        turns: None,
-        next_plays: Vec::new(),
-        chatter: None,
-        asked: None,
-        is_cut: false,
-        held: shared.config.memory.open(),
-        stage_deadline: Instant::now() + shared.config.stage_deadline,
-        leaving: None,
-        has_heard: false,
-    };
-    let mut socket = Arc::new(socket);
-    loop {
-        let mut next = connection.serve(&mut socket).await;
-        if let Next::Publishes = next {
-            (connection, socket, next) = match serve_apart(connection, socket).await {
-                Ok(back) => back,
-                Err(reason) => return reason,
-            };
-        }
-        let request = match next {
-            Next::Over(reason) => {
-                let last_words = connection.part(reason);
-                // What it held is not kept while it hears them.
-                drop(connection);
-                // `None`: a player could not let go of it in time.
-                if let Some(socket) = Arc::into_inner(socket) {
-                    net::close(socket, &last_words).await;
-                }
-                return reason;
-            }
-            // No answer of those who are apart already.
-            Next::Publishes => return Reason::Internal,
-            Next::Play(request) => request,
-        };
-        let Some(Ok(settled)) = Arc::into_inner(socket).map(Socket::settle) else {
-            return Reason::SocketError;
-        };
-        // Nothing waits here unless the client sent commands without reading any answer.
-        if !connection.outbox.is_empty() {
-            return Reason::TooSlow;
-        }
-        let stay = request.stay;
-        let handover = Handover {
-            socket: settled,
-            peer,
-            session: connection.session,
-            reader: connection.reader,
-            stream_id: request.stream_id,
-            name: request.name,
-            key: request.key,
-            feed: request.feed,
-            class: request.class,
-            eviction: Box::pin(async move {
-                stay.ended().await;
-                Reason::Banned
-            }),
-        };
-        let back = match shared.door.play(handover).await {
-            Played::Over(reason) => return reason,
-            Played::AsksMore(back) => *back,
-        };
-        socket = back.socket;
-        connection.session = back.session;
-        connection.reader = back.reader;
-        connection.calls.look_again();
-        connection.asked = Some(back.request);
-        connection.companions.push(Companion::new(
-            back.stream_id,
-            back.name,
-            back.guest,
-            back.has_begun,
-        ));
-    }
-}
-
-/// Goes on serving on a thread that only reads publishers, until the connection ends or wants to play. The error is that
-/// of a connection which ended with that.
-async fn serve_apart(
-    mut connection: Connection,
-    socket: Arc<Socket>,
-) -> Result<(Connection, Arc<Socket>, Next), Reason> {
-    let place = connection.shared.lanes.enter();
-    connection.is_apart = true;
-    connection.calls = Calls::new();
-    let serve = async move {
-        // Nobody else has it yet.
-        let socket = Arc::into_inner(socket).map(Socket::settle);
-        let Some(Ok(socket)) = socket else {
-            return Err(Reason::SocketError);
-        };
-        let mut socket = Arc::new(socket);
-        let next = connection.serve(&mut socket).await;
-        Ok((connection, socket, next))
-    };
-    let Some(place) = place else {
-        return serve.await;
-    };
-    let task = place.runtime().spawn(serve.in_current_span());
-    match AbortOnDropHandle::new(task).await {
-        Ok(back) => back,
-        // What it held is free; here it is counted.
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(_) => Err(Reason::Shutdown),
-        },
-    }
-}
 
 struct Connection {
     shared: Arc<Shared>,
@@ -215,7 +73,7 @@ struct Connection {
     /// What it says while it does nothing but play.
     chatter: Option<Chatter>,
     /// What it asked for while it was elsewhere.
-    asked: Option<Event>,
+    asked: Option<Box<Event>>,
     /// Nothing that is written would make sense: a player's message was cut.
     is_cut: bool,
     /// What its unfinished messages take of the memory for all.
@@ -258,6 +116,31 @@ enum Turn {
 }
 
 impl Connection {
+    fn new(shared: &Arc<Shared>, peer: SocketAddr, reader: chunk::Reader) -> Box<Self> {
+        Box::new(Self {
+            shared: shared.clone(),
+            peer,
+            reader,
+            session: Session::new(),
+            outbox: Outbox::default(),
+            connected: None,
+            publishing: Vec::new(),
+            bell: Bell::new(),
+            calls: Calls::new(),
+            is_apart: false,
+            companions: Vec::new(),
+            turns: None,
+            next_plays: Vec::new(),
+            chatter: None,
+            asked: None,
+            is_cut: false,
+            held: shared.config.memory.open(),
+            stage_deadline: Instant::now() + shared.config.stage_deadline,
+            leaving: None,
+            has_heard: false,
+        })
+    }
+
     async fn serve(&mut self, socket: &mut Arc<Socket>) -> Next {
         let next = self.converse(socket).await;
         if let Next::Over(reason) = next {
@@ -424,7 +307,7 @@ impl Connection {
     async fn take_messages(&mut self) -> Option<Next> {
         let now = Instant::now();
         if let Some(asked) = self.asked.take()
-            && let Some(next) = self.act(asked, now).await
+            && let Some(next) = self.act(*asked, now).await
         {
             return Some(next);
         }

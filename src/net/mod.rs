@@ -87,6 +87,10 @@ impl Outbox {
                 Err(e) => return Err(e),
             }
         }
+        if self.0.is_empty() {
+            // Answers are few, and the room for them would be kept as long as the connection.
+            self.0 = BytesMut::new();
+        }
         if self.0.len() > MAX_OUTBOX_BYTES {
             return Err(io::Error::other(format!(
                 "peer does not read: {} bytes of answers wait, the limit is {MAX_OUTBOX_BYTES}",
@@ -124,7 +128,7 @@ pub async fn read_some(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usi
 /// Sends last words and closes so that they arrive: a close with unread input would turn into a reset
 /// that makes the peer's kernel throw them away.
 pub async fn close(socket: Socket, last_words: &[u8]) {
-    let _ = tokio::time::timeout(LINGER, async {
+    let closing = tokio::time::timeout(LINGER, async move {
         socket.write_all(last_words).await?;
         socket.shut_down().await?;
         let mut sink = BytesMut::with_capacity(4096);
@@ -132,8 +136,9 @@ pub async fn close(socket: Socket, last_words: &[u8]) {
             sink.clear();
         }
         io::Result::Ok(())
-    })
-    .await;
+    });
+    // In room of its own: what serves a connection would hold that as long as it lives, for its last second.
+    let _ = Box::pin(closing).await;
 }
 
 #[cfg(test)]

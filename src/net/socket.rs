@@ -17,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::tls::{Session, Trust};
+use super::tls::{Session, Step, Trust};
 
 /// A socket to which bytes go without a look at the readiness that the runtime has noted. Four bytes: a writer takes
 /// a good many in one sweep, whose cache misses then overlap, before it sends to the first.
@@ -58,7 +58,8 @@ impl Socket {
     /// # Errors
     /// When the connection breaks or the client offers nothing that we take; it has been told why.
     pub async fn encrypted(tcp: TcpStream, config: Arc<rustls::ServerConfig>) -> io::Result<Self> {
-        Self::through(tcp, Session::new(config)?).await
+        let socket = Self::over(tcp, || Session::new(config))?;
+        socket.shake_hands().await
     }
 
     /// As [`Self::encrypted`], where we are the client of `host`, a name or an address, which must prove that it is.
@@ -67,30 +68,28 @@ impl Socket {
     /// When the connection breaks, or the certificate shown is for another host, past its time, or of nobody that `trust`
     /// knows.
     pub async fn encrypted_to(tcp: TcpStream, trust: &Trust, host: &str) -> io::Result<Self> {
-        Self::through(tcp, trust.session(host)?).await
+        let socket = Self::over(tcp, || trust.session(host))?;
+        socket.shake_hands().await
     }
 
-    /// Shakes hands.
-    async fn through(tcp: TcpStream, mut session: Session) -> io::Result<Self> {
-        loop {
-            match session.flush(&tcp) {
-                Ok(()) if session.is_handshaking() => tcp.readable().await?,
-                Ok(()) => break,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    tcp.writable().await?;
-                    continue;
-                }
-                Err(e) => return Err(e),
-            }
-            match session.take_in(&tcp) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
+    /// The session has a place of its own from the beginning: more than a kilobyte, which would stand in every future that
+    /// waits for the handshake, and in all that hold one of those, for as long as they live and without TLS, too.
+    fn over(tcp: TcpStream, session: impl FnOnce() -> io::Result<Session>) -> io::Result<Self> {
+        let tls = Some(Box::new(Mutex::new(session()?)));
+        Ok(Self { tcp, tls })
+    }
+
+    async fn shake_hands(self) -> io::Result<Self> {
+        let tcp = &self.tcp;
+        while let Some(step) = self.session().map(|mut session| session.step(tcp)) {
+            match step? {
+                Step::Read => tcp.readable().await?,
+                Step::Write => tcp.writable().await?,
+                Step::Again => {}
+                Step::Done => break,
             }
         }
-        let tls = Some(Box::new(Mutex::new(session)));
-        Ok(Self { tcp, tls })
+        Ok(self)
     }
 
     /// The TCP connection underneath, for its options and counters; never for media or commands.

@@ -44,6 +44,18 @@ pub(super) struct Session {
     said_goodbye: bool,
 }
 
+/// What a handshake waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Bytes of the peer.
+    Read,
+    /// The kernel to take ours.
+    Write,
+    /// Nothing: something came.
+    Again,
+    Done,
+}
+
 impl Session {
     /// The server's end.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
@@ -62,8 +74,23 @@ impl Session {
         }
     }
 
-    pub(super) fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+    /// Goes on with the handshake as far as the kernel lets it.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the peer offers nothing that we take.
+    pub(super) fn step(&mut self, tcp: &TcpStream) -> io::Result<Step> {
+        match self.flush(tcp) {
+            Ok(()) if !self.connection.is_handshaking() => return Ok(Step::Done),
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Write),
+            Err(e) => return Err(e),
+        }
+        match self.take_in(tcp) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(Step::Again),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Step::Read),
+            Err(e) => Err(e),
+        }
     }
 
     /// Has something been decrypted that nobody has read, or has the stream ended?

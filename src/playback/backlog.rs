@@ -12,6 +12,9 @@ use crate::media::MediaTime;
 /// Marks of a loop's ledger: 8 s at 60 batches a second; no budget that the kernel may hold is longer.
 const LOOP_MARKS: usize = 512;
 
+/// Marks for which a reader that follows keeps room: a batch that it did not take whole.
+const KEPT_MARKS: usize = 4;
+
 /// Bytes in the order in which they were written, with the media time of each stretch.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -135,6 +138,7 @@ impl Backlog {
         if following > 0 && unacknowledged <= following {
             // Nothing of the reader's own is on the way any more.
             self.own.settle(0);
+            self.own.marks.shrink_to(KEPT_MARKS);
             return line.acknowledged(unacknowledged);
         }
         let own = unacknowledged - following.min(unacknowledged);

@@ -174,13 +174,10 @@ async fn follow(shared: &Shared, playing: Playing, said: &mut mpsc::Receiver<Sai
             reason = &mut eviction => break reason,
         }
     };
-    line.finish(Bytes::new()).await;
-    let whole = matches!(timeout(ANSWER_DEADLINE, let_go).await, Ok(Ok(())));
-    if !whole {
+    let Some(mut unsent) = leave(&line, reason, let_go, said).await else {
         return News::Broken(reason);
-    }
+    };
     said.close();
-    let mut unsent = BytesMut::new();
     while let Ok(said) = said.try_recv() {
         if let Said::Bytes(bytes) = said {
             unsent.extend_from_slice(&bytes);
@@ -190,6 +187,45 @@ async fn follow(shared: &Shared, playing: Playing, said: &mut mpsc::Receiver<Sai
         reason,
         unsent: unsent.freeze(),
     }
+}
+
+/// Has the loop let go of the socket at a message's end. What the connection said meanwhile and was not written; `None`:
+/// there was no such end in time, or the loop let go of it by itself.
+///
+/// The client is to have all of what ended by itself, if its path takes that soon. What waits of all else is taken back: on
+/// a path that is slow, or full of what others play, it would take longer than anybody waits, and the message that it is
+/// cut in would take the whole connection along.
+async fn leave(
+    line: &Line,
+    reason: Reason,
+    mut let_go: oneshot::Receiver<()>,
+    said: &mut mpsc::Receiver<Said>,
+) -> Option<BytesMut> {
+    let mut unsent = BytesMut::new();
+    if reason == Reason::StreamEnded {
+        line.finish(Bytes::new()).await;
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        loop {
+            tokio::select! {
+                whole = &mut let_go => return whole.is_ok().then_some(unsent),
+                () = sleep_until(deadline) => break,
+                heard = said.recv() => match heard {
+                    Some(Said::Begin { first: bytes, .. } | Said::Bytes(bytes)) => {
+                        unsent.extend_from_slice(&bytes);
+                    }
+                    Some(Said::Share(turns)) => {
+                        line.share(turns).await;
+                    }
+                    Some(Said::Event(_)) => {}
+                    // The client has stopped it.
+                    None => break,
+                }
+            }
+        }
+    }
+    line.stop().await;
+    let whole = matches!(timeout(ANSWER_DEADLINE, let_go).await, Ok(Ok(())));
+    whole.then_some(unsent)
 }
 
 /// Holds a player that came before its publisher, within the bounds for those.

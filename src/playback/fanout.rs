@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -261,26 +262,36 @@ impl Drop for Entry {
 impl Line {
     /// Bytes of the session, to go between messages. `false`: the loop has let go of this player.
     pub async fn control(&self, bytes: bytes::Bytes) -> bool {
-        let command = Command::Control { id: self.id, bytes };
-        self.commands.send(command).await.is_ok()
+        self.tell(Command::Control { id: self.id, bytes }).await
     }
 
     /// The player wants less, or more again. `false`: the loop has let go of this player.
     pub async fn wish(&self, wish: Wish) -> bool {
-        let command = Command::Wish { id: self.id, wish };
-        self.commands.send(command).await.is_ok()
+        self.tell(Command::Wish { id: self.id, wish }).await
     }
 
     /// Others write to the player's socket from now on. `false`: the loop has let go of this player.
     pub async fn share(&self, turns: Arc<Turns>) -> bool {
-        let command = Command::Share { id: self.id, turns };
-        self.commands.send(command).await.is_ok()
+        self.tell(Command::Share { id: self.id, turns }).await
     }
 
-    /// Last words.
+    /// The client wants no more: its player ends at a message's end.
+    pub async fn stop(&self) {
+        self.tell(Command::Stop { id: self.id }).await;
+    }
+
+    /// Last words, behind all that waits.
     pub async fn finish(&self, bytes: bytes::Bytes) {
-        let command = Command::Finish { id: self.id, bytes };
-        let _ = self.commands.send(command).await;
+        self.tell(Command::Finish { id: self.id, bytes }).await;
+    }
+
+    async fn tell(&self, command: Command) -> bool {
+        match self.commands.try_send(command) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            // Seldom, and so in room of its own: a player would hold that for as long as it plays.
+            Err(TrySendError::Full(command)) => Box::pin(self.commands.send(command)).await.is_ok(),
+        }
     }
 }
 

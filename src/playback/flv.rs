@@ -81,7 +81,7 @@ pub async fn play(shared: &Shared, visit: Visit) -> Reason {
         );
         return refuse(visit, Reason::LimitReached, &why).await;
     }
-    match wait_for_stream(shared, &visit, &subscriber).await {
+    match Box::pin(wait_for_stream(shared, &visit, &subscriber)).await {
         Ok(()) => {}
         Err(Waited::Gone(reason)) => return reason,
         Err(Waited::Refused(why, reason)) => return refuse(visit, reason, &why).await,

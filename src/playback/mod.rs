@@ -153,7 +153,7 @@ impl Playback {
 }
 
 impl PlayDoor for Playback {
-    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Played> + Send + '_>> {
+    fn play(&self, handover: Box<Handover>) -> Pin<Box<dyn Future<Output = Played> + Send + '_>> {
         Box::pin(rtmp::play(&self.shared, handover))
     }
 

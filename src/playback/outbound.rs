@@ -57,6 +57,10 @@ pub struct Consumed {
     pub whole_message: bool,
 }
 
+/// Messages for which an empty queue keeps its room: more than a reader at the live edge has at a time. A joiner's burst is
+/// a whole group of pictures, and once.
+const KEPT: usize = 8;
+
 /// The queue of one reader.
 #[derive(Debug)]
 pub struct Outbound {
@@ -150,6 +154,9 @@ impl Outbound {
             self.queue.pop_front();
             self.skip = 0;
             self.pinned = false;
+            if self.queue.is_empty() && self.queue.capacity() > KEPT {
+                self.queue = VecDeque::new();
+            }
         }
         Some(Consumed {
             bytes,

@@ -43,7 +43,8 @@ pub struct Reader {
     caught_up: Option<Instant>,
     /// Pictures left out.
     skipped: u64,
-    blocked: bool,
+    /// While it waits for its socket: ends the wait, which holds the socket, too.
+    blocked: Option<oneshot::Sender<Farewell>>,
     /// Since when it waits for acknowledgements.
     gated: Option<Instant>,
     /// It must go: only what has begun and its last words are still written, until then.
@@ -55,6 +56,22 @@ pub struct Reader {
     /// Dropped with the reader: tells the connection that nothing is written any more. Sent to where the last message
     /// was written to its end.
     released: oneshot::Sender<()>,
+}
+
+/// What a reader's connection is told when nobody writes to its socket any more, or holds it for that.
+pub struct Farewell {
+    released: oneshot::Sender<()>,
+    /// The last message was written to its end.
+    is_whole: bool,
+}
+
+impl Farewell {
+    pub fn say(self) {
+        if self.is_whole {
+            // The connection may have gone by itself meanwhile.
+            let _ = self.released.send(());
+        }
+    }
 }
 
 /// What a connection brings along when it joins its writer loop.
@@ -103,7 +120,7 @@ impl Reader {
             delivery: Delivery::new(joiner.socket, joiner.framing, shared),
             caught_up: None,
             skipped: 0,
-            blocked: false,
+            blocked: None,
             gated: None,
             leaving: None,
             finishing: false,
@@ -152,7 +169,7 @@ impl Reader {
     }
 
     pub fn is_blocked(&self) -> bool {
-        self.blocked
+        self.blocked.is_some()
     }
 
     /// Does it wait for acknowledgements, which nobody announces?
@@ -165,7 +182,7 @@ impl Reader {
     /// Nor those who still miss key frames of a track beside the main one, or share their socket.
     pub fn may_follow(&mut self, cursor: u64) -> bool {
         self.class == Class::Viewer
-            && !self.blocked
+            && self.blocked.is_none()
             && self.gated.is_none()
             && !self.finishing
             && self.leaving.is_none()
@@ -251,6 +268,12 @@ impl Reader {
         self.finishing = true;
     }
 
+    /// The client has heard enough: the reader is over once what has begun is written to its end, and what answers wait.
+    pub fn stop(&mut self) {
+        self.delivery.out.take_back();
+        self.finishing = true;
+    }
+
     /// The player asks for less, or for more again.
     pub fn wish(&mut self, wish: Wish) {
         if !self.wishes.change(wish) {
@@ -318,20 +341,36 @@ impl Reader {
     /// It is let go of.
     pub fn release(self) {
         let Self {
-            delivery, released, ..
+            delivery,
+            released,
+            blocked,
+            ..
         } = self;
-        let is_whole = delivery.out.is_empty();
+        let farewell = Farewell {
+            released,
+            is_whole: delivery.out.is_empty(),
+        };
         // First, so that the connection finds itself alone with the socket when it hears of it, and can close it.
         drop(delivery);
-        if is_whole {
-            // The connection may have gone by itself meanwhile.
-            let _ = released.send(());
+        let unsaid = match blocked {
+            Some(wait) => wait.send(farewell).err(),
+            None => Some(farewell),
+        };
+        if let Some(farewell) = unsaid {
+            farewell.say();
         }
     }
 
-    /// Marks where the socket stands after [`Turn::Blocked`], or that it takes bytes again.
-    pub fn set_blocked(&mut self, blocked: bool) {
-        self.blocked = blocked;
+    /// It waits for its socket after [`Turn::Blocked`]: what comes is to end the wait.
+    pub fn block(&mut self) -> oneshot::Receiver<Farewell> {
+        let (wait, gone) = oneshot::channel();
+        self.blocked = Some(wait);
+        gone
+    }
+
+    /// It takes bytes again.
+    pub fn unblock(&mut self) {
+        self.blocked = None;
     }
 
     /// Asks the kernel how far the peer is, at the price of a system call: bytes that it has not acknowledged, and its

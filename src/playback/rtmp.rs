@@ -1,5 +1,6 @@
 //! One RTMP player: waits for its stream, answers, joins a writer loop, and listens to what the client says.
 
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -49,7 +50,9 @@ pub(super) fn subscribe(
 }
 
 /// Serves one player to its end, or until its connection asks for more.
-pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played {
+///
+/// It lasts for hours, most of them in [`listen`]: what is rare on the way there and from there has room of its own.
+pub(super) async fn play(shared: &Arc<Shared>, mut handover: Box<Handover>) -> Played {
     let class = handover.class;
     let subscribed = subscribe(shared, &handover.key, handover.feed, class);
     let subscriber = match subscribed {
@@ -59,7 +62,7 @@ pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played
             return Played::Over(refuse(handover, FAILED, &why, reason).await);
         }
     };
-    match wait_for_stream(shared, &mut handover, &subscriber).await {
+    match Box::pin(wait_for_stream(shared, &mut handover, &subscriber)).await {
         Ok(Wait::Over) => {}
         Ok(Wait::AsksMore(request)) => return give_back(shared, handover, request),
         Err(Waited::Gone(reason)) => return Played::Over(reason),
@@ -76,7 +79,7 @@ pub(super) async fn play(shared: &Arc<Shared>, mut handover: Handover) -> Played
 }
 
 /// A player that still waits, whose connection asks for more: it waits on beside.
-fn give_back(shared: &Arc<Shared>, handover: Handover, request: Event) -> Played {
+fn give_back(shared: &Arc<Shared>, handover: Box<Handover>, request: Box<Event>) -> Played {
     let socket = Arc::new(handover.socket);
     let beside = Beside {
         socket: socket.clone(),
@@ -100,25 +103,19 @@ fn give_back(shared: &Arc<Shared>, handover: Handover, request: Event) -> Played
 }
 
 /// Serves a player whose stream is there.
-async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscriber) -> Played {
+async fn serve(
+    shared: &Arc<Shared>,
+    mut handover: Box<Handover>,
+    mut subscriber: Subscriber,
+) -> Played {
     let class = shared.config.class(handover.class);
-    let Handover {
-        socket,
-        mut session,
-        mut reader,
-        stream_id,
-        name,
-        class: reader_class,
-        peer,
-        mut eviction,
-        ..
-    } = handover;
-    session.accept_play(stream_id, &name);
+    let stream_id = handover.stream_id;
+    handover.session.accept_play(stream_id, &handover.name);
     let private = subscriber.join(class.join);
-    let socket = Arc::new(socket);
+    let socket = Arc::new(handover.socket);
     let (outcome, mut over) = oneshot::channel();
     let (released, let_go) = oneshot::channel();
-    info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = reader_class.as_str(), "player joined");
+    info!(stream = %subscriber.key(), feed = subscriber.feed().as_str(), class = handover.class.as_str(), "player joined");
     let joined = shared.fanout.join(Joiner {
         id: shared.fanout.next_id(),
         socket: socket.clone(),
@@ -129,17 +126,18 @@ async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscri
             } else {
                 "rtmp"
             },
-            peer,
+            peer: handover.peer,
             since: SystemTime::now(),
         },
         subscriber,
-        class: reader_class,
+        class: handover.class,
         framing: Framing::Rtmp { stream_id },
-        first: session.output(),
+        first: handover.session.output(),
         private,
         outcome,
         released,
     });
+    let (session, reader) = (&mut handover.session, &mut handover.reader);
     let line = match joined {
         Ok(line) => line,
         Err(overrun) => {
@@ -151,32 +149,34 @@ async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscri
             return Played::Over(Reason::LimitReached);
         }
     };
-    let heard = listen(shared, &socket, &mut session, &mut reader, &line, &mut over);
+    let heard = listen(shared, &socket, session, reader, &line, &mut over);
     let reason = tokio::select! {
         heard = heard => match heard {
             Heard::Over(reason) => reason,
             Heard::AsksMore(request) => {
+                let eviction = handover.eviction;
                 let playing = Playing { line, told: over, let_go, eviction };
                 return Played::AsksMore(Box::new(Return {
                     socket,
-                    session,
-                    reader,
+                    session: handover.session,
+                    reader: handover.reader,
                     request,
                     stream_id,
-                    name,
+                    name: handover.name,
                     guest: beside::go_on(shared.clone(), playing),
                     has_begun: true,
                 }));
             }
         },
-        reason = &mut eviction => reason,
+        reason = &mut handover.eviction => reason,
     };
+    let (session, name) = (&mut handover.session, &handover.name);
     match reason {
-        Reason::StreamEnded => session.end_play(stream_id, &name, reason),
+        Reason::StreamEnded => session.end_play(stream_id, name, reason),
         Reason::Shutdown => {
             // Before the end: a client that is told to come back takes the end for what it is.
             session.request_reconnect(reason, "the server is going down");
-            session.end_play(stream_id, &name, reason);
+            session.end_play(stream_id, name, reason);
         }
         Reason::TooSlow => {
             let stuck = class.budget.stuck.as_secs();
@@ -197,7 +197,7 @@ async fn serve(shared: &Arc<Shared>, handover: Handover, mut subscriber: Subscri
 enum Heard {
     Over(Reason),
     /// It asks to publish or to play besides.
-    AsksMore(Event),
+    AsksMore(Box<Event>),
 }
 
 /// Hears the client out while the writer loop serves it. [`Reason::StreamEnded`], [`Reason::Shutdown`],
@@ -221,32 +221,11 @@ async fn listen(
             return Heard::Over(Reason::LimitReached);
         }
         // What the client said comes first: bytes that arrived with the request are in the buffer already.
-        loop {
-            match reader.next() {
-                Ok(Some(message)) => match session.handle(message) {
-                    Ok(Some(Event::StopPlay { .. })) => return Heard::Over(Reason::Closed),
-                    Ok(Some(request @ (Event::Publish { .. } | Event::Play { .. }))) => {
-                        return Heard::AsksMore(request);
-                    }
-                    Ok(event) => {
-                        if let Some(wish) = event.and_then(wish)
-                            && !line.wish(wish).await
-                        {
-                            return Heard::Over(Reason::TooSlow);
-                        }
-                    }
-                    Err(e) => {
-                        debug!(error = %e, "player's command refused");
-                        session.close(e.reason(), &e.to_string());
-                        return Heard::Over(e.reason());
-                    }
-                },
-                Ok(None) => break,
-                Err(e) => {
-                    debug!(error = %e, "player's bytes make no sense");
-                    session.close(e.reason(), &e.to_string());
-                    return Heard::Over(e.reason());
-                }
+        while let Some(said) = next(session, reader) {
+            match said {
+                Ok(wish) if line.wish(wish).await => {}
+                Ok(_) => return Heard::Over(Reason::TooSlow),
+                Err(heard) => return heard,
             }
         }
         if let Some(total) = reader.acknowledgement() {
@@ -259,11 +238,53 @@ async fn listen(
         tokio::select! {
             outcome = &mut *over => return Heard::Over(super::end_of(outcome)),
             () = shared.shutdown.cancelled() => return Heard::Over(Reason::Shutdown),
-            read = net::read_some(socket, reader.buffer()) => match read {
+            read = read_more(socket, reader) => match read {
                 Ok(0) => return Heard::Over(Reason::Disconnected),
                 Ok(_) => {}
                 Err(_) => return Heard::Over(Reason::SocketError),
             },
+        }
+    }
+}
+
+/// The next wish among what has come, or what ends the hearing; `None`: there is nothing more.
+fn next(session: &mut Session, reader: &mut chunk::Reader) -> Option<Result<Wish, Heard>> {
+    loop {
+        let message = match reader.next() {
+            Ok(message) => message?,
+            Err(e) => {
+                debug!(error = %e, "player's bytes make no sense");
+                session.close(e.reason(), &e.to_string());
+                return Some(Err(Heard::Over(e.reason())));
+            }
+        };
+        match session.handle(message) {
+            Ok(Some(Event::StopPlay { .. })) => return Some(Err(Heard::Over(Reason::Closed))),
+            Ok(Some(request @ (Event::Publish { .. } | Event::Play { .. }))) => {
+                return Some(Err(Heard::AsksMore(Box::new(request))));
+            }
+            Ok(event) => {
+                if let Some(wish) = event.and_then(wish) {
+                    return Some(Ok(wish));
+                }
+            }
+            Err(e) => {
+                debug!(error = %e, "player's command refused");
+                session.close(e.reason(), &e.to_string());
+                return Some(Err(Heard::Over(e.reason())));
+            }
+        }
+    }
+}
+
+/// Waits for more from a client that seldom says anything: room to read it to is made when there is something to read.
+async fn read_more(socket: &Socket, reader: &mut chunk::Reader) -> io::Result<usize> {
+    loop {
+        reader.rest();
+        socket.readable().await?;
+        match socket.try_read_buf(reader.buffer()) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
         }
     }
 }
@@ -283,7 +304,7 @@ enum Wait {
     /// The stream is there.
     Over,
     /// The connection asks to publish or to play besides.
-    AsksMore(Event),
+    AsksMore(Box<Event>),
 }
 
 /// Holds a player that came before its publisher, within bounds.
@@ -306,7 +327,7 @@ async fn wait_for_stream(
                 Ok(Some(message)) => match handover.session.handle(message) {
                     Ok(Some(Event::StopPlay { .. })) => return Err(Waited::Gone(Reason::Closed)),
                     Ok(Some(request @ (Event::Publish { .. } | Event::Play { .. }))) => {
-                        return Ok(Wait::AsksMore(request));
+                        return Ok(Wait::AsksMore(Box::new(request)));
                     }
                     Ok(_) => {}
                     Err(e) => return Err(Waited::Refused(e.to_string(), e.reason())),
@@ -328,7 +349,7 @@ async fn wait_for_stream(
             reason = &mut handover.eviction => {
                 return Err(Waited::Refused(BANNED.to_owned(), reason));
             }
-            read = net::read_some(&handover.socket, handover.reader.buffer()) => match read {
+            read = read_more(&handover.socket, &mut handover.reader) => match read {
                 Ok(0) => return Err(Waited::Gone(Reason::Disconnected)),
                 Ok(_) => {}
                 Err(_) => return Err(Waited::Gone(Reason::SocketError)),
@@ -349,14 +370,14 @@ async fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Reason> {
         }
         match socket.try_write(rest) {
             Ok(n) => rest = &rest[n..],
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(Reason::SocketError),
         }
     }
     Ok(())
 }
 
-async fn refuse(mut handover: Handover, code: &str, why: &str, reason: Reason) -> Reason {
+async fn refuse(mut handover: Box<Handover>, code: &str, why: &str, reason: Reason) -> Reason {
     refused!(reason, stream = %handover.key, peer = %handover.peer, "play refused: {why}");
     let stream_id = handover.stream_id;
     handover.session.refuse_play(stream_id, code, reason, why);

@@ -12,33 +12,31 @@
 //! [`Writer::serve`].
 
 mod check;
+mod command;
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+pub use command::Command;
+
 use super::ClassConfig;
 use super::backlog::Ledger;
 use super::departure::Departure;
-use super::info::ReaderInfo;
-use super::reader::{BATCH, Joiner, Reader, Scratch, Surroundings, Turn};
+use super::reader::{BATCH, Farewell, Reader, Scratch, Surroundings, Turn};
 use super::roster::{Place, Roster};
 use super::sizing::Sizing;
-use super::wish::Wish;
 use crate::metrics::Metrics;
 use crate::net::turns::Turns;
 use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::{Framing, Item, Read, Subscriber};
 
-/// Control answers that may queue for one player; a client that asks for more without reading is no player.
-const MAX_QUEUED: usize = 4 * BATCH;
 /// After this a reader is looked at again that waits for acknowledgements and has got some: half a frame interval.
 const RETRY: Duration = Duration::from_millis(15);
 /// What a loop keeps of the room in which it lays out a batch: enough for all but the largest key frames.
@@ -48,51 +46,22 @@ const KEPT_BYTES: usize = 256 << 10;
 /// kernel throws everything out of the caches, and a look-up by itself then costs 0.4 us of a 7 us write.
 const SWEEP: usize = 64;
 
-/// What connections tell their writer loop.
-pub enum Command {
-    Join(Box<Joiner>),
-    /// Bytes of the session, to go between messages.
-    Control {
-        id: u64,
-        bytes: Bytes,
-    },
-    /// Last words, then the loop lets go of the socket.
-    Finish {
-        id: u64,
-        bytes: Bytes,
-    },
-    /// The connection is gone.
-    Leave {
-        id: u64,
-    },
-    /// The player wants less, or more again.
-    Wish {
-        id: u64,
-        wish: Wish,
-    },
-    /// Others write to the player's socket from now on.
-    Share {
-        id: u64,
-        turns: Arc<Turns>,
-    },
-    /// The player must go. Answers whether it was there.
-    Kick {
-        id: u64,
-        answer: oneshot::Sender<bool>,
-    },
-    /// Answers with all players of the loop.
-    Report {
-        answer: oneshot::Sender<Vec<ReaderInfo>>,
-    },
-}
-
 /// Writing to a player panicked, and what of it went out nobody knows.
 #[derive(Debug, thiserror::Error)]
 #[error("writing panicked")]
 struct Panicked;
 
-/// Players to wait for: their ids, their sockets, and where others write to those, too.
-type Waiting = Vec<(u64, Arc<Socket>, Option<Arc<Turns>>)>;
+/// A player to wait for.
+struct Wait {
+    id: u64,
+    socket: Arc<Socket>,
+    /// Where others write to the socket, too.
+    turns: Option<Arc<Turns>>,
+    /// The player is let go of meanwhile.
+    gone: oneshot::Receiver<Farewell>,
+}
+
+type Waiting = Vec<Wait>;
 
 /// The loop's state. Runs until it has no players left and its owner agrees.
 pub struct Writer {
@@ -169,10 +138,9 @@ impl Writer {
                 Some(id) = blocked.next(), if !blocked.is_empty() => self.unblock(id, &mut waiting),
                 _ = check.tick() => self.check(&mut waiting),
             }
-            for (id, socket, turns) in waiting {
-                blocked.push(writable(id, socket, turns));
-            }
-            if self.roster.is_empty() && self.commands.is_empty() && retire() {
+            blocked.extend(waiting.into_iter().map(writable));
+            let is_empty = self.roster.is_empty() && blocked.is_empty();
+            if is_empty && self.commands.is_empty() && retire() {
                 return;
             }
         }
@@ -198,104 +166,6 @@ impl Writer {
         net::contained("letting go of a player", || {
             self.dismiss(*reader, Reason::Internal);
         });
-    }
-
-    fn obey(&mut self, command: Command, waiting: &mut Waiting) {
-        let id = match &command {
-            Command::Join(joiner) => joiner.id,
-            Command::Control { id, .. }
-            | Command::Finish { id, .. }
-            | Command::Leave { id }
-            | Command::Wish { id, .. }
-            | Command::Share { id, .. }
-            | Command::Kick { id, .. } => *id,
-            Command::Report { .. } => {
-                if let Command::Report { answer } = command {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(self.report(Instant::now()));
-                }
-                return;
-            }
-        };
-        self.serve(id, |writer| writer.obey_one(command, waiting));
-    }
-
-    fn obey_one(&mut self, command: Command, waiting: &mut Waiting) {
-        let now = Instant::now();
-        let place = match command {
-            Command::Join(joiner) => {
-                let reader = Reader::new(*joiner, &self.class.budget, now);
-                if let Err(e) = self.prepare(&reader) {
-                    tracing::debug!(error = %e, "socket options refused");
-                    self.dismiss(reader, Reason::SocketError);
-                    return;
-                }
-                self.roster.straggle(Box::new(reader))
-            }
-            Command::Control { id, bytes } => {
-                let Some(place) = self.straggler(id, now) else {
-                    return;
-                };
-                if self.roster.straggler(place).queued() > MAX_QUEUED {
-                    let reader = self.roster.take_straggler(place);
-                    self.dismiss(*reader, Reason::TooSlow);
-                    return;
-                }
-                self.roster.straggler(place).control(bytes);
-                place
-            }
-            Command::Finish { id, bytes } => {
-                let Some(place) = self.straggler(id, now) else {
-                    return;
-                };
-                self.roster.straggler(place).finish(bytes);
-                place
-            }
-            Command::Wish { id, wish } => {
-                let Some(place) = self.straggler(id, now) else {
-                    return;
-                };
-                self.roster.straggler(place).wish(wish);
-                place
-            }
-            Command::Share { id, turns } => {
-                let Some(place) = self.straggler(id, now) else {
-                    return;
-                };
-                let reader = self.roster.straggler(place);
-                reader.share(&turns, &self.line);
-                // A socket that refuses is broken, and shows it with the next write.
-                let _ = reader.bound(&self.sizing);
-                place
-            }
-            Command::Kick { id, answer } => {
-                let place = self.straggler(id, now);
-                // Whoever asked may have gone.
-                let _ = answer.send(place.is_some());
-                if let Some(place) = place {
-                    self.end(place, Reason::Dropped, now);
-                }
-                return;
-            }
-            // Concerns all.
-            Command::Report { .. } => return,
-            Command::Leave { id } => {
-                let reader = match self.roster.find(id) {
-                    Some(Place::Follower(place)) => self.roster.take_follower(place),
-                    Some(Place::Straggler(place))
-                        if !self.roster.straggler(place).is_finishing() =>
-                    {
-                        self.roster.take_straggler(place)
-                    }
-                    _ => return,
-                };
-                self.dismiss(*reader, Reason::Disconnected);
-                return;
-            }
-        };
-        if !self.roster.straggler(place).is_blocked() {
-            self.pump(place, now, waiting);
-        }
     }
 
     /// New messages: one read for all. They may have to wait.
@@ -439,7 +309,7 @@ impl Writer {
     fn unblock(&mut self, id: u64, waiting: &mut Waiting) {
         // A blocked reader is a straggler until this wake-up, unless it has left.
         if let Some(Place::Straggler(place)) = self.roster.find(id) {
-            self.roster.straggler(place).set_blocked(false);
+            self.roster.straggler(place).unblock();
             self.serve(id, |writer| writer.pump(place, Instant::now(), waiting));
         }
     }
@@ -477,8 +347,13 @@ impl Writer {
             // Its wake-up is armed; this turn only noticed that the wait has not been too long.
             _ if reader.is_blocked() => {}
             Turn::Blocked => {
-                reader.set_blocked(true);
-                waiting.push((reader.id, reader.socket().clone(), reader.turns()));
+                let gone = reader.block();
+                waiting.push(Wait {
+                    id: reader.id,
+                    socket: reader.socket().clone(),
+                    turns: reader.turns(),
+                    gone,
+                });
             }
             Turn::Gated { soon: true } => {
                 self.retry.get_or_insert(now + RETRY);
@@ -535,12 +410,31 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-async fn writable(id: u64, socket: Arc<Socket>, turns: Option<Arc<Turns>>) -> u64 {
-    if let Some(turns) = turns {
-        turns.until_free(id).await;
+/// Resolves when the player may be written to again, or is gone: then nobody holds its socket here before that is said.
+async fn writable(wait: Wait) -> u64 {
+    let Wait {
+        id,
+        socket,
+        turns,
+        gone,
+    } = wait;
+    let free = async {
+        if let Some(turns) = turns {
+            turns.until_free(id).await;
+        }
+        // An error shows again, with its cause, at the next write.
+        let _ = socket.writable().await;
+    };
+    let farewell = tokio::select! {
+        // First, or the farewell would be lost.
+        biased;
+        farewell = gone => farewell.ok(),
+        () = free => None,
+    };
+    if let Some(farewell) = farewell {
+        drop(socket);
+        farewell.say();
     }
-    // An error shows again, with its cause, at the next write.
-    let _ = socket.writable().await;
     id
 }
 

@@ -41,7 +41,7 @@ pub type Eviction = Pin<Box<dyn Future<Output = Reason> + Send>>;
 /// Takes over connections that want to play.
 pub trait PlayDoor: Send + Sync {
     /// Serves the connection to its end, or until it wants to publish or play besides.
-    fn play(&self, handover: Handover) -> Pin<Box<dyn Future<Output = Played> + Send + '_>>;
+    fn play(&self, handover: Box<Handover>) -> Pin<Box<dyn Future<Output = Played> + Send + '_>>;
 
     /// Serves a play on a connection that its owner goes on reading, because it publishes or plays besides.
     fn play_beside(&self, beside: Beside) -> Guest;
@@ -61,7 +61,7 @@ pub struct Return {
     pub session: Session,
     pub reader: chunk::Reader,
     /// The request, which the session waits to have answered.
-    pub request: Event,
+    pub request: Box<Event>,
     pub stream_id: u32,
     pub name: String,
     pub guest: Guest,

@@ -49,6 +49,11 @@ pub enum Read {
 #[derive(Debug)]
 pub(super) struct Ring {
     items: VecDeque<Arc<Item>>,
+    /// Payload bytes that were pushed before each of `items`: what lies from one of them on is a subtraction, which is asked
+    /// for with every read.
+    before: VecDeque<u64>,
+    /// Payload bytes ever pushed.
+    pushed: u64,
     /// Sequence number of `items[0]`.
     front: u64,
     /// Sequence number of the newest item where a reader may begin.
@@ -60,7 +65,6 @@ pub(super) struct Ring {
     has_video: bool,
     /// The newest configuration of AVC that was pushed, in whatever epoch.
     avc: Option<Bytes>,
-    bytes: usize,
     /// Whether anybody reads here or watches.
     is_read: bool,
 }
@@ -69,13 +73,14 @@ impl Ring {
     pub fn new() -> Self {
         Self {
             items: VecDeque::new(),
+            before: VecDeque::new(),
+            pushed: 0,
             front: 0,
             newest_start: None,
             headers: Arc::default(),
             roots: Roots::default(),
             has_video: false,
             avc: None,
-            bytes: 0,
             is_read: false,
         }
     }
@@ -102,7 +107,7 @@ impl Ring {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes_from(self.front)
     }
 
     pub fn push(&mut self, message: Arc<Message>, config: &Config) -> Arc<Item> {
@@ -187,7 +192,8 @@ impl Ring {
     }
 
     fn append(&mut self, item: Arc<Item>, config: &Config) {
-        self.bytes += item.message().payload.len();
+        self.before.push_back(self.pushed);
+        self.pushed += item.message().payload.len() as u64;
         self.items.push_back(item);
         self.trim(config);
     }
@@ -224,13 +230,14 @@ impl Ring {
         while let Some(oldest) = self.items.front() {
             let age = head.since(oldest.message().dts);
             let before_gop = self.newest_start.is_none_or(|start| self.front < start);
-            let over =
-                self.bytes > gop_bytes || age > config.gop_time || self.items.len() > MAX_MESSAGES;
+            let over = self.bytes() > gop_bytes
+                || age > config.gop_time
+                || self.items.len() > MAX_MESSAGES;
             if self.items.len() <= 1 || !(over || (before_gop && age > history)) {
                 break;
             }
-            self.bytes -= oldest.message().payload.len();
             self.items.pop_front();
+            self.before.pop_front();
             if self.newest_start == Some(self.front) {
                 self.newest_start = None;
             }
@@ -246,15 +253,15 @@ impl Ring {
     /// Payload bytes of the items from `cursor` on.
     pub fn bytes_from(&self, cursor: u64) -> usize {
         let from = cursor.saturating_sub(self.front) as usize;
-        let items = self.items.range(from.min(self.items.len())..);
-        items.map(|item| item.message().payload.len()).sum()
+        let before = self.before.get(from);
+        before.map_or(0, |before| (self.pushed - before) as usize)
     }
 
     /// Payload bytes per second of media time, over what the ring holds; `None` while that is less than a second.
     pub fn byte_rate(&self) -> Option<u64> {
         let oldest = self.items.front()?.message().dts;
         let span = self.head_time().since(oldest).as_millis() as u64;
-        (span >= 1_000).then(|| self.bytes as u64 * 1_000 / span)
+        (span >= 1_000).then(|| self.bytes() as u64 * 1_000 / span)
     }
 
     /// Items from `cursor` on, `max` of them at most, appended to `out`; the cursor moves behind them.

@@ -270,3 +270,53 @@ impl fmt::Debug for Subscriber {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::media::{Kind, Message};
+    use crate::relay::{Config, Origin, Query};
+
+    #[test]
+    fn what_one_read_costs_does_not_depend_on_what_is_left() {
+        let relay = Relay::new(Config::default());
+        let key = StreamKey::new("live", "a").unwrap();
+        let origin = Origin::Anchor {
+            address: ([127, 0, 0, 1], 1).into(),
+            key_id: None,
+            query: Query::new(""),
+        };
+        let publisher = relay.publish(&key, origin).unwrap();
+        let mut reader = relay.subscribe(&key, Feed::Source, Class::Viewer);
+        // Of one time, so that only their number bounds them.
+        for n in 0..16_000 {
+            let first = if n == 0 { 0x17 } else { 0x27 };
+            let payload = vec![first, 1, 0, 0, 0, 7].into();
+            let message = Message::new(Kind::Video, MediaTime::ZERO, payload);
+            publisher.publish(message, Instant::now());
+        }
+        let mut items = Vec::with_capacity(1);
+        let mut time_at = |cursor: u64| {
+            let round = |_| {
+                reader.go_back_to(cursor);
+                reader.advance_to(cursor);
+                let begun = Instant::now();
+                for n in 0..500 {
+                    let reception = reader.try_read(1, &mut items);
+                    assert_eq!(reception.bytes as u64, 6 * (16_000 - cursor - n));
+                    items.clear();
+                }
+                begun.elapsed()
+            };
+            // The best of several: whoever else is on the machine only adds.
+            (0..20).map(round).min().unwrap()
+        };
+        let (at_the_head, behind) = (time_at(15_500), time_at(0));
+        assert!(
+            behind < 5 * at_the_head,
+            "{at_the_head:?} with 500 messages left, {behind:?} with 16,000"
+        );
+    }
+}

@@ -7,8 +7,11 @@ use crate::net::{self, Outbox, Socket};
 use crate::reason::Reason;
 use crate::rtmp::{chunk, handshake};
 
-/// Shakes hands; what the client sent behind that is in `reader` then.
-pub(super) async fn shake_hands(socket: &Socket, reader: &mut chunk::Reader) -> Result<(), Reason> {
+/// Shakes hands; what the client sent behind that is in the reader.
+pub(super) async fn shake_hands(
+    socket: &Socket,
+    limits: chunk::Limits,
+) -> Result<chunk::Reader, Reason> {
     let mut shake = handshake::Server::new();
     let mut outbox = Outbox::default();
     let mut buffer = BytesMut::with_capacity(4096);
@@ -31,8 +34,9 @@ pub(super) async fn shake_hands(socket: &Socket, reader: &mut chunk::Reader) -> 
             outbox.flush(socket).map_err(|_| Reason::SocketError)?;
         }
         if let Some(rest) = progress.done {
+            let mut reader = chunk::Reader::new(limits);
             reader.buffer().extend_from_slice(&rest);
-            return Ok(());
+            return Ok(reader);
         }
     }
 }

@@ -115,7 +115,11 @@ impl Connection {
                     class,
                     stay,
                 };
-                if self.publishing.is_empty() && self.companions.is_empty() {
+                // Also beside what was granted and has yet to begin.
+                if self.publishing.is_empty()
+                    && self.companions.is_empty()
+                    && self.next_plays.is_empty()
+                {
                     return Some(Next::Play(request));
                 }
                 self.next_plays.push(request);

@@ -1,11 +1,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use super::super::fanout::{Fanout, Line};
+use super::super::reader::Joiner;
 use super::super::{Arrival, Config};
 use super::*;
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
@@ -46,7 +48,9 @@ struct Player {
     line: Line,
     socket: TcpStream,
     over: oneshot::Receiver<Reason>,
-    _released: oneshot::Receiver<()>,
+    released: oneshot::Receiver<()>,
+    /// As its connection has it.
+    ours: Arc<Socket>,
 }
 
 impl House {
@@ -73,7 +77,12 @@ impl House {
 
     /// A key frame whose every byte is `n`, but for its head.
     fn publish(&self, n: u8) {
-        let payload = vec![0x17, 1, 0, 0, 0, n, n, n, n];
+        self.publish_bytes(n, 0x17, 4);
+    }
+
+    fn publish_bytes(&self, n: u8, first: u8, bytes: usize) {
+        let mut payload = vec![first, 1, 0, 0, 0];
+        payload.resize(payload.len() + bytes, n);
         let time = MediaTime(i64::from(n) * 40);
         let message = Message::new(Kind::Video, time, payload.into());
         self.publisher.publish(message, Instant::now());
@@ -84,12 +93,13 @@ impl House {
         let peer = listener.local_addr().unwrap();
         let (ours, theirs) = tokio::join!(TcpStream::connect(peer), listener.accept());
         let mut subscriber = self.relay.subscribe(&self.key, Feed::Source, Class::Viewer);
-        let private = subscriber.join(relay::Join::Burst);
+        let private = subscriber.join(relay::Join::Squeeze);
         let (outcome, over) = oneshot::channel();
         let (released, let_go) = oneshot::channel();
+        let shared = Arc::new(Socket::plain(theirs.unwrap().0));
         let joiner = Joiner {
             id: self.fanout.next_id(),
-            socket: Arc::new(Socket::plain(theirs.unwrap().0)),
+            socket: shared.clone(),
             turns: None,
             arrival: Arrival {
                 door: "rtmp",
@@ -108,7 +118,8 @@ impl House {
             line: self.fanout.join(joiner).unwrap(),
             socket: ours.unwrap(),
             over,
-            _released: let_go,
+            released: let_go,
+            ours: shared,
         }
     }
 }
@@ -162,4 +173,58 @@ async fn nobody_is_sent_to_a_loop_that_is_gone() {
     assert!(player.over.await.is_err(), "its loop is gone");
     let mut next = house.join(Bytes::new()).await;
     next.sees(0).await;
+}
+
+/// Bytes of a picture, of which the kernel takes some, and not [`GOP`].
+const PICTURE: usize = 20_000;
+const GOP: u8 = 100;
+
+/// A player that is given a group of pictures, and reads nothing of it.
+async fn stuck(house: &House) -> Player {
+    for n in 1..GOP {
+        house.publish_bytes(n, 0x27, PICTURE);
+    }
+    let player = house.join(Bytes::new()).await;
+    // Asked behind its first turn, which ended where its socket was full.
+    let readers = house.fanout.readers(&house.key).await;
+    assert!(readers[0].unacknowledged > 0, "it takes all");
+    player
+}
+
+#[tokio::test]
+async fn nobody_but_its_connection_has_the_socket_of_a_player_that_is_let_go_of() {
+    let house = House::new();
+    let player = stuck(&house).await;
+    // The loop waits for a socket that takes nothing more.
+    drop(player.line);
+    let cut = tokio::time::timeout(Duration::from_secs(10), player.released).await;
+    assert!(cut.expect("it is told").is_err(), "it was in a message");
+    assert!(Arc::into_inner(player.ours).is_some(), "the loop has it");
+}
+
+#[tokio::test]
+async fn who_stops_hears_out_what_has_begun_and_who_is_finished_with_all_that_waits() {
+    let mut heard = Vec::new();
+    for stops in [true, false] {
+        let house = House::new();
+        let mut player = stuck(&house).await;
+        match stops {
+            true => player.line.stop().await,
+            false => player.line.finish(Bytes::new()).await,
+        }
+        let mut all = Vec::new();
+        let ours = player.ours;
+        let closes = async {
+            assert_eq!(player.released.await, Ok(()), "at a message's end");
+            drop(Arc::into_inner(ours).expect("nobody else has it"));
+        };
+        let reads =
+            tokio::time::timeout(Duration::from_secs(10), player.socket.read_to_end(&mut all));
+        let ((), read) = tokio::join!(closes, reads);
+        read.expect("it ends").expect("the connection holds");
+        let last = *all.last().expect("pictures");
+        assert!(all.ends_with(&vec![last; PICTURE / 4]), "a picture is cut");
+        heard.push(last);
+    }
+    assert!(heard[0] < GOP / 2 && heard[1] == GOP - 1, "{heard:?}");
 }

@@ -201,6 +201,14 @@ impl Reader {
         &mut self.buffer
     }
 
+    /// Lets go of the room for reading while nothing is in it: for whoever waits long for the next byte. The next
+    /// [`Reader::buffer`] makes it anew.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// The next whole message, or `None` when more bytes are needed. Chunk size, abort and acknowledgement window
     /// are acted upon here and not returned; an aggregate is returned as the messages in it.
     ///

@@ -56,7 +56,8 @@ impl Outbox {
         }
     }
 
+    /// With the room that they are in: what is left of it would be kept for answers that may never come.
     fn take(&mut self) -> Bytes {
-        self.bytes.split().freeze()
+        std::mem::take(&mut self.bytes).freeze()
     }
 }

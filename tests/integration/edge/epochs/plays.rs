@@ -11,6 +11,7 @@ use super::super::SOON;
 use super::super::client::Client;
 use super::super::clip::{number_of, numbered};
 use super::super::house::House;
+use super::super::throttle::{Flow, Throttle};
 use super::beside::{LONG, PLAYS, ask, publisher, source, status};
 use super::streams::{Many, goes_on};
 
@@ -260,4 +261,54 @@ async fn who_asked_for_more_than_one_play_may_say_no_more_than_a_player() {
     assert_eq!(status(&mut many, 2).await.0, PLAYS);
     assert!(many.flood("nonsense").await, "it is heard for ever");
     wait_for_end(&house, "limit_reached").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_play_asked_for_with_the_end_of_a_publish_and_another_play_begins_too() {
+    let house = House::open().await;
+    let (_a, _b) = (source(&house, "a").await, source(&house, "b").await);
+    let (mut many, _viewer) = publisher(&house).await;
+    assert_eq!((many.create().await, many.create().await), (2, 3));
+    let all = [
+        (2, "play", Some("a")),
+        (1, "closeStream", None),
+        (3, "play", Some("b")),
+    ];
+    many.say_at_once(&all).await;
+    let mut begun = Vec::new();
+    while begun.len() < 2 {
+        let (id, code, _) = many.status().await;
+        if code == PLAYS {
+            begun.push(id);
+        }
+    }
+    begun.sort_unstable();
+    assert_eq!(begun, [2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_plays_is_stopped_on_a_slow_path_and_the_other_goes_on() {
+    let house = House::open().await;
+    let (mut a, mut b) = (source(&house, "a").await, source(&house, "b").await);
+    let server = house.urls.rtmp();
+    let path = Throttle::before(server, Flow::Rate(100 << 10)).await;
+    let url = path.through(&house.urls.plain("x"), server);
+    let mut many = Many::connect_to(&url).await;
+    assert_eq!((many.create().await, many.create().await), (1, 2));
+    view(&mut many, 1, "b").await;
+    assert_eq!(status(&mut many, 1).await.0, PLAYS);
+    let seen = pictures_until(&mut many, &[(1, 0)]).await;
+    assert_eq!(seen[&1], [0]);
+    // Of this one 3.5 MB are to be given at once, for which the path takes half a minute.
+    for n in 1..50 {
+        a.send(kind::VIDEO, 40 * n, numbered(n, false, LONG)).await;
+    }
+    view(&mut many, 2, "a").await;
+    assert_eq!(status(&mut many, 2).await.0, PLAYS);
+    many.say(2, "closeStream", |_| {}).await;
+    wait_for_readers(&house, "a", 0).await;
+    path.set(Flow::Rate(10 << 20));
+    b.send(kind::VIDEO, 40, numbered(1, false, LONG)).await;
+    let seen = pictures_until(&mut many, &[(1, 1)]).await;
+    assert_eq!(seen[&1], [1]);
 }

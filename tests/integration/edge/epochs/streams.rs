@@ -30,7 +30,12 @@ pub struct Many {
 
 impl Many {
     pub async fn connect(house: &House) -> Self {
-        let target = Target::parse(&house.urls.plain("x")).expect("a URL");
+        Self::connect_to(&house.urls.plain("x")).await
+    }
+
+    /// To where `url` is.
+    pub async fn connect_to(url: &str) -> Self {
+        let target = Target::parse(url).expect("a URL");
         let (socket, reader) = shake_hands(&target, None).await;
         let mut many = Self { socket, reader };
         let mut body = Writer::new();
@@ -57,6 +62,20 @@ impl Many {
         argument(&mut body);
         let mut bytes = BytesMut::new();
         Framed::new(kind::COMMAND, 0, stream_id, body.finish()).write_to(&mut bytes);
+        self.write(&bytes).await;
+    }
+
+    /// Commands on those message streams in one write, each with a string behind it, if there is one.
+    pub async fn say_at_once(&mut self, commands: &[(u32, &str, Option<&str>)]) {
+        let mut bytes = BytesMut::new();
+        for (stream_id, name, argument) in commands {
+            let mut body = Writer::new();
+            body.string(name).number(0.0).null();
+            if let Some(argument) = argument {
+                body.string(argument);
+            }
+            Framed::new(kind::COMMAND, 0, *stream_id, body.finish()).write_to(&mut bytes);
+        }
         self.write(&bytes).await;
     }
 
