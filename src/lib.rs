@@ -27,6 +27,7 @@ pub mod playback;
 pub mod push;
 
 pub mod api;
+pub mod compat;
 
 pub mod config;
 pub mod server;
