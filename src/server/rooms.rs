@@ -1,5 +1,6 @@
 //! Every room, made from its part of the configuration and joined to those it needs.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use super::reload::Live;
 use super::signer::PolicySigner;
 use crate::api;
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
+use crate::compat;
 use crate::config::{self, Config};
 use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
@@ -40,26 +42,29 @@ pub struct Rooms {
 pub struct Given {
     pub store: Store,
     pub token: Secret,
-    pub base_url: String,
+    /// Where RTMP can be reached on this host.
+    pub rtmp: SocketAddr,
     /// Takes connections to the public HTTP listeners that do not ask for media.
     pub elsewhere: mpsc::Sender<Handed>,
     pub certificates: Option<Arc<Certificates>>,
 }
 
-/// Builds the rooms, and what the API calls. Bans that were kept hold when it is done.
+/// Builds the rooms, and what the API and, where there is an account of it, the compatible interface call. Bans that were
+/// kept hold when it is done.
 pub async fn build(
     config: &Config,
     given: Given,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<(Rooms, api::State), Error> {
+) -> Result<(Rooms, api::State, Option<Arc<compat::State>>), Error> {
     let Given {
         store,
         token,
-        base_url,
+        rtmp,
         elsewhere,
         certificates,
     } = given;
+    let (base_url, address) = (format!("rtmp://{rtmp}"), rtmp.ip());
     let metrics = Metrics::new();
     let policy = Arc::new(Policy::new(config.auth.clone()));
     let memory = Memory::new(config.limits.memory);
@@ -116,7 +121,13 @@ pub async fn build(
         .map_err(|error| Error::Rules("push.rules".to_owned(), error))?;
 
     #[cfg(feature = "mixer")]
-    let mixer = super::mixes::mixer(relay.clone(), &config.mixer, &config.state, metrics.clone())?;
+    let mixer = super::mixes::mixer(
+        relay.clone(),
+        &config.mixer,
+        &config.compat,
+        &config.state,
+        metrics.clone(),
+    )?;
     #[cfg(feature = "mixer")]
     let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
     #[cfg(not(feature = "mixer"))]
@@ -131,6 +142,21 @@ pub async fn build(
         memory: memory.clone(),
         certificates,
         config: Mutex::new(config.clone()),
+    });
+    let compat = (!config.compat.accounts.is_empty()).then(|| {
+        let seen = compat::Seen::default();
+        tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
+        Arc::new(compat::State {
+            relay: relay.clone(),
+            mixes: mixes.clone(),
+            gate: gate.clone(),
+            bans: bans.clone(),
+            tasks: tasks.clone(),
+            accounts: config.compat.accounts.clone(),
+            pictures: config.compat.pictures.clone(),
+            seen,
+            address,
+        })
     });
     let state = api::State {
         relay: relay.clone(),
@@ -159,7 +185,7 @@ pub async fn build(
         #[cfg(feature = "mixer")]
         mixer,
     };
-    Ok((rooms, state))
+    Ok((rooms, state, compat))
 }
 
 impl Rooms {
