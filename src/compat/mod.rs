@@ -4,6 +4,7 @@
 //! | form | path | module |
 //! |---|---|---|
 //! | legacy, signed with MD5 of API key and expiry | `/common_access` | [`common_access`]; mixing in [`mix`], channel calls in [`channel`] |
+//! | v3, signed with TC3-HMAC-SHA256 | `/` | [`v3`] |
 //!
 //! Owns the forms: who signed, what was asked for in which spelling, codes and shapes of answers. Requests become values
 //! and decisions in pure modules; [`State`] alone asks and calls the rooms below, through the handles that the native API
@@ -23,6 +24,7 @@ mod seen;
 mod state;
 #[cfg(test)]
 mod tests;
+mod v3;
 
 use std::sync::Arc;
 
@@ -53,7 +55,8 @@ pub fn router(state: Arc<State>, listener: Listener) -> Router {
         .route(
             "/common_access",
             get(common_access::call).post(common_access::call),
-        );
+        )
+        .route("/", get(v3::call).post(v3::call));
     let paths = match listener {
         Listener::Control => paths.layer(from_fn_with_state(state.clone(), state::admit)),
         Listener::Own => paths.fallback(common_access::nothing_here),

@@ -467,3 +467,42 @@ async fn on_the_control_listener_only_its_addresses_may_call() {
         assert_eq!(answer.status(), status);
     }
 }
+
+#[tokio::test]
+async fn section_3_an_unsigned_v3_request_is_answered_in_its_envelope() {
+    let house = house().await;
+    for (headers, code) in [
+        (&[][..], "MissingParameter"),
+        (
+            &[
+                ("x-tc-action", "DropLiveStream"),
+                ("x-tc-version", "2018-08-01"),
+            ],
+            "MissingParameter",
+        ),
+        (
+            &[
+                ("x-tc-action", "DropLiveStream"),
+                ("x-tc-version", "2018-08-01"),
+                ("x-tc-timestamp", "1"),
+                (
+                    "authorization",
+                    "TC3-HMAC-SHA256 Credential=A/2020-09-13/live/tc3_request, SignedHeaders=content-type;host, Signature=00",
+                ),
+            ],
+            "AuthFailure.SignatureFailure",
+        ),
+    ] {
+        let mut request = Request::post("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from("{}")).unwrap();
+        let answer = house.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let bytes = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(answer["Response"]["Error"]["Code"], code, "{answer}");
+        assert_eq!(answer["Response"]["RequestId"].as_str().unwrap().len(), 36);
+    }
+}

@@ -1,7 +1,9 @@
-//! The compatible interface on the real server: mixing in the legacy form is seen by a viewer.
+//! The compatible interface on the real server: mixing in the legacy form is seen by a viewer, and the vendor's own SDK
+//! speaks the v3 form.
 
 #[cfg(feature = "mixer")]
 mod legacy;
+mod sdk;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
