@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use linkmic::probe::http::Client;
 use md5::{Digest, Md5};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::edge::house::House;
 
 const APPID: u64 = 1_251_000_001;
 const API_KEY: &str = "5d41402abc4b2a76b9719d911017c592";
@@ -30,6 +32,7 @@ fn account() -> String {
 struct Legacy(Client);
 
 impl Legacy {
+    #[cfg(feature = "mixer")]
     fn new(client: &Client) -> Self {
         Self(Client::new(client.address(), None))
     }
@@ -45,5 +48,32 @@ impl Legacy {
     async fn get(&self, interface: &str, params: &str) -> Value {
         let answer = self.0.get(&Self::path(interface, params)).await;
         answer.expect("an answer").json()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_listener_of_its_own_there_is_nothing_but_signed_calls() {
+    let house = House::open_with("", &account()).await;
+    let address = house.server.compat_addr().expect("it listens");
+    let legacy = Legacy(Client::new(address, None));
+    let never = legacy
+        .get("Live_Channel_GetStatus", "Param.s.channel_id=a")
+        .await;
+    assert_eq!(never["ret"], 20_601, "{never}");
+    let body = json!({"timestamp": 1, "eventId": 2, "interface": {"interfaceName": "Mix_StreamV2", "para": {
+        "interface": "mix_streamv2.start_mix_stream_advanced", "mix_stream_session_id": "a", "output_stream_id": "a",
+        "input_stream_list": [{"input_stream_id": "a", "layout_params": {"image_layer": 1}}]}}});
+    let path = Legacy::path("Mix_StreamV2", "");
+    let answer = legacy.0.post(&path, &body).await.expect("an answer").json();
+    let code = if cfg!(feature = "mixer") { 0 } else { -10_031 };
+    assert_eq!(answer["code"], code, "{answer}");
+    let unsigned = legacy.0.get("/common_access?cmd=1").await;
+    assert_eq!(
+        unsigned.expect("an answer").json()["message"],
+        "appid is invalid"
+    );
+    for path in ["/api/v1/streams", "/metrics"] {
+        let answer = legacy.0.get(path).await.expect("an answer");
+        assert_eq!(answer.status, 404, "{path}");
     }
 }
