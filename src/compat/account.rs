@@ -6,6 +6,7 @@ use md5::{Digest, Md5};
 
 use super::digest;
 use crate::auth::Secret;
+use crate::hooks::Address;
 use crate::media::StreamKey;
 
 /// Longest id of a mix that is made of the session's own text; a longer session id goes in as its MD5. The mixer takes
@@ -25,6 +26,16 @@ pub struct Account {
     pub app: String,
     /// The account sees and touches only streams whose names begin with this; empty: all of the application.
     pub stream_prefix: String,
+    /// Where it is told of its streams; `None`: nowhere.
+    pub callback: Option<Callback>,
+}
+
+/// Where callbacks go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callback {
+    pub address: Address,
+    /// Signs them.
+    pub key: Secret,
 }
 
 /// A pair of the v3 form.
@@ -87,6 +98,7 @@ mod tests {
             credentials: None,
             app: "live".into(),
             stream_prefix: prefix.into(),
+            callback: None,
         }
     }
 

@@ -89,6 +89,7 @@ mod tests {
             credentials: None,
             app: "live".into(),
             stream_prefix: String::new(),
+            callback: None,
         };
         vec![
             account(1_251_000_001, Some(KEY)),

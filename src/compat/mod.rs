@@ -33,7 +33,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 
-pub use account::{Account, Credentials, Picture};
+pub use account::{Account, Callback, Credentials, Picture};
 pub use seen::Seen;
 pub use state::State;
 

@@ -129,6 +129,7 @@ async fn house() -> House {
             credentials: None,
             app: "live".into(),
             stream_prefix: "8888_".into(),
+            callback: None,
         }],
         pictures: BTreeMap::new(),
         seen: Seen::default(),

@@ -9,7 +9,8 @@ use super::check::is_short;
 use super::read::{absolute, secret};
 use super::reader::{Parsed, Reader, Table, no_or_addresses, non_empty, number, string};
 use super::{Config, Remark};
-use crate::compat::{Account, Credentials, Picture};
+use crate::compat::{Account, Callback, Credentials, Picture};
+use crate::hooks::Address;
 use crate::media::StreamKey;
 
 /// The vendor's have ten digits.
@@ -82,12 +83,26 @@ fn account(t: &mut Table<'_>) -> Option<Account> {
         }
         (None, None) => None,
     };
+    let address = t.optional("callback_url", |value| Address::parse(&non_empty(value)?));
+    let own_key = t.optional("callback_key", secret);
+    let callback = match (address, own_key.or_else(|| api_key.clone())) {
+        (Some(address), Some(key)) => Some(Callback { address, key }),
+        (Some(_), None) => {
+            t.mistake(
+                "callback_key",
+                "is missing, and so is api_key; one of them signs callbacks",
+            );
+            None
+        }
+        (None, _) => None,
+    };
     Some(Account {
         appid: appid?,
         api_key,
         credentials,
         app: t.value("app", "live".to_owned(), non_empty),
         stream_prefix: t.value("stream_prefix", String::new(), prefix),
+        callback,
     })
 }
 

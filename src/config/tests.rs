@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 
 mod access;
+mod compat;
 use crate::auth::Access;
 use crate::media::{Class, Feed};
 

@@ -14,6 +14,7 @@ use crate::api;
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
 use crate::compat;
 use crate::config::{self, Config};
+use crate::hooks::{self, Hooks};
 use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
 use crate::memory::Memory;
@@ -70,6 +71,7 @@ pub async fn build(
     let memory = Memory::new(config.limits.memory);
     let admission = Admission::new(bounds(config));
     let gate = Arc::new(Gate::new(policy.clone(), rules(config), memory.clone()));
+    let outbox = store.clone();
     let bans = api::Bans::load(store, gate.clone())
         .await
         .map_err(Error::Store)?;
@@ -143,6 +145,19 @@ pub async fn build(
         certificates,
         config: Mutex::new(config.clone()),
     });
+    let readers: Vec<_> = config.compat.accounts.iter().filter_map(reader).collect();
+    if !readers.is_empty() {
+        let hooks = Hooks::new(
+            hooks::Config {
+                readers,
+                node: address.to_string(),
+                pause: hooks::PAUSE,
+            },
+            outbox,
+        );
+        tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
+        tasks.spawn(hooks.send(shutdown.clone()));
+    }
     let compat = (!config.compat.accounts.is_empty()).then(|| {
         let seen = compat::Seen::default();
         tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
@@ -195,6 +210,18 @@ impl Rooms {
         self.mixer.shutdown().await;
         self.pushes.shutdown().await;
     }
+}
+
+/// Whom an account wants told of its streams.
+fn reader(account: &compat::Account) -> Option<hooks::Reader> {
+    let callback = account.callback.as_ref()?;
+    Some(hooks::Reader {
+        appid: account.appid,
+        app: account.app.clone(),
+        stream_prefix: account.stream_prefix.clone(),
+        address: callback.address.clone(),
+        key: callback.key.clone(),
+    })
 }
 
 /// The rules of `[push]` and of all applications.

@@ -22,6 +22,7 @@ fn account() -> Account {
         credentials: None,
         app: "live".into(),
         stream_prefix: "8888_".into(),
+        callback: None,
     }
 }
 

@@ -216,6 +216,7 @@ mod tests {
             }),
             app: "live".into(),
             stream_prefix: String::new(),
+            callback: None,
         }]
     }
 

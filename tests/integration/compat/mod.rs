@@ -1,6 +1,7 @@
 //! The compatible interface on the real server: mixing in the legacy form is seen by a viewer, and the vendor's own SDK
 //! speaks the v3 form.
 
+mod callbacks;
 #[cfg(feature = "mixer")]
 mod legacy;
 mod sdk;
