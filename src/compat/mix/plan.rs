@@ -213,6 +213,9 @@ fn streams(ask: &Ask) -> Result<(), Refusal> {
             return Err(Code::Input.because(format!("stream {} is an input twice", input.id)));
         }
     }
+    if names.is_empty() {
+        return Err(Code::Parameter.because("no stream among the inputs"));
+    }
     match (ask.kind, names.contains(ask.output.as_str())) {
         (Some(Output::Replaces), true) | (Some(Output::New), false) => Ok(()),
         (Some(Output::Replaces), false) => Err(Code::OutputKind

@@ -2,6 +2,7 @@
 
 mod codes;
 mod lifecycle;
+mod properties;
 mod scenes;
 mod transport;
 

@@ -94,7 +94,8 @@ pub(super) async fn call(
         }
         Ok(_) => json!({"RequestId": id}),
         Err(Problem { code, message }) => {
-            tracing::info!(code, %message, "v3 request refused");
+            // Strangers can be refused as often as they like.
+            tracing::debug!(code, %message, "v3 request refused");
             json!({"Error": {"Code": code, "Message": message}, "RequestId": id})
         }
     };
@@ -145,7 +146,14 @@ async fn act(
     } else {
         params::of_body(body)?
     };
-    perform(state, account, &action, &params).await
+    let done = perform(state, account, &action, &params).await;
+    match &done {
+        Ok(_) => tracing::debug!(appid = account.appid, action, "v3 request done"),
+        Err(Problem { code, message }) => {
+            tracing::info!(appid = account.appid, action, code, %message, "v3 request refused");
+        }
+    }
+    done
 }
 
 async fn perform(

@@ -349,6 +349,8 @@ mod mixing {
         for ((asked, code), answer) in cases.iter().zip(&answers) {
             assert_eq!(answer["Code"], *code, "{asked}: {answer}");
         }
+        let long = answers[7]["Message"].as_str().expect("a message");
+        assert!(long.starts_with("InnerErrCode:[ -10021 ]"), "{long}");
         let outside = answers[6]["Message"].as_str().expect("a message");
         assert!(
             outside.contains(

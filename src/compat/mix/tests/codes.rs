@@ -54,6 +54,16 @@ fn section_2_7_minus_2_bad_parameters() {
     assert_eq!(code(pair(), json!({"output_stream_id": null})), -2);
     let foreign = json!({"output_stream_id": "9999_new", "output_stream_type": 1});
     assert_eq!(code(pair(), foreign), -2);
+    // Nothing that could give the pace: found by what_is_granted_the_mixer_takes.
+    let still = |layer| {
+        input(
+            "logo",
+            layer,
+            json!({"input_type": 2, "picture_id": 10, "image_width": 90, "image_height": 90}),
+        )
+    };
+    let new = json!({"output_stream_id": "8888_new", "output_stream_type": 1});
+    assert_eq!(code(vec![still(1), still(2)], new), -2);
     // 540×960: outside by a pixel, by a share, and by its own size of 320×480.
     for place in [
         json!({"location_x": 381, "image_width": 160, "image_height": 240}),

@@ -3,13 +3,13 @@
 use super::*;
 
 #[cfg(feature = "mixer")]
-fn is_taken(scene: &Value) {
+pub(super) fn is_taken(scene: &Value) {
     let request = serde_json::from_value(scene.clone()).unwrap_or_else(|e| panic!("{e}: {scene}"));
     crate::mixer::Scene::new(&request).unwrap_or_else(|e| panic!("{e}: {scene}"));
 }
 
 #[cfg(not(feature = "mixer"))]
-fn is_taken(_: &Value) {}
+pub(super) fn is_taken(_: &Value) {}
 
 fn taken(inputs: Vec<Value>, more: Value) -> Value {
     let scene = scene(inputs, more);
