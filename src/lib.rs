@@ -20,6 +20,7 @@ pub mod store;
 pub mod auth;
 pub mod relay;
 
+pub mod hooks;
 pub mod ingest;
 #[cfg(feature = "mixer")]
 pub mod mixer;
@@ -27,6 +28,7 @@ pub mod playback;
 pub mod push;
 
 pub mod api;
+pub mod compat;
 
 pub mod config;
 pub mod server;

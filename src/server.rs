@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::api;
+use crate::compat;
 use crate::config::{self, Config, Remark, TokenError};
 use crate::net::descriptors;
 use crate::net::tls::{CertificateError, Certificates, TrustError};
@@ -71,6 +72,7 @@ pub struct Server {
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
     control: Vec<SocketAddr>,
+    compat: Vec<SocketAddr>,
     certificates: Option<Arc<Certificates>>,
     rooms: rooms::Rooms,
     tasks: TaskTracker,
@@ -105,15 +107,15 @@ impl Server {
         let http = Door::bind("http.listen", &config.http.listen, http)?;
         let https = Door::bind("http.tls_listen", &config.http.tls_listen, https)?;
         let control = Door::bind("control.listen", &config.control.listen, Default::default())?;
+        let compat_door = Door::bind("compat.listen", &config.compat.listen, Default::default())?;
         let store = open_store(&config).await?;
-        let base_url = format!("rtmp://{}", reachable(rtmp.addresses[0]));
         let (elsewhere, handed) = mpsc::channel(HANDED);
-        let (rooms, api) = rooms::build(
+        let (rooms, api, compat) = rooms::build(
             &config,
             rooms::Given {
                 store,
                 token: token.secret,
-                base_url,
+                rtmp: reachable(rtmp.addresses[0]),
                 elsewhere,
                 certificates: certificates.clone(),
             },
@@ -127,6 +129,7 @@ impl Server {
             http: http.addresses,
             https: https.addresses,
             control: control.addresses,
+            compat: compat_door.addresses,
             certificates,
             rooms,
             tasks,
@@ -155,7 +158,16 @@ impl Server {
         let public = api::public_router(server.rooms.readiness.clone());
         let public = api::serve_handed(handed, server.http[0], public, stop());
         server.tasks.spawn(report(public));
-        let router = api::control_router(api);
+        let mut router = api::control_router(api);
+        if let Some(state) = compat {
+            router = router.merge(compat::router(state.clone(), compat::Listener::Control));
+            let own = compat::router(state, compat::Listener::Own);
+            for listener in compat_door.listeners {
+                server
+                    .tasks
+                    .spawn(report(api::serve(listener, own.clone(), stop())));
+            }
+        }
         for listener in control.listeners {
             let control = api::serve(listener, router.clone(), stop());
             server.tasks.spawn(report(control));
@@ -163,7 +175,7 @@ impl Server {
         server.rooms.readiness.set(true);
         info!(
             rtmp = ?server.rtmp, rtmps = ?server.rtmps, http = ?server.http, https = ?server.https,
-            control = ?server.control, version = env!("CARGO_PKG_VERSION"), "listening"
+            control = ?server.control, compat = ?server.compat, version = env!("CARGO_PKG_VERSION"), "listening"
         );
         Ok(server)
     }
@@ -196,6 +208,11 @@ impl Server {
     /// The control listener: the first address of the list.
     pub fn control_addr(&self) -> SocketAddr {
         self.control[0]
+    }
+
+    /// The compatible interface's own listener, if there is one: the first address of the list.
+    pub fn compat_addr(&self) -> Option<SocketAddr> {
+        self.compat.first().copied()
     }
 
     /// What RTMPS and HTTPS show, if they are served; to be reloaded when its files have changed.

@@ -9,11 +9,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::body::{self, Body, Path};
 use super::{Error, whole};
 use crate::auth::{self, Ban, BanId, Ended, Gate, Pattern, Scope, Subject};
+use crate::media::StreamKey;
 use crate::store::{self, BanRow, Store};
 
 /// Most bans. Each costs some hundred bytes, and all of them are copied when one changes.
@@ -77,6 +79,60 @@ impl Bans {
         let now = SystemTime::now();
         let bans = self.0.gate.bans();
         bans.iter().filter(|ban| ban.holds(now)).count()
+    }
+}
+
+/// What other rooms of this row may do.
+impl Bans {
+    /// Nobody may publish the stream until then, and whoever does is disconnected. One that is forbidden already is so
+    /// until the new time.
+    ///
+    /// # Errors
+    /// As for a `POST`.
+    pub async fn forbid_publishing(
+        &self,
+        tasks: &TaskTracker,
+        key: StreamKey,
+        until: SystemTime,
+        note: String,
+    ) -> Result<(), Error> {
+        let subject = Subject::Stream(Pattern::Stream(key));
+        let row = BanRow {
+            id: 0,
+            kind: subject.kind().to_owned(),
+            subject: subject.to_string(),
+            scope: Scope::Publish.as_str().to_owned(),
+            created_at: millis(SystemTime::now()),
+            expires_at: Some(millis(until)),
+            note,
+        };
+        let bans = self.0.clone();
+        let (_, ban, ended) = whole(tasks, async move { bans.add(row).await }).await?;
+        let (subject, publishers) = (&ban.subject, ended.publishers);
+        info!(id = ban.id, %subject, publishers, "publishing forbidden");
+        Ok(())
+    }
+
+    /// Takes back what [`Self::forbid_publishing`] did, or a ban like it; other bans hold on. `false`: there was none.
+    ///
+    /// # Errors
+    /// As for a `DELETE`.
+    pub async fn allow_publishing(
+        &self,
+        tasks: &TaskTracker,
+        key: StreamKey,
+    ) -> Result<bool, Error> {
+        let subject = Subject::Stream(Pattern::Stream(key));
+        let held = self.0.gate.bans();
+        let mut held = held.iter();
+        let found = held.find(|ban| ban.scope == Scope::Publish && ban.subject == subject);
+        let Some(id) = found.map(|ban| ban.id) else {
+            return Ok(false);
+        };
+        let bans = self.0.clone();
+        let removed = whole(tasks, async move { bans.remove(id).await }).await?;
+        info!(id, %subject, "publishing allowed again");
+        Ok(removed.is_some())
     }
 }
 

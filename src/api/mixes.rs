@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use super::body::{self, Body, Path};
+use crate::media::StreamKey;
 use crate::metrics::MixLoad;
 
 /// What a `PUT` did.
@@ -83,6 +84,8 @@ pub trait Mixes: Send + Sync {
     fn decoders(&self) -> [(&'static str, usize); 2];
     /// What they cost and may cost.
     fn load(&self) -> MixLoad;
+    /// Width and height of a stream's own pictures in pixels; `None` while they are not known.
+    fn picture_size(&self, stream: &StreamKey) -> Option<(u32, u32)>;
     /// Begins a mix's end and describes the ending mix.
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value>;
 }

@@ -1,8 +1,9 @@
 //! The gate: address lists, then bans, then signatures, then limits; and who is in.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use super::guests::{Crowded, Ended, Guest, Guests, Stay};
 use super::lists::AddressList;
 use super::policy::Policy;
 use super::{Action, Authorizer, Decision, Grant, Refusal, Request};
+use crate::media::StreamKey;
 use crate::memory::Memory;
 use crate::reason::Reason;
 
@@ -114,6 +116,20 @@ impl Gate {
         let grant = self.policy.decide(request)?;
         self.banned(request, Some(&grant))?;
         Ok(grant)
+    }
+
+    /// Whether a ban of the stream, or of its application, keeps everybody from publishing it now.
+    pub fn is_forbidden(&self, key: &StreamKey, now: SystemTime) -> bool {
+        let who = Who {
+            action: Action::Publish,
+            key,
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            key_id: None,
+        };
+        let bans = self.bans.load();
+        let of_streams = |ban: &&Ban| matches!(ban.subject, Subject::Stream(_));
+        let mut of_streams = bans.iter().filter(of_streams);
+        of_streams.any(|ban| ban.concerns(&who) && ban.holds(now))
     }
 
     /// What [`LIMITS`] refused since the start.

@@ -23,6 +23,7 @@ pub(super) fn consistency(config: &Config, reader: &Reader) {
     listeners(config, reader);
     doors(config, reader);
     windows(config, reader);
+    super::compat::consistency(config, reader);
     for (at, rule) in config.push.rules.iter().enumerate() {
         if config.app(&rule.app).is_none() {
             let known: Vec<_> = config.apps.names().collect();
@@ -91,6 +92,7 @@ fn listeners(config: &Config, reader: &Reader) {
         ("http.listen", &config.http.listen),
         ("http.tls_listen", &config.http.tls_listen),
         ("control.listen", &config.control.listen),
+        ("compat.listen", &config.compat.listen),
     ] {
         // Port 0 is a different free port each time.
         for &address in listen.iter().filter(|address| address.port() != 0) {
@@ -263,6 +265,7 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
             );
         }
     }
+    found.extend(super::compat::warnings(config));
     found.sort();
     found
 }
@@ -275,7 +278,7 @@ pub(super) fn section(app: &str) -> String {
     format!("apps.{app}")
 }
 
-fn is_short(secret: &Secret) -> bool {
+pub(super) fn is_short(secret: &Secret) -> bool {
     secret.expose().len() < SHORT_SECRET
 }
 

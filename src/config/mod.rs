@@ -6,6 +6,7 @@
 //! made. Called by the command line and the server, passed by value, never looked up from below.
 
 mod check;
+mod compat;
 mod read;
 mod reader;
 mod source;
@@ -16,6 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use compat::Compat;
 pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
@@ -36,6 +38,8 @@ pub struct Config {
     pub http: Http,
     /// `[control]`
     pub control: Control,
+    /// `[compat]`
+    pub compat: Compat,
     /// `[access]`
     pub access: AccessLists,
     /// `[auth]`: no secret stands twice, no id twice in a set.
@@ -125,6 +129,7 @@ impl Config {
             rtmps: Rtmps::default(),
             http: Http::default(),
             control: Control::default(),
+            compat: Compat::default(),
             access: AccessLists::default(),
             auth: auth::Config::default(),
             apps: Apps::default(),

@@ -16,7 +16,7 @@ use super::reader::{
 use super::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Config, Control,
     Env, Http, Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State,
-    TargetUrl, TokenSource, check,
+    TargetUrl, TokenSource, check, compat,
 };
 use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
 use crate::logging;
@@ -95,6 +95,7 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
             proxy_protocol: t.value("proxy_protocol", default.http.proxy_protocol, flag),
         }),
         control: root.section("control", |t| control(t, default.control)),
+        compat: root.section("compat", compat::compat),
         access: root.section("access", |t| AccessLists {
             publish: t.section("publish", address_list),
             play: t.section("play", address_list),
@@ -454,7 +455,7 @@ fn wait() -> impl Fn(&Value) -> Parsed<Duration> {
     duration(MIN_WAIT..=MAX_WAIT)
 }
 
-fn secret(value: &Value) -> Parsed<Secret> {
+pub(super) fn secret(value: &Value) -> Parsed<Secret> {
     let text = non_empty(value)?;
     if text.trim() != text {
         return Err("begins or ends with white space".to_owned());
@@ -551,7 +552,7 @@ fn paths(value: &Value) -> Parsed<Vec<PathBuf>> {
     one_or_many(value).iter().map(absolute).collect()
 }
 
-fn absolute(value: &Value) -> Parsed<PathBuf> {
+pub(super) fn absolute(value: &Value) -> Parsed<PathBuf> {
     let path = PathBuf::from(non_empty(value)?);
     if path.is_absolute() {
         Ok(path)

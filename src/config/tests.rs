@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 
 mod access;
+mod compat;
 use crate::auth::Access;
 use crate::media::{Class, Feed};
 
@@ -181,6 +182,11 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
         ("level = \"info\"", "level = \"debug\""),
         ("# token = \"…\"", "token = \"sesame\""),
         ("# token_file", "token_file"),
+        ("# pictures = { 10 =", "pictures = { 10 ="),
+        (
+            "# [[compat.accounts]]",
+            "[[compat.accounts]]\nappid = 1\napi_key = \"a\"\n#",
+        ),
     ] {
         assert_eq!(FILE.matches(from).count(), 1, "{from}");
         let changed = parse(&FILE.replace(from, to)).unwrap();
@@ -255,7 +261,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "classes.viewer.join: \"late\" is none of \"squeeze\", \"burst\", \"wait\"",
         "classes.viewer.merge_window: 33ms is more than half of max_lag, 60ms; every reader would count as late",
         "classes.viewer.readers_per_name: -1 is not within 0 to 1000000",
-        "colour: unknown key; known here: rtmp, rtmps, http, control, access, auth, apps, push, classes, limits, mixer, state, log",
+        "colour: unknown key; known here: rtmp, rtmps, http, control, compat, access, auth, apps, push, classes, limits, mixer, state, log",
         "control.listen: expected a string, found a whole number",
         "http.listen: the list is empty; at least one address is needed",
         "limits.connections: expected a whole number, found a string",

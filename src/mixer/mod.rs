@@ -43,6 +43,7 @@ mod sentinel;
 mod session;
 mod shape;
 mod signal;
+mod size;
 mod slot;
 mod source;
 mod sps;

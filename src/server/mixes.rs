@@ -8,8 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use crate::api::{self, Drawn, Made, MixError, Mixes, Pending, Wish};
+use crate::compat::Picture;
 use crate::config;
-use crate::media::Kind;
+use crate::media::{Kind, StreamKey};
 use crate::metrics::{Metrics, MixLoad};
 use crate::mixer::{self, Mixer, Outcome};
 use crate::relay::Relay;
@@ -18,9 +19,16 @@ use crate::relay::Relay;
 pub fn mixer(
     relay: Relay,
     config: &config::Mixer,
+    compat: &config::Compat,
     state: &config::State,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<Mixer>, Error> {
+    let mut pictures = config.pictures.clone();
+    for (&number, picture) in &compat.pictures {
+        if let Picture::File(path) = picture {
+            pictures.insert(Picture::file_id(number), path.clone());
+        }
+    }
     let config = mixer::Config {
         // The configuration has been checked for its word.
         video_encoder: mixer::EncoderChoice::from_word(&config.video_encoder).unwrap_or_default(),
@@ -37,7 +45,7 @@ pub fn mixer(
         deadline: config.deadline,
         passthrough_after: config.passthrough_after,
         abandoned_after: config.abandoned_after,
-        pictures: config.pictures.clone(),
+        pictures,
         picture_networks: config.picture_networks.clone(),
         fonts: config.fonts.clone(),
         graphs: Some(state.dir.join("graphs")),
@@ -206,6 +214,11 @@ impl Mixes for Adapter {
             cost: load.cost,
             can_accept: load.can_accept,
         }
+    }
+
+    fn picture_size(&self, stream: &StreamKey) -> Option<(u32, u32)> {
+        let size = self.mixer.picture_size(stream)?;
+        Some((size.width, size.height))
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {

@@ -96,6 +96,7 @@ fn compare(old: &Config, new: &Config) -> Report {
         rtmps,
         http,
         control,
+        compat,
         access,
         auth,
         apps,
@@ -163,6 +164,7 @@ fn compare(old: &Config, new: &Config) -> Report {
         ("rtmps", old.rtmps != *rtmps),
         ("http", old.http != *http),
         ("control", old.control != *control),
+        ("compat", old.compat != *compat),
         (
             "access.trusted_proxies",
             old.access.trusted_proxies != access.trusted_proxies,

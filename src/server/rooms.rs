@@ -1,5 +1,6 @@
 //! Every room, made from its part of the configuration and joined to those it needs.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -11,7 +12,9 @@ use super::reload::Live;
 use super::signer::PolicySigner;
 use crate::api;
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
+use crate::compat;
 use crate::config::{self, Config};
+use crate::hooks::{self, Hooks};
 use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
 use crate::memory::Memory;
@@ -40,31 +43,35 @@ pub struct Rooms {
 pub struct Given {
     pub store: Store,
     pub token: Secret,
-    pub base_url: String,
+    /// Where RTMP can be reached on this host.
+    pub rtmp: SocketAddr,
     /// Takes connections to the public HTTP listeners that do not ask for media.
     pub elsewhere: mpsc::Sender<Handed>,
     pub certificates: Option<Arc<Certificates>>,
 }
 
-/// Builds the rooms, and what the API calls. Bans that were kept hold when it is done.
+/// Builds the rooms, and what the API and, where there is an account of it, the compatible interface call. Bans that were
+/// kept hold when it is done.
 pub async fn build(
     config: &Config,
     given: Given,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<(Rooms, api::State), Error> {
+) -> Result<(Rooms, api::State, Option<Arc<compat::State>>), Error> {
     let Given {
         store,
         token,
-        base_url,
+        rtmp,
         elsewhere,
         certificates,
     } = given;
+    let (base_url, address) = (format!("rtmp://{rtmp}"), rtmp.ip());
     let metrics = Metrics::new();
     let policy = Arc::new(Policy::new(config.auth.clone()));
     let memory = Memory::new(config.limits.memory);
     let admission = Admission::new(bounds(config));
     let gate = Arc::new(Gate::new(policy.clone(), rules(config), memory.clone()));
+    let outbox = store.clone();
     let bans = api::Bans::load(store, gate.clone())
         .await
         .map_err(Error::Store)?;
@@ -116,7 +123,13 @@ pub async fn build(
         .map_err(|error| Error::Rules("push.rules".to_owned(), error))?;
 
     #[cfg(feature = "mixer")]
-    let mixer = super::mixes::mixer(relay.clone(), &config.mixer, &config.state, metrics.clone())?;
+    let mixer = super::mixes::mixer(
+        relay.clone(),
+        &config.mixer,
+        &config.compat,
+        &config.state,
+        metrics.clone(),
+    )?;
     #[cfg(feature = "mixer")]
     let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
     #[cfg(not(feature = "mixer"))]
@@ -131,6 +144,34 @@ pub async fn build(
         memory: memory.clone(),
         certificates,
         config: Mutex::new(config.clone()),
+    });
+    let readers: Vec<_> = config.compat.accounts.iter().filter_map(reader).collect();
+    if !readers.is_empty() {
+        let hooks = Hooks::new(
+            hooks::Config {
+                readers,
+                node: address.to_string(),
+                pause: hooks::PAUSE,
+            },
+            outbox,
+        );
+        tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
+        tasks.spawn(hooks.send(shutdown.clone()));
+    }
+    let compat = (!config.compat.accounts.is_empty()).then(|| {
+        let seen = compat::Seen::default();
+        tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
+        Arc::new(compat::State {
+            relay: relay.clone(),
+            mixes: mixes.clone(),
+            gate: gate.clone(),
+            bans: bans.clone(),
+            tasks: tasks.clone(),
+            accounts: config.compat.accounts.clone(),
+            pictures: config.compat.pictures.clone(),
+            seen,
+            address,
+        })
     });
     let state = api::State {
         relay: relay.clone(),
@@ -159,7 +200,7 @@ pub async fn build(
         #[cfg(feature = "mixer")]
         mixer,
     };
-    Ok((rooms, state))
+    Ok((rooms, state, compat))
 }
 
 impl Rooms {
@@ -169,6 +210,18 @@ impl Rooms {
         self.mixer.shutdown().await;
         self.pushes.shutdown().await;
     }
+}
+
+/// Whom an account wants told of its streams.
+fn reader(account: &compat::Account) -> Option<hooks::Reader> {
+    let callback = account.callback.as_ref()?;
+    Some(hooks::Reader {
+        appid: account.appid,
+        app: account.app.clone(),
+        stream_prefix: account.stream_prefix.clone(),
+        address: callback.address.clone(),
+        key: callback.key.clone(),
+    })
 }
 
 /// The rules of `[push]` and of all applications.

@@ -1,6 +1,6 @@
 //! What outlives the process: one SQLite file under `state.dir`, written by one thread.
 //!
-//! Owns the file, its schema and the steps from older ones ([`schema`]), and the rows as plain values ([`BanRow`]).
+//! Owns the file, its schema and the steps from older ones ([`schema`]), and the rows as plain values ([`BanRow`], [`LetterRow`], [`EpochRow`]).
 //! Refuses to know what a row means: whoever reads it parses it. Nobody on the way of media or of a connecting client
 //! asks here; what they need is in memory, read once at the start. Called by `api` and `server`.
 //!
@@ -8,6 +8,7 @@
 //! cut. The file is in WAL mode, so it can be read and backed up with SQLite's own tools while the server runs.
 
 mod bans;
+mod outbox;
 mod schema;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 pub use bans::BanRow;
+pub use outbox::{EpochChange, EpochRow, LetterRow};
 
 /// The file within `state.dir`.
 const FILE: &str = "linkmic.db";

@@ -3,6 +3,7 @@
 mod abuse;
 mod bench;
 mod cdn;
+mod compat;
 mod cost;
 #[cfg(feature = "mixer")]
 mod demo;

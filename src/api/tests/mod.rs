@@ -109,6 +109,10 @@ impl Mixes for Scenes {
         }
     }
 
+    fn picture_size(&self, _: &StreamKey) -> Option<(u32, u32)> {
+        None
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
         let found = self.get(id);
         Box::pin(async move {

@@ -1,0 +1,101 @@
+//! Letters of the vendor's form: what a back end is told of a publish that begins or ends.
+//!
+//! | source | covered |
+//! |---|---|
+//! | the vendor's "message event notification" documents | event types 1 and 0 with their fields, `t` and `sign`, the table of stream interruptions, retries |
+//!
+//! Pure.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use md5::{Digest, Md5};
+use serde_json::{Map, Value, json};
+
+use crate::auth::Secret;
+use crate::media::StreamKey;
+use crate::reason::Reason;
+use crate::relay::Origin;
+
+/// How long after it was sent a letter is good: what is older the back end is to throw away.
+const GOOD_FOR: u64 = 600;
+/// A letter that was not taken is tried so often in all, the documents' twelve times more.
+const TRIES: i64 = 13;
+
+/// What both letters of an epoch say.
+pub(super) fn common(
+    key: &StreamKey,
+    origin: &Origin,
+    appid: u64,
+    sequence: &str,
+    node: &str,
+) -> Value {
+    let (address, query) = match origin {
+        Origin::Anchor { address, query, .. } => {
+            (address.ip().to_canonical().to_string(), query.expose())
+        }
+        Origin::Mix { .. } => (String::new(), ""),
+    };
+    json!({
+        "appid": appid,
+        "app": node,
+        "appname": key.app(),
+        "stream_id": key.stream(),
+        "channel_id": key.stream(),
+        "sequence": sequence,
+        "node": node,
+        "user_ip": address,
+        "stream_param": query,
+        "set_id": 0,
+        "width": 0,
+        "height": 0,
+    })
+}
+
+/// The letter of the beginning, without what is known when it is sent.
+pub(super) fn start(common: &Value, at: SystemTime) -> String {
+    let more = json!({
+        "event_type": 1, "event_time": seconds(at), "errcode": 0, "errmsg": "ok",
+    });
+    joined(common, more)
+}
+
+/// The letter of the end.
+pub(super) fn end(common: &Value, at: SystemTime, lasted: Duration, reason: Reason) -> String {
+    let (code, sub) = reason.errcode();
+    let more = json!({
+        "event_type": 0, "event_time": seconds(at), "errcode": code, "sub_errcode": sub,
+        "errmsg": reason.code(), "push_duration": lasted.as_millis().to_string(),
+    });
+    joined(common, more)
+}
+
+fn joined(common: &Value, more: Value) -> String {
+    let mut all = Map::new();
+    for part in [common, &more] {
+        all.extend(part.as_object().cloned().unwrap_or_default());
+    }
+    Value::Object(all).to_string()
+}
+
+/// The letter as it is sent at `now`: with `t`, until when it is good, and signed.
+pub(super) fn signed(body: &str, key: &Secret, now: SystemTime) -> Option<String> {
+    let mut letter: Map<String, Value> = serde_json::from_str(body).ok()?;
+    let t = seconds(now) + GOOD_FOR;
+    let mut md5 = Md5::new();
+    md5.update(key.expose().as_bytes());
+    md5.update(t.to_string().as_bytes());
+    let sign: [u8; 16] = md5.finalize().into();
+    let sign: String = sign.iter().map(|byte| format!("{byte:02x}")).collect();
+    letter.insert("t".into(), json!(t));
+    letter.insert("sign".into(), json!(sign));
+    Some(Value::Object(letter).to_string())
+}
+
+/// When a letter that was tried so often before is tried again; `None`: it is dead.
+pub(super) fn again(attempts: i64, now: SystemTime, pause: Duration) -> Option<SystemTime> {
+    (attempts + 1 < TRIES).then(|| now + pause)
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
