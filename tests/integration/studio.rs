@@ -31,6 +31,10 @@ pub struct Studio {
     pub urls: Urls,
     pub api: Client,
     folder: TempDir,
+    #[cfg_attr(
+        not(feature = "mixer"),
+        expect(dead_code, reason = "only watched where there are splices")
+    )]
     server: Server,
     _permit: SemaphorePermit<'static>,
 }
