@@ -255,17 +255,25 @@ impl Binary {
 
     /// The same with another bound than [`FLAT`].
     pub async fn assert_grown_at_most(&mut self, bound: u64, before: u64, what: &str) {
+        let is_within = self.grown_at_most(bound, before, what).await;
+        assert!(is_within, "{what}: memory is not flat");
+    }
+
+    /// Whether resident memory is, or soon comes to be, at most [`FLAT`] over `before`.
+    pub async fn is_flat(&mut self, before: u64, what: &str) -> bool {
+        self.grown_at_most(FLAT, before, what).await
+    }
+
+    async fn grown_at_most(&mut self, bound: u64, before: u64, what: &str) -> bool {
         let deadline = tokio::time::Instant::now() + SETTLE;
         loop {
             let now = self.resident();
-            if now <= before + bound {
-                println!("{what}: {:+} KiB", (now as i64 - before as i64) / 1024);
-                return;
+            let is_within = now <= before + bound;
+            if is_within || tokio::time::Instant::now() >= deadline {
+                let change = (now as i64 - before as i64) / 1024;
+                println!("{what}: {change:+} KiB, from {} KiB", before / 1024);
+                return is_within;
             }
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "{what}: resident memory went from {before} to {now} bytes"
-            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -18,6 +18,10 @@ use crate::edge::house::Urls;
 /// Repeats that let allocators and tables grow to their working size.
 const WARM_UP: u32 = 300;
 const REPEATS: u32 = 1_000;
+/// Rounds of so many that may leave something behind. How much the allocator keeps depends on how many strangers happen to
+/// be inside at a time, and some of these do not wait to be closed: on a loaded machine that is more now and then, and was
+/// 1.1 MB once in 120,000. A leak shows with every round.
+const ROUNDS: u32 = 3;
 /// Offenders at a time.
 const AT_ONCE: usize = 8;
 /// What "at once" is on a busy machine: well under the 10 s after which silence ends a connection.
@@ -189,10 +193,20 @@ async fn a_thousand_repeats_of_each_offence_are_closed_and_leave_memory_flat() {
         let what = format!("{offence:?}");
         repeat(&urls, offence, 0, WARM_UP).await;
         server.wait_for_connections(2).await;
-        let before = server.resident();
-        repeat(&urls, offence, WARM_UP, REPEATS).await;
-        server.wait_for_connections(2).await;
-        server.assert_flat(before, &what).await;
+        let mut begin = WARM_UP;
+        loop {
+            let before = server.resident();
+            repeat(&urls, offence, begin, REPEATS).await;
+            server.wait_for_connections(2).await;
+            begin += REPEATS;
+            if server.is_flat(before, &what).await {
+                break;
+            }
+            assert!(
+                begin < WARM_UP + ROUNDS * REPEATS,
+                "{what}: each of {ROUNDS} rounds of {REPEATS} left memory behind"
+            );
+        }
     }
     healthy.assert_nothing_missed().await;
     server.assert_alive();
