@@ -23,8 +23,7 @@ mod publisher;
 mod registry;
 mod ring;
 mod roots;
-#[cfg(test)]
-mod sequence_tests;
+mod sequence;
 #[cfg(test)]
 mod sound_tests;
 mod stream;

@@ -6,12 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::Config;
 use super::item::Item;
 use super::roots::Roots;
-use crate::media::{Beside, Codec, Headers, Kind, MediaTime, Message};
+use super::sequence::Sequence;
+use crate::media::{Beside, Headers, Kind, MediaTime, Message};
 
 /// Messages that a ring keeps at most, whatever their payloads and times say: 20 s at 800 a second, where an encoder
 /// sends some 110. Each costs about 250 bytes besides its payload.
@@ -63,8 +62,7 @@ pub(super) struct Ring {
     /// Where video tracks beside the main one can be decoded from.
     pub(super) roots: Roots,
     has_video: bool,
-    /// The newest configuration of AVC that was pushed, in whatever epoch.
-    avc: Option<Bytes>,
+    sequence: Sequence,
     /// Whether anybody reads here or watches.
     is_read: bool,
 }
@@ -80,7 +78,7 @@ impl Ring {
             headers: Arc::default(),
             roots: Roots::default(),
             has_video: false,
-            avc: None,
+            sequence: Sequence::default(),
             is_read: false,
         }
     }
@@ -113,7 +111,7 @@ impl Ring {
     pub fn push(&mut self, message: Arc<Message>, config: &Config) -> Arc<Item> {
         let (start, root) = self.note(&message);
         let headers = start.then(|| self.headers.clone());
-        let ends = self.ends_sequence(&message);
+        let ends = self.sequence.ends(&message);
         let item = Arc::new(Item::new(message, headers).rooted(root).ending(ends));
         self.append(item.clone(), config);
         item
@@ -123,7 +121,7 @@ impl Ring {
     /// something of its ring: readers begin at it with that one's headers, or it builds on a message there.
     pub fn share(&mut self, item: &Arc<Item>, config: &Config) {
         let (start, root) = self.note(item.shared());
-        let ends = self.ends_sequence(item.shared());
+        let ends = self.sequence.ends(item.shared());
         let item = if root.is_some() || item.root().is_some() || ends != item.ends_sequence() {
             let headers = start.then(|| self.headers.clone());
             let own = Item::new(item.shared().clone(), headers);
@@ -178,17 +176,6 @@ impl Ring {
             }
         }
         (start, root)
-    }
-
-    /// Is it a header of AVC other than the one before it, so that what comes is another coded video sequence?
-    fn ends_sequence(&mut self, message: &Message) -> bool {
-        // Enhanced RTMP's other way to write the same is left as it is: who plays that by tags is not known to need it.
-        let is_avc = message.codec == Codec::H264 && message.payload.starts_with(&[0x17, 0]);
-        if !is_avc {
-            return false;
-        }
-        let before = self.avc.replace(message.payload.clone());
-        before.is_some_and(|before| before != message.payload)
     }
 
     fn append(&mut self, item: Arc<Item>, config: &Config) {
@@ -348,6 +335,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use std::time::Duration;
 
     const KEY: &[u8] = &[0x17, 1, 0, 0, 0, 9];
