@@ -140,6 +140,7 @@ async fn an_encoder_that_hangs_after_it_was_slow_is_replaced_like_any_other() {
     assert!(why.contains("no frame for 1."), "{why}");
     latch.open();
     viewer.watch_for(500).await;
+    mixer.remove("m").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
