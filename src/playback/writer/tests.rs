@@ -212,6 +212,8 @@ async fn who_stops_hears_out_what_has_begun_and_who_is_finished_with_all_that_wa
             true => player.line.stop().await,
             false => player.line.finish(Bytes::new()).await,
         }
+        // Answered when the loop has heard that.
+        house.fanout.readers(&house.key).await;
         let mut all = Vec::new();
         let ours = player.ours;
         let closes = async {

@@ -291,7 +291,7 @@ async fn one_of_two_plays_is_stopped_on_a_slow_path_and_the_other_goes_on() {
     let house = House::open().await;
     let (mut a, mut b) = (source(&house, "a").await, source(&house, "b").await);
     let server = house.urls.rtmp();
-    let path = Throttle::before(server, Flow::Rate(100 << 10)).await;
+    let path = Throttle::before(server, Flow::Rate(200 << 10)).await;
     let url = path.through(&house.urls.plain("x"), server);
     let mut many = Many::connect_to(&url).await;
     assert_eq!((many.create().await, many.create().await), (1, 2));
@@ -299,7 +299,7 @@ async fn one_of_two_plays_is_stopped_on_a_slow_path_and_the_other_goes_on() {
     assert_eq!(status(&mut many, 1).await.0, PLAYS);
     let seen = pictures_until(&mut many, &[(1, 0)]).await;
     assert_eq!(seen[&1], [0]);
-    // Of this one 3.5 MB are to be given at once, for which the path takes half a minute.
+    // Of this one 3.5 MB are to be given at once, for which the path takes 17 s.
     for n in 1..50 {
         a.send(kind::VIDEO, 40 * n, numbered(n, false, LONG)).await;
     }
