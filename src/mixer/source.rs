@@ -167,7 +167,9 @@ impl Sources {
             return kept;
         }
         running.retain(|_, source| source.strong_count() > 0);
+        // The task may begin before this one goes on, and whoever asks next must find it decoding what it was made for.
         let source = Arc::new(Source::new());
+        source.wish(tracks);
         let feeding = feed::run(
             self.relay.clone(),
             key.clone(),
@@ -176,8 +178,6 @@ impl Sources {
         );
         let task = self.runtime.spawn(feeding).abort_handle();
         let started = Arc::new(Running { source, task });
-        // Whoever asks next must find it decoding what it was made for.
-        started.wish(tracks);
         running.insert(key.clone(), Arc::downgrade(&started));
         started
     }

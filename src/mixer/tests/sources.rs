@@ -1,6 +1,8 @@
 //! One stream in several mixes: decoded once, right in each.
 
 use super::*;
+use crate::mixer::input::Input;
+use crate::mixer::scene::Tracks;
 
 /// Decoders of pictures and of sound.
 fn decoders(mixer: &Mixer) -> (usize, usize) {
@@ -156,6 +158,29 @@ async fn sound_alone_decodes_no_pictures_and_who_wants_them_later_has_one_at_onc
     let (_, sound) = film.between(from, to);
     assert!(is_steady(&levels(sound, MAIN.hz), 0.2));
     mixer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_a_stream_begins_with_its_gop_so_far_every_time() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let viewer = Viewer::attach(&relay, "main");
+    viewer.next(60).await;
+    let sources = mixer.shared.context.sources.clone();
+    let joins = tokio::task::spawn_blocking(move || {
+        for n in 0..200 {
+            let (key, now) = (key("main"), Instant::now());
+            let input = Input::new(key, Tracks::Both, &sources, now, Arc::default());
+            let lost = || input.losses().messages;
+            // The key frame's headers, or what cannot be decoded without it.
+            while input.facts().audio.is_none() && lost() == 0 {
+                assert!(now.elapsed() < Duration::from_secs(10));
+                std::thread::yield_now();
+            }
+            assert_eq!(lost(), 0, "join {n}");
+        }
+    });
+    joins.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
