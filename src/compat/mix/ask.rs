@@ -45,6 +45,8 @@ pub(in crate::compat) struct Encoding {
     pub channels: Option<i64>,
     /// A text that goes into SEI messages.
     pub sei: Option<String>,
+    /// The main's own user data goes along.
+    pub pass_sei: bool,
 }
 
 /// One input.

@@ -78,6 +78,9 @@ fn output(ask: &Ask, (width, height): (u32, u32)) -> Value {
     if let Some(sei) = &encoding.sei {
         output.insert("mix_sei".into(), json!(sei));
     }
+    if encoding.pass_sei {
+        output.insert("pass_sei".into(), json!(true));
+    }
     Value::Object(output)
 }
 

@@ -96,6 +96,7 @@ fn encoding(output: &Params<'_>) -> Result<Encoding, Problem> {
         sample_rate,
         channels: within("OutputAudioChannels", 1, 2)?,
         sei,
+        pass_sei: false,
     })
 }
 
@@ -121,9 +122,7 @@ fn controls(object: &Map<String, Value>, ask: &mut Ask) -> Result<(), Problem> {
     ask.copy = flag("AllowCopy")?;
     // Pictures are always mixed with what of them is transparent.
     flag("UsePictureTransparent")?;
-    if flag("PassInputSei")? {
-        return Err(unsupported("PassInputSei"));
-    }
+    ask.encoding.pass_sei = flag("PassInputSei")?;
     Ok(())
 }
 
@@ -204,4 +203,37 @@ fn input(object: &Map<String, Value>) -> Result<Input, Problem> {
         picture: layout.whole("WatermarkId")?,
         crop,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn section_3_control_params_are_read_and_nothing_but_0_and_1_is_taken() {
+        let asked = |field: &str, value: i64| {
+            let request = json!({
+                "MixStreamSessionId": "room",
+                "InputStreamList": [{"InputStreamName": "a", "LayoutParams": {"ImageLayer": 1}}],
+                "OutputParams": {"OutputStreamName": "a"},
+                "ControlParams": {field: value},
+            });
+            let object = request.as_object().cloned().unwrap_or_default();
+            let ask = create(&object).ok()?;
+            Some([ask.crop_to_fill, ask.copy, ask.encoding.pass_sei])
+        };
+        for (field, set) in [
+            ("UseMixCropCenter", [true, false, false]),
+            ("AllowCopy", [false, true, false]),
+            ("PassInputSei", [false, false, true]),
+            ("UsePictureTransparent", [false; 3]),
+        ] {
+            assert_eq!(asked(field, 1), Some(set), "{field}");
+            assert_eq!(asked(field, 0), Some([false; 3]), "{field}");
+            assert_eq!(asked(field, 2), None, "{field}");
+        }
+        assert_eq!(asked("PassInputSEI", 1), None);
+    }
 }

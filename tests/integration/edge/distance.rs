@@ -67,7 +67,7 @@ async fn readers_100_ms_away_miss_nothing_and_their_lag_is_told_with_the_distanc
         .await
         .expect("it plays");
     }
-    for _ in 0..TRIES {
+    for tries in (1..=TRIES).rev() {
         let begin = Instant::now();
         let skipped = |readers: &[Value]| -> Vec<u64> {
             let skipped = readers.iter().map(|r| r["skipped"].as_u64());
@@ -84,6 +84,12 @@ async fn readers_100_ms_away_miss_nothing_and_their_lag_is_told_with_the_distanc
         let machine = latest(&since(&near, begin));
         if machine > NOISE {
             println!("the machine itself was {machine:?} late; once more");
+            continue;
+        }
+        // Late for a while is the machine, late each time is the server.
+        let farthest = far.iter().map(|reader| latest(&since(reader, begin))).max();
+        if farthest > Some(2 * ONE_WAY + NOISE) && tries > 1 {
+            println!("the far ones were {farthest:?} late; once more");
             continue;
         }
         assert_eq!(skipped(&told(&server).await), before, "left out");

@@ -165,6 +165,9 @@ async fn a_push_signature_opens_the_source_feed_as_over_rtmp() {
     send(&mut publisher, 0..=40).await;
     let query = house.urls.query(Purpose::Peer, "peer", Hour::Next);
     let server = house.server.http_addr();
+    // What has been sent is there when somebody has it.
+    let mut first = Download::get(server, "/live/peer.flv").await;
+    first.until(has(40)).await;
     let mut peer = Download::get(server, &format!("/live/peer.flv?{query}")).await;
     peer.until(has(40)).await;
     house.wait_for_peers(1).await;
