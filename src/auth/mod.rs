@@ -19,6 +19,7 @@
 
 mod address;
 mod bans;
+pub mod digest;
 mod gate;
 mod guests;
 mod key;

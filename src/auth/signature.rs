@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
-use super::{Refusal, Secret};
+use super::{Refusal, Secret, digest};
 use crate::reason::Reason;
 
 /// Digits of an MD5 digest in hexadecimal.
@@ -16,10 +15,7 @@ const DIGEST_DIGITS: usize = 32;
 ///
 /// The text is hashed exactly as it stands in the URL, so upper and lower case give different signatures.
 pub fn sign(secret: &Secret, stream: &str, tx_time: &str) -> String {
-    digest(secret, stream, tx_time)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest::hex(&digest::keyed(secret, &[stream, tx_time]))
 }
 
 /// `txTime` as we write it: UNIX seconds, rounded down, as eight upper-case hexadecimal digits.
@@ -42,14 +38,6 @@ pub fn signed_query(secret: &Secret, stream: &str, expires_at: SystemTime) -> St
 /// Time since 1970, zero for times before it.
 pub(super) fn since_epoch(at: SystemTime) -> Duration {
     at.duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn digest(secret: &Secret, stream: &str, tx_time: &str) -> [u8; 16] {
-    let mut md5 = Md5::new();
-    for part in [secret.expose(), stream, tx_time] {
-        md5.update(part.as_bytes());
-    }
-    md5.finalize().into()
 }
 
 /// A well-formed signature as it came in a query. Not yet compared with any key.
@@ -106,7 +94,7 @@ impl Presented {
                     "txSecret is given twice with different values",
                 ));
             }
-            Parameter::Once(text) => parse_digest(&text).ok_or_else(|| {
+            Parameter::Once(text) => digest::unhex(&text).ok_or_else(|| {
                 refuse(
                     Reason::SignatureWrong,
                     format!(
@@ -125,7 +113,7 @@ impl Presented {
 
     /// Whether this signature was made with `secret` for `stream`; constant in time for the digests.
     pub(super) fn fits(&self, secret: &Secret, stream: &str) -> bool {
-        digest(secret, stream, &self.tx_time)
+        digest::keyed(secret, &[stream, &self.tx_time])
             .ct_eq(&self.digest)
             .into()
     }
@@ -173,20 +161,6 @@ fn parse_tx_time(text: &str) -> Result<Duration, Refusal> {
             ),
         )
     })
-}
-
-fn parse_digest(text: &str) -> Option<[u8; 16]> {
-    let text = text.as_bytes();
-    if text.len() != DIGEST_DIGITS {
-        return None;
-    }
-    let mut digest = [0; 16];
-    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(digest)
 }
 
 fn refuse(reason: Reason, message: impl Into<String>) -> Refusal {

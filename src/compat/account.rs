@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use md5::{Digest, Md5};
 
-use super::digest;
-use crate::auth::Secret;
+use crate::auth::{Secret, digest};
 use crate::hooks::Address;
 use crate::media::StreamKey;
 

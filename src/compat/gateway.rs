@@ -4,13 +4,11 @@
 //! |---|---|
 //! | the vendor's "MixStreamV2" and "stream code mode" documents | `sign = md5(API key + t)`, `t` in decimal UNIX seconds, the gateway's four sentences |
 
-use md5::{Digest, Md5};
 use subtle::ConstantTimeEq;
 
 use super::account::Account;
-use super::digest;
 use super::query::Query;
-use crate::auth::Secret;
+use crate::auth::{Secret, digest};
 
 /// Why a call was not let in: the gateway's own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,10 +68,7 @@ pub(super) fn caller<'a>(
 
 /// MD5 of the key and the text of `t`.
 pub(super) fn signature(key: &Secret, t: &str) -> [u8; 16] {
-    let mut md5 = Md5::new();
-    md5.update(key.expose().as_bytes());
-    md5.update(t.as_bytes());
-    md5.finalize().into()
+    digest::keyed(key, &[t])
 }
 
 #[cfg(test)]

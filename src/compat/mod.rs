@@ -14,7 +14,6 @@
 mod account;
 mod channel;
 mod common_access;
-mod digest;
 mod gateway;
 mod loose;
 mod mix;

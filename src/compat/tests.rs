@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::{Bans, Drawn, Made, MixError, Mixes, Peer, Pending, Wish};
-use crate::auth::{self, AddressList, Gate, Policy, Rules, Secret};
+use crate::auth::{self, AddressList, Gate, Policy, Rules, Secret, digest};
 use crate::media::{Kind, MediaTime, Message, StreamKey};
 use crate::memory::Memory;
 use crate::metrics::MixLoad;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Config, TokenSource};
-use crate::auth::Secret;
+use crate::auth::{Secret, digest};
 
 /// The file a generated token is kept in, within `state.dir`.
 const FILE: &str = "control.token";
@@ -140,7 +140,7 @@ fn close(path: &Path) -> io::Result<()> {
 fn random_text() -> Result<String, TokenError> {
     let mut bytes = [0; TOKEN_BYTES];
     getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest::hex(&bytes))
 }
 
 #[cfg(test)]

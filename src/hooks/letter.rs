@@ -8,10 +8,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use md5::{Digest, Md5};
 use serde_json::{Map, Value, json};
 
-use crate::auth::Secret;
+use crate::auth::{Secret, digest};
 use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::Origin;
@@ -81,11 +80,7 @@ fn joined(common: &Value, more: Value) -> String {
 pub(super) fn signed(body: &str, key: &Secret, now: SystemTime) -> Option<String> {
     let mut letter: Map<String, Value> = serde_json::from_str(body).ok()?;
     let t = seconds(now) + GOOD_FOR;
-    let mut md5 = Md5::new();
-    md5.update(key.expose().as_bytes());
-    md5.update(t.to_string().as_bytes());
-    let sign: [u8; 16] = md5.finalize().into();
-    let sign: String = sign.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sign = digest::hex(&digest::keyed(key, &[&t.to_string()]));
     letter.insert("t".into(), json!(t));
     letter.insert("sign".into(), json!(sign));
     Some(Value::Object(letter).to_string())

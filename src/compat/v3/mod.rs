@@ -22,10 +22,10 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::account::Account;
-use super::digest;
 use super::mix::Refusal;
 use super::state::now;
 use crate::api;
+use crate::auth::digest;
 use signature::Signed;
 
 const VERSION: &str = "2018-08-01";

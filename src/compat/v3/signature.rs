@@ -13,9 +13,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Problem;
-use crate::auth::Secret;
+use crate::auth::{Secret, digest};
 use crate::compat::account::Account;
-use crate::compat::digest;
 
 const ALGORITHM: &str = "TC3-HMAC-SHA256";
 const SERVICE: &str = "live";
