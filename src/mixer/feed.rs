@@ -6,13 +6,13 @@
 //! the [`Source`] what it learns.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::codec::Coding;
 use super::decode::{CATCH_UP_UNITS, Decoder, Failure};
 use super::format;
 use super::source::{Means, Source};
+use super::stops::{MAX_HUNG, Stops};
 use super::watch::Vigil;
 use crate::media::{Feed, Headers, Kind, Message, Role, Slot, StreamKey};
 use crate::relay::{Item, Join, Read, Relay, Subscriber};
@@ -22,11 +22,8 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 /// A decoder that lived this long failed by accident, not by nature.
 const SETTLED: Duration = Duration::from_secs(10);
-/// Failed decoders of this process that are being stopped: as long as there are more, no new one is made. One that hangs in
-/// a call cannot be stopped; it keeps a thread and some MB, and the fault that made it hang makes others.
-const MAX_STOPPING: usize = 8;
-
-static STOPPING: AtomicUsize = AtomicUsize::new(0);
+/// Failed decoders of this process that are being stopped.
+static STOPS: Stops = Stops::new();
 
 /// Messages taken from the ring at once.
 const BATCH: usize = 32;
@@ -331,11 +328,10 @@ impl Line {
         if !self.retry.allows(now) {
             return None;
         }
-        let stopping = STOPPING.load(Ordering::Acquire);
-        if stopping > MAX_STOPPING {
-            let error = format!(
-                "{stopping} decoders that failed cannot be stopped; the limit is {MAX_STOPPING}"
-            );
+        let hung = STOPS.hung(now);
+        if hung >= MAX_HUNG {
+            let error =
+                format!("{hung} decoders that failed cannot be stopped; the limit is {MAX_HUNG}");
             self.fail(key, error);
             return None;
         }
@@ -384,7 +380,7 @@ impl Line {
             return;
         };
         let (graphs, stream) = (self.means.graphs.clone(), key.clone());
-        let stopping = Stopping::new();
+        let stopping = Stopping::new(Instant::now());
         off_the_media_path(move || {
             let _until_it_has = stopping;
             if let Some(folder) = graphs {
@@ -410,18 +406,18 @@ impl Drop for Line {
 }
 
 /// One of the failed decoders that are being stopped.
-struct Stopping;
+struct Stopping(Instant);
 
 impl Stopping {
-    fn new() -> Self {
-        STOPPING.fetch_add(1, Ordering::AcqRel);
-        Self
+    fn new(now: Instant) -> Self {
+        STOPS.begin(now);
+        Self(now)
     }
 }
 
 impl Drop for Stopping {
     fn drop(&mut self) {
-        STOPPING.fetch_sub(1, Ordering::AcqRel);
+        STOPS.end(self.0);
     }
 }
 

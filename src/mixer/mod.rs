@@ -49,6 +49,7 @@ mod source;
 mod sps;
 mod stage;
 mod stills;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod tick;

@@ -5,8 +5,8 @@
 //! its time, as all do, does not hang.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -14,48 +14,10 @@ use gstreamer::prelude::*;
 
 use crate::mixer::decode::{Failure, launch, stop};
 use crate::mixer::graph;
-
-/// Stopping takes some ms, and as long as one frame takes an encoder that is behind. One that takes longer hangs.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// Pipelines of this process that may hang while being stopped. Each keeps a thread and some MB, and the fault that made
-/// one hang makes others.
-const MAX_HUNG: usize = 8;
+use crate::mixer::stops::{MAX_HUNG, PATIENCE, Stops};
 
 /// All of this process.
 static STOPS: Stops = Stops::new();
-
-/// Pipelines that are being stopped, and since when.
-struct Stops(Mutex<Vec<Instant>>);
-
-impl Stops {
-    const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-
-    fn begun(&self) -> MutexGuard<'_, Vec<Instant>> {
-        // Complete after every statement, so readable after a panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, now: Instant) {
-        self.begun().push(now);
-    }
-
-    /// The stop that began then is over.
-    fn end(&self, begun: Instant) {
-        let mut all = self.begun();
-        // Of two that began in the same moment one is as good as the other.
-        if let Some(at) = all.iter().position(|&other| other == begun) {
-            all.swap_remove(at);
-        }
-    }
-
-    /// How many hang.
-    fn hung(&self, now: Instant) -> usize {
-        let hangs = |begun: &&Instant| now.saturating_duration_since(**begun) > PATIENCE;
-        self.begun().iter().filter(hangs).count()
-    }
-}
 
 /// A pipeline that plays. Dropping it stops it, and waits for that.
 pub struct Line {
