@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,19 @@ pub struct Count {
     by_kind: [AtomicUsize; 2],
     #[cfg(test)]
     pipelines: Mutex<Vec<(Kind, gst::glib::WeakRef<gst::Pipeline>)>>,
+    #[cfg(test)]
+    slow: Mutex<Option<Duration>>,
+}
+
+/// Each picture takes that decoder so long.
+#[cfg(test)]
+fn hold(pipeline: &gst::Pipeline, each: Duration) {
+    let exit: app::AppSink = child(pipeline, "media").unwrap();
+    let entry = exit.static_pad("sink").unwrap();
+    entry.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        std::thread::sleep(each);
+        gst::PadProbeReturn::Ok
+    });
 }
 
 impl Count {
@@ -132,6 +145,13 @@ impl Count {
         exit.add_probe(mask | gst::PadProbeType::BUFFER, move |_, _| answer);
     }
 
+    /// Makes the decoder of pictures that was made last, and those that are made after it, take that long for each.
+    #[cfg(test)]
+    pub fn slow_down(&self, each: Duration) {
+        *self.slow.lock().unwrap() = Some(each);
+        hold(&self.newest(Kind::Video).0, each);
+    }
+
     /// The pipeline of that kind that was made last, and where media goes in.
     #[cfg(test)]
     fn newest(&self, kind: Kind) -> (gst::Pipeline, gst::Element) {
@@ -157,6 +177,8 @@ pub struct Decoder {
     discontinuity: bool,
     waiting: Waiting,
     given: Arc<AtomicU64>,
+    /// What it gives is wanted no more.
+    retired: Arc<AtomicBool>,
     count: Arc<Count>,
 }
 
@@ -204,13 +226,23 @@ impl Decoder {
             discontinuity: false,
             waiting: Waiting::default(),
             given: Arc::default(),
+            retired: Arc::default(),
             count: count.clone(),
             pipeline,
         };
         let exit: app::AppSink = child(&made.pipeline, "media")?;
+        let exit = Exit {
+            given: made.given.clone(),
+            retired: made.retired.clone(),
+            from: exit,
+        };
         match kind {
-            Kind::Video => give_pictures(&exit, sink, made.given.clone()),
-            _ => give_sound(&exit, sink, made.given.clone()),
+            Kind::Video => exit.give_pictures(sink),
+            _ => exit.give_sound(sink),
+        }
+        #[cfg(test)]
+        if let (Kind::Video, Some(each)) = (kind, *count.slow.lock().unwrap()) {
+            hold(&made.pipeline, each);
         }
         made.entry.set_caps(Some(&made.coding.caps()));
         made.pipeline
@@ -263,14 +295,20 @@ impl Decoder {
     }
 
     fn push(&mut self, mut buffer: gst::Buffer, pts_ms: i64) -> bool {
-        let (now, waiting) = (Instant::now(), self.backlog());
-        if self.waiting.longest(waiting, now) > MAX_WAIT {
+        let now = Instant::now();
+        if self.behind(now) > MAX_WAIT {
             return false;
         }
         let pts = gst::ClockTime::from_mseconds(pts_ms.max(0) as u64);
         buffer.make_mut().set_pts(pts);
         self.waiting.add(now);
         self.entry.push_buffer(buffer).is_ok()
+    }
+
+    /// How long the oldest unit in front of it has waited.
+    pub fn behind(&mut self, now: Instant) -> Duration {
+        let waiting = self.backlog();
+        self.waiting.longest(waiting, now)
     }
 
     /// Access units waiting for the decoder.
@@ -281,6 +319,11 @@ impl Decoder {
     /// Pictures, or pieces of sound, that have come out of it.
     pub fn given(&self) -> u64 {
         self.given.load(Ordering::Relaxed)
+    }
+
+    /// Nothing that it still gives is handed on from here: another decoder goes on.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
     }
 
     /// Leaves its graph in `folder`. Touches the disk.
@@ -322,58 +365,77 @@ impl Drop for Decoder {
     }
 }
 
-fn give_pictures(from: &app::AppSink, to: Arc<impl Sink>, given: Arc<AtomicU64>) {
-    if let Some(pad) = from.static_pad("sink") {
-        // With this the decoder writes into the very memory that we get; else it copies each picture there.
-        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
-            match info.query_mut().map(gst::QueryRef::view_mut) {
-                Some(gst::QueryViewMut::Allocation(query)) => {
-                    query.add_allocation_meta::<video::VideoMeta>(None);
-                    gst::PadProbeReturn::Handled
+/// Where what was decoded leaves the pipeline.
+struct Exit {
+    from: app::AppSink,
+    given: Arc<AtomicU64>,
+    retired: Arc<AtomicBool>,
+}
+
+impl Exit {
+    /// Calls `give` with each sample, on the pipeline's thread.
+    fn each(self, mut give: impl FnMut(gst::Sample) + Send + 'static) {
+        let Self {
+            from,
+            given,
+            retired,
+        } = self;
+        let take = move |from: &app::AppSink| {
+            let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            given.fetch_add(1, Ordering::Relaxed);
+            if !retired.load(Ordering::Acquire) {
+                give(sample);
+            }
+            Ok(gst::FlowSuccess::Ok)
+        };
+        from.set_callbacks(app::AppSinkCallbacks::builder().new_sample(take).build());
+    }
+
+    fn give_pictures(self, to: Arc<impl Sink>) {
+        if let Some(pad) = self.from.static_pad("sink") {
+            // With this the decoder writes into the very memory that we get; else it copies each picture there.
+            pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+                match info.query_mut().map(gst::QueryRef::view_mut) {
+                    Some(gst::QueryViewMut::Allocation(query)) => {
+                        query.add_allocation_meta::<video::VideoMeta>(None);
+                        gst::PadProbeReturn::Handled
+                    }
+                    _ => gst::PadProbeReturn::Ok,
                 }
-                _ => gst::PadProbeReturn::Ok,
+            });
+        }
+        let mut format: Option<(gst::Caps, Arc<video::VideoInfo>)> = None;
+        self.each(move |sample| {
+            let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
+                return;
+            };
+            let kept = format.take().filter(|(kept, _)| *kept == caps);
+            format = kept.or_else(|| {
+                let info = video::VideoInfo::from_caps(&caps).ok()?;
+                Some((caps, Arc::new(info)))
+            });
+            if let (Some((_, info)), Some(pts)) = (&format, buffer.pts()) {
+                to.picture(pts.useconds() as i64, Raw::new(buffer, info.clone()));
             }
         });
     }
-    let mut format: Option<(gst::Caps, Arc<video::VideoInfo>)> = None;
-    let give = move |from: &app::AppSink| {
-        let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        given.fetch_add(1, Ordering::Relaxed);
-        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
-            return Ok(gst::FlowSuccess::Ok);
-        };
-        let kept = format.take().filter(|(kept, _)| *kept == caps);
-        format = kept.or_else(|| {
-            let info = video::VideoInfo::from_caps(&caps).ok()?;
-            Some((caps, Arc::new(info)))
-        });
-        if let (Some((_, info)), Some(pts)) = (&format, buffer.pts()) {
-            to.picture(pts.useconds() as i64, Raw::new(buffer, info.clone()));
-        }
-        Ok(gst::FlowSuccess::Ok)
-    };
-    from.set_callbacks(app::AppSinkCallbacks::builder().new_sample(give).build());
-}
 
-fn give_sound(from: &app::AppSink, to: Arc<impl Sink>, given: Arc<AtomicU64>) {
-    let give = move |from: &app::AppSink| {
-        let sample = from.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        given.fetch_add(1, Ordering::Relaxed);
-        let rate = sample
-            .caps()
-            .and_then(|caps| caps.structure(0)?.get::<i32>("rate").ok());
-        if let Some(buffer) = sample.buffer()
-            && let Some(rate) = rate.and_then(|rate| u32::try_from(rate).ok())
-            && let Some(pts) = buffer.pts()
-            && let Ok(map) = buffer.map_readable()
-        {
-            let (quads, _) = map.as_chunks::<4>();
-            let samples: Vec<f32> = quads.iter().map(|&q| f32::from_le_bytes(q)).collect();
-            to.sound(pts.useconds() as i64, rate, &samples);
-        }
-        Ok(gst::FlowSuccess::Ok)
-    };
-    from.set_callbacks(app::AppSinkCallbacks::builder().new_sample(give).build());
+    fn give_sound(self, to: Arc<impl Sink>) {
+        self.each(move |sample| {
+            let rate = sample
+                .caps()
+                .and_then(|caps| caps.structure(0)?.get::<i32>("rate").ok());
+            if let Some(buffer) = sample.buffer()
+                && let Some(rate) = rate.and_then(|rate| u32::try_from(rate).ok())
+                && let Some(pts) = buffer.pts()
+                && let Ok(map) = buffer.map_readable()
+            {
+                let (quads, _) = map.as_chunks::<4>();
+                let samples: Vec<f32> = quads.iter().map(|&q| f32::from_le_bytes(q)).collect();
+                to.sound(pts.useconds() as i64, rate, &samples);
+            }
+        });
+    }
 }
 
 /// Builds a pipeline from its description.

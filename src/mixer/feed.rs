@@ -25,6 +25,12 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// Failed decoders of this process that are being stopped.
 static STOPS: Stops = Stops::new();
 
+/// A decoder that gave nothing for longer than this, although it should have, may not work; that is the watchdog's matter.
+const ALIVE: Duration = Duration::from_millis(500);
+
+/// Where units have waited longer than this in front of a decoder, a new beginning does not wait for them.
+const BEHIND: Duration = Duration::from_millis(500);
+
 /// Messages taken from the ring at once.
 const BATCH: usize = 32;
 /// Longest wait for a decoder during the catch-up before looking again.
@@ -206,6 +212,7 @@ impl Feeder {
                 self.headers(&headers, Kind::Video);
                 self.headers(&headers, Kind::Audio);
             }
+            self.video.leave_behind();
             if self.video.ready(&self.key).await.is_none() && self.video.coding.is_some() {
                 // It has failed, and must not be tried again yet.
                 self.needs_key = true;
@@ -390,9 +397,28 @@ impl Line {
         });
     }
 
+    /// At a key frame, behind which nothing of what waits is needed: where a decoder that works is far behind, another one goes
+    /// on from here. What waits would be decoded only to be shown late, and all that came meanwhile would be refused.
+    fn leave_behind(&mut self) {
+        let now = Instant::now();
+        let behind = |decoder: &mut Decoder| decoder.behind(now) > BEHIND;
+        let works = self.vigil.silent() <= ALIVE;
+        if let Some(decoder) = self.decoder.take_if(|decoder| works && behind(decoder)) {
+            decoder.retire();
+            self.failure = Arc::default();
+            self.source.lost(decoder.backlog());
+            let stopping = Stopping::new(now);
+            off_the_media_path(move || {
+                let _until_it_has = stopping;
+                drop(decoder);
+            });
+        }
+    }
+
     /// Nobody needs the decoder any more, or another one is needed.
     fn dismiss(&mut self) {
         if let Some(decoder) = self.decoder.take() {
+            decoder.retire();
             self.failure = Arc::default();
             off_the_media_path(move || drop(decoder));
         }

@@ -157,6 +157,12 @@ impl Sources {
         self.means.count.still_newest(kind, hangs);
     }
 
+    /// Makes the decoder of pictures that was made last, and those made after it, take that long for each.
+    #[cfg(test)]
+    pub fn slow_down(&self, each: Duration) {
+        self.means.count.slow_down(each);
+    }
+
     /// The source `key`, for one who wants `tracks` of it: the one that is at work, or a new one. A newcomer who wants
     /// pictures of a source that decodes only sound gets one of its own: it begins with what the ring still has of the GOP
     /// instead of waiting for the next key frame, and the sound of the others has no gap.

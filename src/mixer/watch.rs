@@ -125,6 +125,11 @@ impl Vigil {
         self.taken = self.taken.saturating_add(1);
     }
 
+    /// For how long it has owed something and given nothing, as of the last look.
+    pub fn silent(&self) -> Duration {
+        self.silence.lasted
+    }
+
     /// To be called as each unit comes, before it goes in: `given` has come out so far, and `waiting` units are in front of
     /// the decoder. For how long nothing has come out, once that is too long to be delay.
     pub fn look(&mut self, given: u64, waiting: u64, now: Instant) -> Option<Duration> {

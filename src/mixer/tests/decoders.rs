@@ -184,6 +184,30 @@ async fn a_decoder_that_gives_nothing_and_says_nothing_is_replaced_too() {
     mixer.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decoder_that_cannot_keep_up_is_left_behind_at_a_key_frame() {
+    let (_guard, relay, mixer) = studio().await;
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    pair(&mixer);
+    eventually("the sub", || state_of(&mixer, "m", 1) == InputState::Live).await;
+    // Its decoder is the newest.
+    let _main = Anchor::start(&relay, "main", MAIN);
+    both_live(&mixer).await;
+    let viewer = Viewer::attach(&relay, "mixed");
+    // A third of the speed that it needs.
+    let each = Duration::from_millis(150);
+    mixer.shared.context.sources.slow_down(each);
+    viewer.watch_for(8_000).await;
+    let info = mixer.get("m").unwrap();
+    let latency = info.stats.added_latency_ms.expect("it has shown some");
+    // Refused after 1.5 s, when it is 1 s behind; the next key frame comes within a second. When it had first to decode all
+    // that waited for it, the last of that was 3 s late.
+    assert!(latency.p99 < 2_000.0, "{} ms", latency.p99);
+    assert!(info.inputs.iter().all(|input| input.error.is_none()));
+    assert_eq!(mixer.decoders(Kind::Video), 2);
+    mixer.shutdown().await;
+}
+
 /// After the first 60 pictures nothing for two seconds, then all of it at once.
 fn held_up() -> impl FnMut(Message) -> Vec<Message> + Send + 'static {
     let (mut pictures, mut held) = (0, Vec::new());
