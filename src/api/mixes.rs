@@ -27,15 +27,26 @@ pub enum Made {
     Unchanged,
 }
 
-/// Why a mix was refused: the sentence, and what kind of refusal it is.
+/// Why a mix was refused: the field, what kind of refusal it is, and a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MixError {
-    /// The scene is wrong; begins with the field's path.
+    /// It is no scene: types and names of fields. The message says where.
     #[error("{0}")]
-    Invalid(String),
-    /// It contradicts what is there: another mix's output, a live stream, a codec.
-    #[error("{0}")]
-    Conflict(String),
+    Unreadable(String),
+    /// A field of the scene is wrong.
+    #[error("{path}: {message}")]
+    Invalid {
+        path: String,
+        flaw: Flaw,
+        message: String,
+    },
+    /// It contradicts what is there.
+    #[error("{path}: {message}")]
+    Conflict {
+        path: String,
+        clash: Clash,
+        message: String,
+    },
     /// No mix has that id.
     #[error("{0}")]
     NotFound(String),
@@ -45,6 +56,32 @@ pub enum MixError {
     /// The mixer cannot do it now.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its value, by itself or beside the scene's others.
+    Value,
+    /// The still picture that it names cannot be had or decoded.
+    Picture,
+}
+
+/// What a scene contradicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clash {
+    /// Another mix or publisher has the output.
+    Taken,
+    /// The mix runs, and keeps its output.
+    Fixed,
+    /// A mix would feed on itself.
+    Loop,
+    /// A stream is in as many mixes as it may be.
+    Crowded,
+    /// The output's name is published in a codec that the mix does not have.
+    Codec,
+    /// The mix is ending, and will be gone.
+    Ending,
 }
 
 /// How a preview is asked for.
@@ -69,6 +106,9 @@ pub struct Drawn {
 /// An answer to be awaited.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MixError>> + Send + 'a>>;
 
+/// The end of a mix, to be awaited.
+pub type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// What the endpoints need of a mixer. Mixes are shown as the mixer describes them; each has `inputs`, each with a
 /// `state`.
 pub trait Mixes: Send + Sync {
@@ -86,15 +126,19 @@ pub trait Mixes: Send + Sync {
     fn load(&self) -> MixLoad;
     /// Width and height of a stream's own pictures in pixels; `None` while they are not known.
     fn picture_size(&self, stream: &StreamKey) -> Option<(u32, u32)>;
+    /// Resolves when a mix is gone after this call, which is to say before the future is first polled too.
+    fn gone(&self) -> Gone<'_>;
     /// Begins a mix's end and describes the ending mix.
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value>;
 }
 
 impl From<MixError> for Error {
     fn from(error: MixError) -> Self {
+        let whole = error.to_string();
         match error {
-            MixError::Invalid(message) => Error::invalid(message),
-            MixError::Conflict(message) => Error::conflict(message),
+            MixError::Unreadable(message) => Error::invalid(message),
+            MixError::Invalid { .. } => Error::invalid(whole),
+            MixError::Conflict { .. } => Error::conflict(whole),
             MixError::NotFound(message) => Error::not_found(message),
             MixError::Overloaded(message) => {
                 Error::new(StatusCode::SERVICE_UNAVAILABLE, "mixer_overloaded", message)

@@ -39,7 +39,7 @@ pub use body::parse;
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
-pub use mixes::{Drawn, Made, MixError, Mixes, Pending, Wish};
+pub use mixes::{Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Pending, Wish};
 
 use crate::auth::{Gate, Policy, Secret};
 use crate::media::PerApp;

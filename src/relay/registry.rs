@@ -12,15 +12,19 @@ use super::event::{Event, Stamp};
 use super::info::StreamInfo;
 use super::origin::Origin;
 use super::publisher::Publisher;
+use super::ring::Join;
 use super::stream::Stream;
 use super::subscriber::Subscriber;
 use super::takeover::Refused;
-use crate::media::{Class, Feed, StreamKey};
+use crate::media::{Cadence, Class, Feed, StreamKey};
 use crate::reason::Reason;
 
 /// Events kept for a slow listener. One that falls further behind is told so by the channel and
 /// reconciles from [`Relay::streams`].
 const EVENTS: usize = 1_024;
+
+/// Messages of a GOP that a rate is reckoned from: over a second of pictures and sound.
+const PACE_MESSAGES: usize = 256;
 
 /// Why a name could not be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +196,16 @@ impl Relay {
             .streams
             .get(key)
             .is_some_and(|s| s.lock().publisher.is_some())
+    }
+
+    /// How fast the pictures of a stream's source come, by its running GOP: tells nothing of one that has just begun, or that
+    /// is not there.
+    pub fn cadence(&self, key: &StreamKey) -> Cadence {
+        let mut watcher = self.watch(key, Feed::Source);
+        watcher.join(Join::Burst);
+        let mut items = Vec::new();
+        watcher.try_read(PACE_MESSAGES, &mut items);
+        Cadence::of(items.iter().map(|item| item.message()))
     }
 
     /// Facts from now on.

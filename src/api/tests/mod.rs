@@ -49,9 +49,15 @@ struct Scenes(Mutex<Vec<(String, Value)>>);
 impl Mixes for Scenes {
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
-            let scene: Value = body::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let scene: Value = body::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
             match scene["fail"].as_str() {
-                Some("conflict") => return Err(MixError::Conflict("output: is taken".into())),
+                Some("conflict") => {
+                    return Err(MixError::Conflict {
+                        path: "output".into(),
+                        clash: Clash::Taken,
+                        message: "is taken".into(),
+                    });
+                }
                 Some("unavailable") => return Err(MixError::Unavailable("no encoder".into())),
                 _ => {}
             }
@@ -69,9 +75,9 @@ impl Mixes for Scenes {
 
     fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
         Box::pin(async move {
-            let scene: Value = body::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let scene: Value = body::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
             if let Some(message) = scene["fail"].as_str() {
-                return Err(MixError::Invalid(message.into()));
+                return Err(MixError::Unreadable(message.into()));
             }
             let width = wish.width.unwrap_or(540);
             let input = json!({"id": "a", "layer": 1, "x": 0, "y": 0, "width": 540, "height": 960, "real": wish.live});
@@ -111,6 +117,10 @@ impl Mixes for Scenes {
 
     fn picture_size(&self, _: &StreamKey) -> Option<(u32, u32)> {
         None
+    }
+
+    fn gone(&self) -> Gone<'_> {
+        Box::pin(std::future::pending())
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
