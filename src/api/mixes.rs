@@ -13,11 +13,17 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use utoipa::{OpenApi, ToSchema};
 
 use super::Error;
 use super::body::{self, Body, Path};
+use super::describe::mixes as described;
 use crate::media::StreamKey;
 use crate::metrics::MixLoad;
+
+#[derive(OpenApi)]
+#[openapi(paths(list, get, put, preview, delete))]
+pub(super) struct Description;
 
 /// What a `PUT` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +164,9 @@ fn mixes(state: &super::State) -> Result<&dyn Mixes, Error> {
     })
 }
 
-/// `GET /api/v1/mixes`
+/// All mixes, and what there is room for.
+#[utoipa::path(get, path = "/api/v1/mixes", operation_id = "list_mixes", tag = "mixes",
+    responses((status = 200, description = "all of them", body = described::Mixes), (status = 501, description = "built without the mixer")))]
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<Value>, Error> {
     let mixes = mixes(&state)?;
     let load = mixes.load();
@@ -170,7 +178,13 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<
     Ok(Json(json!({"mixes": mixes.list(), "capacity": capacity})))
 }
 
-/// `GET /api/v1/mixes/{id}`
+/// One mix.
+#[utoipa::path(get, path = "/api/v1/mixes/{id}", operation_id = "get_mix", tag = "mixes",
+    params(("id" = String, Path, description = "1 to 80 of A-Z a-z 0-9 _ . -")),
+    responses(
+        (status = 200, description = "as it stands", body = described::Mix),
+        (status = 404, description = "no such mix"),
+        (status = 501, description = "built without the mixer")))]
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -186,7 +200,16 @@ struct Asked {
     app: Option<String>,
 }
 
-/// `PUT /api/v1/mixes/{id}`
+/// Makes a mix, or changes it while it runs.
+#[utoipa::path(put, path = "/api/v1/mixes/{id}", operation_id = "put_mix", tag = "mixes",
+    params(("id" = String, Path, description = "1 to 80 of A-Z a-z 0-9 _ . -")),
+    request_body = described::Scene,
+    responses(
+        (status = 200, description = "it is changed, or was so already", body = described::Mix),
+        (status = 201, description = "it is made", body = described::Mix),
+        (status = 409, description = "it contradicts what is there"),
+        (status = 501, description = "built without the mixer"),
+        (status = 503, description = "there is no room for it, or it cannot be mixed now")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -208,7 +231,15 @@ pub(super) async fn put(
     Ok((code, Json(mix)))
 }
 
-/// `POST /api/v1/mixes:preview`
+/// Draws a scene without making a mix.
+#[utoipa::path(post, path = "/api/v1/mixes:preview", operation_id = "preview_mix", tag = "mixes",
+    params(described::Wish),
+    request_body = described::Scene,
+    responses(
+        (status = 200, description = "the image, or JSON with it in it", content(
+            (String = "image/png"), (described::Preview = "application/json"))),
+        (status = 501, description = "built without the mixer"),
+        (status = 503, description = "it cannot be drawn now")))]
 pub(super) async fn preview(
     State(state): State<Arc<super::State>>,
     RawQuery(query): RawQuery,
@@ -251,8 +282,9 @@ const WARNINGS: HeaderName = HeaderName::from_static("x-linkmic-warnings");
 const MAX_WARNINGS_BYTES: usize = 4 << 10;
 
 /// As what a preview comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(as = MixPreviewForm, rename_all = "lowercase")]
+pub(super) enum Form {
     Png,
     Json,
 }
@@ -335,7 +367,14 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// `DELETE /api/v1/mixes/{id}`: the mix is gone when the output is back with its source.
+/// Begins a mix's end: it is gone when its output is back with the source.
+#[utoipa::path(delete, path = "/api/v1/mixes/{id}", operation_id = "delete_mix", tag = "mixes",
+    params(("id" = String, Path, description = "1 to 80 of A-Z a-z 0-9 _ . -")),
+    responses(
+        (status = 202, description = "it is ending", body = described::Mix),
+        (status = 404, description = "no such mix"),
+        (status = 501, description = "built without the mixer"),
+        (status = 503, description = "the mixer failed")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
