@@ -12,7 +12,6 @@ use super::event::{Event, Stamp};
 use super::info::StreamInfo;
 use super::origin::Origin;
 use super::publisher::Publisher;
-use super::ring::Join;
 use super::stream::Stream;
 use super::subscriber::Subscriber;
 use super::takeover::Refused;
@@ -23,8 +22,8 @@ use crate::reason::Reason;
 /// reconciles from [`Relay::streams`].
 const EVENTS: usize = 1_024;
 
-/// Messages of a GOP that a rate is reckoned from: over a second of pictures and sound.
-const PACE_MESSAGES: usize = 256;
+/// Newest messages that a rate is reckoned from: over a second of pictures and sound.
+const PACE_MESSAGES: u64 = 256;
 
 /// Why a name could not be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -198,14 +197,17 @@ impl Relay {
             .is_some_and(|s| s.lock().publisher.is_some())
     }
 
-    /// How fast the pictures of a stream's source come, by its running GOP: tells nothing of one that has just begun, or that
-    /// is not there.
+    /// How fast the pictures of a stream's source come, by what its ring has: tells nothing of one that has just begun, or
+    /// that is not there.
     pub fn cadence(&self, key: &StreamKey) -> Cadence {
-        let mut watcher = self.watch(key, Feed::Source);
-        watcher.join(Join::Burst);
-        let mut items = Vec::new();
-        watcher.try_read(PACE_MESSAGES, &mut items);
-        Cadence::of(items.iter().map(|item| item.message()))
+        let Some(stream) = self.lock().streams.get(key).cloned() else {
+            return Cadence::default();
+        };
+        let inner = stream.lock();
+        let ring = &inner.feed(Feed::Source).ring;
+        let newest = ring.head().saturating_sub(PACE_MESSAGES)..ring.head();
+        let items = newest.filter_map(|sequence| ring.item(sequence));
+        Cadence::of(items.map(|item| item.message()))
     }
 
     /// Facts from now on.
