@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::account::{Account, Picture};
 use super::mix::{self, Ask, Code, Facts, Mix, Plan, Refusal, Stream};
+use super::room::Shape;
 use super::seen::Seen;
 use crate::api::{self, Bans, Clash, Flaw, MixError, Mixes, Peer};
 use crate::auth::{Gate, Pattern, Scope, Subject};
@@ -38,6 +39,8 @@ pub struct State {
     pub accounts: Vec<Account>,
     pub pictures: BTreeMap<u32, Picture>,
     pub seen: Seen,
+    /// How a room service's call is answered.
+    pub shape: Shape,
     /// What is told as the server's address.
     pub address: IpAddr,
 }

@@ -122,6 +122,7 @@ async fn house() -> House {
         bans: Bans::load(store, gate.clone()).await.unwrap(),
         gate,
         tasks: TaskTracker::new(),
+        shape: Shape::default(),
         accounts: vec![Account {
             appid: APPID,
             api_key: Some(Secret::new(API_KEY)),
