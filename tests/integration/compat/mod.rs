@@ -6,6 +6,8 @@ mod by_url;
 mod callbacks;
 #[cfg(feature = "mixer")]
 mod legacy;
+#[cfg(feature = "mixer")]
+mod recorded;
 mod sdk;
 
 use std::time::{SystemTime, UNIX_EPOCH};
