@@ -180,7 +180,7 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<
 
 /// One mix.
 #[utoipa::path(get, path = "/api/v1/mixes/{id}", operation_id = "get_mix", tag = "mixes",
-    params(("id" = String, Path, description = "1 to 80 of A-Z a-z 0-9 _ . -")),
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
     responses(
         (status = 200, description = "as it stands", body = described::Mix),
         (status = 404, description = "no such mix"),
@@ -202,7 +202,7 @@ struct Asked {
 
 /// Makes a mix, or changes it while it runs.
 #[utoipa::path(put, path = "/api/v1/mixes/{id}", operation_id = "put_mix", tag = "mixes",
-    params(("id" = String, Path, description = "1 to 80 of A-Z a-z 0-9 _ . -")),
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
     request_body = described::Scene,
     responses(
         (status = 200, description = "it is changed, or was so already", body = described::Mix),
@@ -369,7 +369,7 @@ fn base64(bytes: &[u8]) -> String {
 
 /// Begins a mix's end: it is gone when its output is back with the source.
 #[utoipa::path(delete, path = "/api/v1/mixes/{id}", operation_id = "delete_mix", tag = "mixes",
-    params(("id" = String, Path, description = "1 to 80 of A-Z a-z 0-9 _ . -")),
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
     responses(
         (status = 202, description = "it is ending", body = described::Mix),
         (status = 404, description = "no such mix"),

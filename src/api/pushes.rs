@@ -33,7 +33,7 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Pushes>
 
 /// One target.
 #[utoipa::path(get, path = "/api/v1/pushes/{id}", operation_id = "get_push", tag = "pushes",
-    params(("id" = String, Path, description = "1 to 128 of A-Z a-z 0-9 _ . -")),
+    params(("id" = String, Path, description = "Also rule:N:app:stream")),
     responses(
         (status = 200, description = "as it stands", body = Status),
         (status = 404, description = "no such push")))]
@@ -48,7 +48,7 @@ pub(super) async fn get(
 
 /// Makes or changes a target.
 #[utoipa::path(put, path = "/api/v1/pushes/{id}", operation_id = "put_push", tag = "pushes",
-    params(("id" = String, Path, description = "1 to 128 of A-Z a-z 0-9 _ . -")),
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,128}$")),
     request_body = Spec,
     responses(
         (status = 200, description = "it is changed, or was so already", body = Status),
@@ -73,7 +73,7 @@ pub(super) async fn put(
 
 /// Ends a target, and answers with the last numbers once it has been told.
 #[utoipa::path(delete, path = "/api/v1/pushes/{id}", operation_id = "delete_push", tag = "pushes",
-    params(("id" = String, Path, description = "1 to 128 of A-Z a-z 0-9 _ . -")),
+    params(("id" = String, Path, description = "Also rule:N:app:stream")),
     responses(
         (status = 200, description = "its last numbers", body = Status),
         (status = 404, description = "no such push"),

@@ -50,7 +50,7 @@ pub(super) struct Disconnecting {
 
 /// Who plays a stream, and how far behind.
 #[utoipa::path(get, path = "/api/v1/streams/{app}/{name}/readers", operation_id = "list_readers", tag = "streams",
-    params(("app" = String, Path, description = "Application"), ("name" = String, Path, description = "Stream")),
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$")),
     responses(
         (status = 200, description = "all of them", body = Readers),
         (status = 404, description = "no such stream")))]
@@ -71,7 +71,7 @@ pub(super) async fn list(
 /// Disconnects one player.
 #[utoipa::path(delete, path = "/api/v1/streams/{app}/{name}/readers/{id}", operation_id = "delete_reader",
     tag = "streams",
-    params(("app" = String, Path, description = "Application"), ("name" = String, Path, description = "Stream"), ("id" = u64, Path, description = "As the list has it")),
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$"), ("id" = u64, Path, description = "As the list has it")),
     responses(
         (status = 202, description = "it is told to go", body = Disconnecting),
         (status = 404, description = "no such reader")))]

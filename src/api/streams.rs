@@ -105,7 +105,7 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Streams
 
 /// One stream.
 #[utoipa::path(get, path = "/api/v1/streams/{app}/{name}", operation_id = "get_stream", tag = "streams",
-    params(("app" = String, Path, description = "Application"), ("name" = String, Path, description = "Stream")),
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$")),
     responses(
         (status = 200, description = "it has a publisher or a reader", body = Stream),
         (status = 404, description = "it has neither")))]
@@ -120,7 +120,7 @@ pub(super) async fn get(
 
 /// Disconnects the publisher.
 #[utoipa::path(delete, path = "/api/v1/streams/{app}/{name}", operation_id = "delete_stream", tag = "streams",
-    params(("app" = String, Path, description = "Application"), ("name" = String, Path, description = "Stream")),
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$")),
     responses(
         (status = 202, description = "it is told to go", body = Disconnecting),
         (status = 404, description = "nobody publishes it"),

@@ -285,6 +285,26 @@ mod tests {
     use super::*;
     use crate::relay;
 
+    #[tokio::test]
+    async fn who_waits_for_the_end_of_a_mix_is_told_of_one_that_came_before_the_wait() {
+        let relay = Relay::new(relay::Config::default());
+        let mixer = Mixer::new(relay, mixer::Config::default()).expect("GStreamer is installed");
+        let adapter = Adapter::new(Arc::new(mixer));
+        let scene = json!({"app": "live", "inputs": [{"stream": "a", "layer": 1}], "output": {"stream": "b"}});
+        let scene = scene.to_string().into_bytes();
+        for _ in 0..20 {
+            adapter.put("m", &scene).await.expect("it is made");
+            let gone = adapter.gone();
+            adapter.remove("m").await.expect("it is there");
+            while adapter.get("m").is_some() {
+                tokio::task::yield_now().await;
+            }
+            let told = tokio::time::timeout(Duration::from_secs(10), gone);
+            told.await.expect("it is told, though nobody listened");
+        }
+        adapter.mixer.shutdown().await;
+    }
+
     /// On a clock that runs ahead while nobody has anything to do.
     #[tokio::test(start_paused = true)]
     async fn changes_that_get_pictures_take_turns_and_others_do_not_wait_for_them() {

@@ -11,7 +11,7 @@
 
 mod pairs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub async fn follow(relay: Relay, mixes: Arc<dyn Mixes>, stop: CancellationToken
         // Before the look, so that no end is missed.
         let gone = mixes.gone();
         hand.make(pairs.wanted()).await;
-        let waits = hand.waits;
+        let waits = !hand.refused.is_empty();
         tokio::select! {
             event = events.recv() => match event {
                 Ok(event) => note(&mut pairs, &event),
@@ -79,8 +79,8 @@ struct Hand {
     mixes: Arc<dyn Mixes>,
     /// What was made, and not ended yet.
     made: BTreeMap<String, Value>,
-    /// Something that is wanted could not be made, and may be when another mix has gone.
-    waits: bool,
+    /// What is wanted and could not be made; it may be when another mix has gone.
+    refused: BTreeSet<String>,
 }
 
 impl Hand {
@@ -93,7 +93,7 @@ impl Hand {
         Self {
             made: ids.collect(),
             mixes,
-            waits: false,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -108,7 +108,7 @@ impl Hand {
                 Err(error) => warn!(id, %error, "a mix that no push URL asks for cannot be ended"),
             }
         }
-        let before = std::mem::take(&mut self.waits);
+        let before = std::mem::take(&mut self.refused);
         for (id, scene) in wanted {
             if self.made.get(&id) == Some(&scene) {
                 continue;
@@ -126,10 +126,10 @@ impl Hand {
                             ..
                         }
                     );
-                    if !ending && !before {
+                    if !ending && !before.contains(&id) {
                         warn!(id, %error, "the mix that push URLs ask for cannot be made");
                     }
-                    self.waits = true;
+                    self.refused.insert(id);
                 }
             }
         }

@@ -463,6 +463,7 @@ fn every_code_of_the_contract_is_in_a_recorded_case() {
         "AuthFailure.SignatureFailure",
         "AuthFailure.SignatureExpire",
         "AuthFailure.SecretIdNotFound",
+        "AuthFailure.InvalidSecretId",
         "MissingParameter",
         "UnknownParameter",
         "InvalidAction",
