@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use utoipa::{OpenApi, ToSchema};
 
 use super::body::{self, Body, Path};
 use super::{Error, whole};
@@ -210,22 +211,31 @@ impl Inner {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(OpenApi)]
+#[openapi(paths(list, get, post, delete))]
+pub(super) struct Description;
+
+/// Exactly one of `stream`, `address` and `key` says who.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = BanRequest, example = json!({"address": "203.0.113.0/24", "action": "publish", "expires_in": "1day"}))]
 struct Request {
     stream: Option<String>,
     address: Option<String>,
     key: Option<String>,
     #[serde(default)]
     action: Action,
+    /// A duration like `12h`; left out, it has no end.
     #[serde(default, with = "humantime_serde")]
+    #[schema(value_type = Option<String>)]
     expires_in: Option<Duration>,
     #[serde(default)]
     note: String,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = BanAction)]
 enum Action {
     Publish,
     Play,
@@ -233,13 +243,16 @@ enum Action {
     Both,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Bans)]
 pub(super) struct Listed {
     bans: Vec<Shown>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ban)]
 pub(super) struct Shown {
+    #[schema(value_type = i64)]
     id: BanId,
     stream: Option<String>,
     address: Option<String>,
@@ -250,7 +263,8 @@ pub(super) struct Shown {
     note: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BanMade)]
 pub(super) struct Made {
     #[serde(flatten)]
     ban: Shown,
@@ -258,13 +272,16 @@ pub(super) struct Made {
     ended: Gone,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BanEnded)]
 struct Gone {
     publishers: usize,
     players: usize,
 }
 
-/// `GET /api/v1/bans`
+/// The bans that hold.
+#[utoipa::path(get, path = "/api/v1/bans", operation_id = "list_bans", tag = "bans",
+    responses((status = 200, description = "all of them", body = Listed)))]
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Listed> {
     let now = SystemTime::now();
     let bans = state.gate.bans();
@@ -274,7 +291,12 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Listed>
     })
 }
 
-/// `GET /api/v1/bans/{id}`
+/// One ban.
+#[utoipa::path(get, path = "/api/v1/bans/{id}", operation_id = "get_ban", tag = "bans",
+    params(("id" = i64, Path, description = "As the list has it")),
+    responses(
+        (status = 200, description = "it holds", body = Shown),
+        (status = 404, description = "no such ban")))]
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -285,7 +307,14 @@ pub(super) async fn get(
     ban.map(|ban| Json(ban.into())).ok_or_else(|| absent(id))
 }
 
-/// `POST /api/v1/bans`: holds from the answer on; whoever it concerns is disconnected.
+/// Bans: holds from the answer on; whoever it concerns is disconnected.
+#[utoipa::path(post, path = "/api/v1/bans", operation_id = "make_ban", tag = "bans",
+    request_body = Request,
+    responses(
+        (status = 200, description = "the same was banned already: end and note are the new ones", body = Made),
+        (status = 201, description = "it holds", body = Made),
+        (status = 409, description = "there are too many"),
+        (status = 503, description = "it could not be written to the disk, and does not hold")))]
 pub(super) async fn post(
     State(state): State<Arc<super::State>>,
     body: Body,
@@ -337,7 +366,13 @@ pub(super) async fn post(
     Ok((status, Json(made)))
 }
 
-/// `DELETE /api/v1/bans/{id}`: answers with what held.
+/// Lifts a ban, and answers with what held.
+#[utoipa::path(delete, path = "/api/v1/bans/{id}", operation_id = "delete_ban", tag = "bans",
+    params(("id" = i64, Path, description = "As the list has it")),
+    responses(
+        (status = 200, description = "what held", body = Shown),
+        (status = 404, description = "no such ban"),
+        (status = 503, description = "it could not be written to the disk, and holds on")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,

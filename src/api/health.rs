@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::{Error, error};
 use crate::auth::LIMITS;
@@ -36,34 +37,53 @@ impl Readiness {
     }
 }
 
-#[derive(Serialize)]
+#[derive(OpenApi)]
+#[openapi(paths(alive, ready, metrics))]
+pub(super) struct Description;
+
+/// How the server is.
+#[derive(Serialize, ToSchema)]
 struct Health {
     status: &'static str,
 }
 
 /// `/healthz` and `/readyz`.
 pub(super) fn router<S: Clone + Send + Sync + 'static>(readiness: Readiness) -> Router<S> {
-    let ready = move || {
-        let ready = readiness.is_ready();
-        async move {
-            if ready {
-                Ok(Json(Health { status: "ready" }))
-            } else {
-                Err(Error::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "not_ready",
-                    "the server is starting or going down",
-                ))
-            }
-        }
-    };
     Router::new()
-        .route("/healthz", get(|| async { Json(Health { status: "ok" }) }))
-        .route("/readyz", get(ready))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(move || ready(readiness.clone())))
         .method_not_allowed_fallback(error::method_not_allowed)
 }
 
-/// `GET /metrics`: asks the rooms for what they know, then shows everything.
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()),
+    responses((status = 200, description = "it does", body = Health)))]
+async fn alive() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether the server takes work.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses(
+        (status = 200, description = "it does", body = Health),
+        (status = 503, description = "it is starting or going down")))]
+async fn ready(readiness: Readiness) -> Result<Json<Health>, Error> {
+    if readiness.is_ready() {
+        return Ok(Json(Health { status: "ready" }));
+    }
+    Err(Error::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not_ready",
+        "the server is starting or going down",
+    ))
+}
+
+/// Numbers for Prometheus; callers on the same machine need no token.
+#[utoipa::path(get, path = "/metrics", tag = "health", security((), ("token" = [])),
+    responses(
+        (status = 200, description = "all series", body = String, content_type = "text/plain"),
+        (status = 401, description = "from another machine: no token, or another"),
+        (status = 403, description = "not from this address")))]
 pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl IntoResponse {
     collect(&state);
     let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];

@@ -6,15 +6,21 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use crate::auth::KeyStatus;
 
-#[derive(Serialize)]
+#[derive(OpenApi)]
+#[openapi(paths(list))]
+pub(super) struct Description;
+
+/// The configured keys.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Keys {
     keys: Vec<Key>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Key {
     app: Option<String>,
     set: &'static str,
@@ -29,7 +35,9 @@ struct Key {
     last_used: Option<String>,
 }
 
-/// `GET /api/v1/auth/keys`
+/// The configured keys without their secrets.
+#[utoipa::path(get, path = "/api/v1/auth/keys", operation_id = "list_keys", tag = "auth",
+    responses((status = 200, description = "all of them", body = Keys)))]
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Keys> {
     let keys = state.policy.keys(SystemTime::now());
     Json(Keys {

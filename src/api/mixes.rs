@@ -13,11 +13,17 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use utoipa::{OpenApi, ToSchema};
 
 use super::Error;
 use super::body::{self, Body, Path};
+use super::describe::mixes as described;
 use crate::media::StreamKey;
 use crate::metrics::MixLoad;
+
+#[derive(OpenApi)]
+#[openapi(paths(list, get, put, preview, delete))]
+pub(super) struct Description;
 
 /// What a `PUT` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +33,26 @@ pub enum Made {
     Unchanged,
 }
 
-/// Why a mix was refused: the sentence, and what kind of refusal it is.
+/// Why a mix was refused: the field, what kind of refusal it is, and a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MixError {
-    /// The scene is wrong; begins with the field's path.
+    /// It is no scene: types and names of fields. The message says where.
     #[error("{0}")]
-    Invalid(String),
-    /// It contradicts what is there: another mix's output, a live stream, a codec.
-    #[error("{0}")]
-    Conflict(String),
+    Unreadable(String),
+    /// A field of the scene is wrong.
+    #[error("{path}: {message}")]
+    Invalid {
+        path: String,
+        flaw: Flaw,
+        message: String,
+    },
+    /// It contradicts what is there.
+    #[error("{path}: {message}")]
+    Conflict {
+        path: String,
+        clash: Clash,
+        message: String,
+    },
     /// No mix has that id.
     #[error("{0}")]
     NotFound(String),
@@ -45,6 +62,32 @@ pub enum MixError {
     /// The mixer cannot do it now.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its value, by itself or beside the scene's others.
+    Value,
+    /// The still picture that it names cannot be had or decoded.
+    Picture,
+}
+
+/// What a scene contradicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clash {
+    /// Another mix or publisher has the output.
+    Taken,
+    /// The mix runs, and keeps its output.
+    Fixed,
+    /// A mix would feed on itself.
+    Loop,
+    /// A stream is in as many mixes as it may be.
+    Crowded,
+    /// The output's name is published in a codec that the mix does not have.
+    Codec,
+    /// The mix is ending, and will be gone.
+    Ending,
 }
 
 /// How a preview is asked for.
@@ -69,6 +112,9 @@ pub struct Drawn {
 /// An answer to be awaited.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MixError>> + Send + 'a>>;
 
+/// The end of a mix, to be awaited.
+pub type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// What the endpoints need of a mixer. Mixes are shown as the mixer describes them; each has `inputs`, each with a
 /// `state`.
 pub trait Mixes: Send + Sync {
@@ -86,15 +132,19 @@ pub trait Mixes: Send + Sync {
     fn load(&self) -> MixLoad;
     /// Width and height of a stream's own pictures in pixels; `None` while they are not known.
     fn picture_size(&self, stream: &StreamKey) -> Option<(u32, u32)>;
+    /// Resolves when a mix is gone after this call, which is to say before the future is first polled too.
+    fn gone(&self) -> Gone<'_>;
     /// Begins a mix's end and describes the ending mix.
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value>;
 }
 
 impl From<MixError> for Error {
     fn from(error: MixError) -> Self {
+        let whole = error.to_string();
         match error {
-            MixError::Invalid(message) => Error::invalid(message),
-            MixError::Conflict(message) => Error::conflict(message),
+            MixError::Unreadable(message) => Error::invalid(message),
+            MixError::Invalid { .. } => Error::invalid(whole),
+            MixError::Conflict { .. } => Error::conflict(whole),
             MixError::NotFound(message) => Error::not_found(message),
             MixError::Overloaded(message) => {
                 Error::new(StatusCode::SERVICE_UNAVAILABLE, "mixer_overloaded", message)
@@ -114,7 +164,9 @@ fn mixes(state: &super::State) -> Result<&dyn Mixes, Error> {
     })
 }
 
-/// `GET /api/v1/mixes`
+/// All mixes, and what there is room for.
+#[utoipa::path(get, path = "/api/v1/mixes", operation_id = "list_mixes", tag = "mixes",
+    responses((status = 200, description = "all of them", body = described::Mixes), (status = 501, description = "built without the mixer")))]
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<Value>, Error> {
     let mixes = mixes(&state)?;
     let load = mixes.load();
@@ -126,7 +178,13 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<
     Ok(Json(json!({"mixes": mixes.list(), "capacity": capacity})))
 }
 
-/// `GET /api/v1/mixes/{id}`
+/// One mix.
+#[utoipa::path(get, path = "/api/v1/mixes/{id}", operation_id = "get_mix", tag = "mixes",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
+    responses(
+        (status = 200, description = "as it stands", body = described::Mix),
+        (status = 404, description = "no such mix"),
+        (status = 501, description = "built without the mixer")))]
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -142,7 +200,16 @@ struct Asked {
     app: Option<String>,
 }
 
-/// `PUT /api/v1/mixes/{id}`
+/// Makes a mix, or changes it while it runs.
+#[utoipa::path(put, path = "/api/v1/mixes/{id}", operation_id = "put_mix", tag = "mixes",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
+    request_body = described::Scene,
+    responses(
+        (status = 200, description = "it is changed, or was so already", body = described::Mix),
+        (status = 201, description = "it is made", body = described::Mix),
+        (status = 409, description = "it contradicts what is there"),
+        (status = 501, description = "built without the mixer"),
+        (status = 503, description = "there is no room for it, or it cannot be mixed now")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -164,7 +231,15 @@ pub(super) async fn put(
     Ok((code, Json(mix)))
 }
 
-/// `POST /api/v1/mixes:preview`
+/// Draws a scene without making a mix.
+#[utoipa::path(post, path = "/api/v1/mixes:preview", operation_id = "preview_mix", tag = "mixes",
+    params(described::Wish),
+    request_body = described::Scene,
+    responses(
+        (status = 200, description = "the image, or JSON with it in it", content(
+            (String = "image/png"), (described::Preview = "application/json"))),
+        (status = 501, description = "built without the mixer"),
+        (status = 503, description = "it cannot be drawn now")))]
 pub(super) async fn preview(
     State(state): State<Arc<super::State>>,
     RawQuery(query): RawQuery,
@@ -207,8 +282,9 @@ const WARNINGS: HeaderName = HeaderName::from_static("x-linkmic-warnings");
 const MAX_WARNINGS_BYTES: usize = 4 << 10;
 
 /// As what a preview comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(as = MixPreviewForm, rename_all = "lowercase")]
+pub(super) enum Form {
     Png,
     Json,
 }
@@ -291,7 +367,14 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// `DELETE /api/v1/mixes/{id}`: the mix is gone when the output is back with its source.
+/// Begins a mix's end: it is gone when its output is back with the source.
+#[utoipa::path(delete, path = "/api/v1/mixes/{id}", operation_id = "delete_mix", tag = "mixes",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
+    responses(
+        (status = 202, description = "it is ending", body = described::Mix),
+        (status = 404, description = "no such mix"),
+        (status = 501, description = "built without the mixer"),
+        (status = 503, description = "the mixer failed")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,

@@ -3,13 +3,15 @@
 //! Owns paths, JSON forms, status codes and who may call. Refuses to decide anything about media: every request is a
 //! call on the handle of the room below, and every error a translation of that room's. The server puts a
 //! [`State`] together and serves [`control_router`] on the private listener through [`serve`], and [`public_router`] on
-//! those connections of the public ones that do not ask for media through [`serve_handed`]. Every endpoint is described, with an example answer, in docs/api.md.
+//! those connections of the public ones that do not ask for media through [`serve_handed`]. Every endpoint is described, with an example answer, in docs/api.md,
+//! and by itself for programs: see [`describe`].
 //!
 //! Times are RFC 3339 in UTC; durations are milliseconds in fields that end in `_ms` and texts like `12h` in requests.
 
 mod access;
 mod bans;
 mod body;
+mod describe;
 mod error;
 mod health;
 mod keys;
@@ -39,7 +41,7 @@ pub use body::parse;
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
-pub use mixes::{Drawn, Made, MixError, Mixes, Pending, Wish};
+pub use mixes::{Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Pending, Wish};
 
 use crate::auth::{Gate, Policy, Secret};
 use crate::media::PerApp;
@@ -117,8 +119,9 @@ pub fn control_router(state: State) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), access::check))
-        // Health is asked by machines without tokens, so it stands outside the check.
+        // Health is asked by machines without tokens, and the description is in the documents: outside the check.
         .merge(health::router(state.readiness.clone()))
+        .merge(describe::router())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
 }

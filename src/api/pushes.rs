@@ -6,24 +6,37 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::Error;
 use super::body::{self, Body, Path};
 use crate::push::{Put, Spec, Status};
 
-#[derive(Serialize)]
+#[derive(OpenApi)]
+#[openapi(paths(list, get, put, delete))]
+pub(super) struct Description;
+
+/// All targets.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Pushes {
     pushes: Vec<Status>,
 }
 
-/// `GET /api/v1/pushes`
+/// All targets.
+#[utoipa::path(get, path = "/api/v1/pushes", operation_id = "list_pushes", tag = "pushes",
+    responses((status = 200, description = "all of them", body = Pushes)))]
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Pushes> {
     Json(Pushes {
         pushes: state.pushes.list(),
     })
 }
 
-/// `GET /api/v1/pushes/{id}`
+/// One target.
+#[utoipa::path(get, path = "/api/v1/pushes/{id}", operation_id = "get_push", tag = "pushes",
+    params(("id" = String, Path, description = "Also rule:N:app:stream")),
+    responses(
+        (status = 200, description = "as it stands", body = Status),
+        (status = 404, description = "no such push")))]
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -33,7 +46,15 @@ pub(super) async fn get(
     state.pushes.get(&id).map(Json).ok_or_else(absent)
 }
 
-/// `PUT /api/v1/pushes/{id}`
+/// Makes or changes a target.
+#[utoipa::path(put, path = "/api/v1/pushes/{id}", operation_id = "put_push", tag = "pushes",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,128}$")),
+    request_body = Spec,
+    responses(
+        (status = 200, description = "it is changed, or was so already", body = Status),
+        (status = 201, description = "it is made", body = Status),
+        (status = 409, description = "a rule made it, or there are too many"),
+        (status = 503, description = "the server goes down")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -50,7 +71,13 @@ pub(super) async fn put(
     Ok((code, Json(status)))
 }
 
-/// `DELETE /api/v1/pushes/{id}`: answers with the last numbers once the target has been told.
+/// Ends a target, and answers with the last numbers once it has been told.
+#[utoipa::path(delete, path = "/api/v1/pushes/{id}", operation_id = "delete_push", tag = "pushes",
+    params(("id" = String, Path, description = "Also rule:N:app:stream")),
+    responses(
+        (status = 200, description = "its last numbers", body = Status),
+        (status = 404, description = "no such push"),
+        (status = 409, description = "a rule made it")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,

@@ -7,18 +7,24 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::body::{self, Path};
 use super::{Error, streams, whole};
 use crate::media::StreamKey;
 use crate::playback::ReaderInfo;
 
-#[derive(Serialize)]
+#[derive(OpenApi)]
+#[openapi(paths(list, delete))]
+pub(super) struct Description;
+
+/// Who plays a stream.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Readers {
     readers: Vec<Reader>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Reader {
     id: u64,
     address: String,
@@ -35,13 +41,19 @@ struct Reader {
     skipped: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReaderDisconnecting)]
 pub(super) struct Disconnecting {
     id: u64,
     state: &'static str,
 }
 
-/// `GET /api/v1/streams/{app}/{name}/readers`
+/// Who plays a stream, and how far behind.
+#[utoipa::path(get, path = "/api/v1/streams/{app}/{name}/readers", operation_id = "list_readers", tag = "streams",
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$")),
+    responses(
+        (status = 200, description = "all of them", body = Readers),
+        (status = 404, description = "no such stream")))]
 pub(super) async fn list(
     State(state): State<Arc<super::State>>,
     path: Path<(String, String)>,
@@ -56,7 +68,13 @@ pub(super) async fn list(
     Ok(Json(Readers { readers }))
 }
 
-/// `DELETE /api/v1/streams/{app}/{name}/readers/{id}`: disconnects one player.
+/// Disconnects one player.
+#[utoipa::path(delete, path = "/api/v1/streams/{app}/{name}/readers/{id}", operation_id = "delete_reader",
+    tag = "streams",
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$"), ("id" = u64, Path, description = "As the list has it")),
+    responses(
+        (status = 202, description = "it is told to go", body = Disconnecting),
+        (status = 404, description = "no such reader")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<(String, String, u64)>,

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
 
 use super::Error;
 use super::body::{self, Path};
@@ -14,12 +15,17 @@ use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{FeedInfo, Origin, PublisherInfo, StreamInfo};
 
-#[derive(Serialize)]
+#[derive(OpenApi)]
+#[openapi(paths(list, get, delete))]
+pub(super) struct Description;
+
+/// Streams with a publisher or a reader.
+#[derive(Serialize, ToSchema)]
 pub(super) struct Streams {
     streams: Vec<Stream>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Stream {
     app: String,
     stream: String,
@@ -28,7 +34,8 @@ pub(super) struct Stream {
     feeds: Feeds,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamPublisher)]
 struct Publisher {
     epoch: u64,
     origin: &'static str,
@@ -44,24 +51,28 @@ struct Publisher {
     health: Health,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamHealth)]
 struct Health {
     gop_too_long: bool,
     longest_gop_ms: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamTrack)]
 struct Track {
     codec: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamFeeds)]
 struct Feeds {
     source: Feed,
     program: Feed,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamFeed)]
 struct Feed {
     low_latency: usize,
     viewers: usize,
@@ -71,14 +82,17 @@ struct Feed {
     newest_ms: i64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PublisherDisconnecting)]
 pub(super) struct Disconnecting {
     app: String,
     stream: String,
     state: &'static str,
 }
 
-/// `GET /api/v1/streams`
+/// Names with a publisher or a reader.
+#[utoipa::path(get, path = "/api/v1/streams", operation_id = "list_streams", tag = "streams",
+    responses((status = 200, description = "all of them", body = Streams)))]
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Streams> {
     let streams = state
         .relay
@@ -89,7 +103,12 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Streams
     Json(Streams { streams })
 }
 
-/// `GET /api/v1/streams/{app}/{name}`
+/// One stream.
+#[utoipa::path(get, path = "/api/v1/streams/{app}/{name}", operation_id = "get_stream", tag = "streams",
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$")),
+    responses(
+        (status = 200, description = "it has a publisher or a reader", body = Stream),
+        (status = 404, description = "it has neither")))]
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<(String, String)>,
@@ -99,7 +118,13 @@ pub(super) async fn get(
     Ok(Json(info.into()))
 }
 
-/// `DELETE /api/v1/streams/{app}/{name}`: disconnects the publisher.
+/// Disconnects the publisher.
+#[utoipa::path(delete, path = "/api/v1/streams/{app}/{name}", operation_id = "delete_stream", tag = "streams",
+    params(("app" = String, Path, description = "Application", pattern = "^[A-Za-z0-9_-]{1,64}$"), ("name" = String, Path, description = "Stream", pattern = "^[A-Za-z0-9_.-]{1,128}$")),
+    responses(
+        (status = 202, description = "it is told to go", body = Disconnecting),
+        (status = 404, description = "nobody publishes it"),
+        (status = 409, description = "a mix publishes it")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<(String, String)>,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 
 use super::Error;
 use super::body::{self, Body};
@@ -15,27 +16,40 @@ use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::rtmp::url::Target;
 
-#[derive(Deserialize)]
+#[derive(OpenApi)]
+#[openapi(paths(sign, verify))]
+pub(super) struct Description;
+
+/// What is to be signed.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SignRequest, example = json!({
+    "action": "peer", "app": "live", "stream": "8888_streamA", "expires_in": "12h",
+}))]
 struct Sign {
     action: Purposes,
     app: String,
     stream: String,
+    /// A duration like `12h`.
     #[serde(with = "humantime_serde")]
+    #[schema(value_type = String)]
     expires_in: Duration,
     key: Option<String>,
     base: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+/// Publishing, the source feed at low latency, the program feed.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = SignPurpose)]
 enum Purposes {
     Push,
     Peer,
     View,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignedUrl)]
 pub(super) struct Signed {
     url: String,
     /// `null` when a plain URL does.
@@ -43,13 +57,15 @@ pub(super) struct Signed {
     expires_at: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = VerifyRequest, example = json!({"url": "rtmp://live.example/live/8888_streamA"}))]
 struct Verify {
     url: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = VerifiedUrl)]
 pub(super) struct Verified {
     app: String,
     stream: String,
@@ -57,7 +73,8 @@ pub(super) struct Verified {
     play: Verdict,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = UrlVerdict)]
 struct Verdict {
     granted: bool,
     feed: Option<&'static str>,
@@ -67,7 +84,10 @@ struct Verdict {
     message: String,
 }
 
-/// `POST /api/v1/urls/sign`
+/// Signs a URL.
+#[utoipa::path(post, path = "/api/v1/urls/sign", operation_id = "sign_url", tag = "auth",
+    request_body = Sign,
+    responses((status = 200, description = "the URL", body = Signed)))]
 pub(super) async fn sign(
     State(state): State<Arc<super::State>>,
     body: Body,
@@ -107,7 +127,10 @@ pub(super) async fn sign(
     }))
 }
 
-/// `POST /api/v1/urls/verify`: what a client with this URL would hear, as publisher and as player.
+/// What a client with this URL would hear, as publisher and as player.
+#[utoipa::path(post, path = "/api/v1/urls/verify", operation_id = "verify_url", tag = "auth",
+    request_body = Verify,
+    responses((status = 200, description = "what it opens", body = Verified)))]
 pub(super) async fn verify(
     State(state): State<Arc<super::State>>,
     body: Body,

@@ -268,7 +268,7 @@ struct Row {
     client: String,
     server: String,
     online: usize,
-    fps: f64,
+    fps: u32,
     /// Bits per second of the push, and of one player.
     bits: u64,
     played: u64,
@@ -298,7 +298,7 @@ fn tabled(rows: Vec<Row>, query: &Query, part: Part) -> Value {
             if part != Part::Play {
                 shown["client_ip"] = json!(row.client);
                 shown["server_ip"] = json!(row.server);
-                shown["fps"] = json!(row.fps.round() as u64);
+                shown["fps"] = json!(row.fps);
                 shown["speed"] = json!(row.bits);
             }
             shown
@@ -349,7 +349,7 @@ mod tests {
             client: "203.0.113.7".into(),
             server: "192.0.2.1".into(),
             online,
-            fps: 19.97,
+            fps: 20,
             bits: 800_000,
             played: 500_000,
         };

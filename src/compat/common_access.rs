@@ -46,17 +46,26 @@ async fn mix(
     let body = match body {
         Ok(body) => body,
         Err(rejection) => {
-            let message = match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    format!("the body exceeds the limit of {MAX_BODY_BYTES} bytes")
-                }
-                _ => "the body was cut short".to_owned(),
-            };
-            let answer = json!({"code": -1, "message": message, "timestamp": now()});
+            let answer = json!({"code": -1, "message": unread(&rejection), "timestamp": now()});
             return reply(rejection.status(), &answer);
         }
     };
-    let (echo, call) = legacy::read(&body);
+    reply(StatusCode::OK, &mixed(state, account, &body).await)
+}
+
+/// Why a body did not come.
+pub(super) fn unread(rejection: &BytesRejection) -> String {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            format!("the body exceeds the limit of {MAX_BODY_BYTES} bytes")
+        }
+        _ => "the body was cut short".to_owned(),
+    }
+}
+
+/// Does what the body of a Mix_StreamV2 asks for, and answers as that does.
+pub(super) async fn mixed(state: &super::State, account: &Account, body: &[u8]) -> Value {
+    let (echo, call) = legacy::read(body);
     let done = match call {
         Err(refusal) => Err(refusal),
         Ok(legacy::Call::Start(ask)) => state.start(account, &ask).await,
@@ -70,7 +79,7 @@ async fn mix(
             tracing::info!(appid = account.appid, %refusal, "mix request refused");
         }
     }
-    reply(StatusCode::OK, &echo.answer(&done, now()))
+    echo.answer(&done, now())
 }
 
 /// The gateway's answers have the keys of mixing and of the channel calls both.
@@ -87,7 +96,7 @@ fn gate(refused: Refused) -> Response {
 }
 
 /// JSON and a line's end, as the vendor's gateway sends it.
-fn reply(status: StatusCode, answer: &Value) -> Response {
+pub(super) fn reply(status: StatusCode, answer: &Value) -> Response {
     let json = [(header::CONTENT_TYPE, "application/json; charset=utf-8")];
     (status, json, format!("{answer}\n")).into_response()
 }

@@ -5,6 +5,8 @@
 //! |---|---|---|
 //! | legacy, signed with MD5 of API key and expiry | `/common_access` | [`common_access`]; mixing in [`mix`], channel calls in [`channel`] |
 //! | v3, signed with TC3-HMAC-SHA256 | `/` | [`v3`] |
+//! | `merge_stream` of a room service, signed as the legacy form | `/weapp/live_room/merge_stream` | [`room`] |
+//! | queries of push URLs, before 2.0 | none | [`by_url`] |
 //!
 //! Owns the forms: who signed, what was asked for in which spelling, codes and shapes of answers. Requests become values
 //! and decisions in pure modules; [`State`] alone asks and calls the rooms below, through the handles that the native API
@@ -12,6 +14,7 @@
 //! in docs/compat.md. Called by the server, which puts [`router`] on the control listener and on one of its own.
 
 mod account;
+pub mod by_url;
 mod channel;
 mod common_access;
 mod gateway;
@@ -19,6 +22,7 @@ mod loose;
 mod mix;
 mod pace;
 mod query;
+mod room;
 mod seen;
 mod state;
 #[cfg(test)]
@@ -30,9 +34,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 pub use account::{Account, Callback, Credentials, Picture};
+pub use room::Shape;
 pub use seen::Seen;
 pub use state::State;
 
@@ -55,6 +60,7 @@ pub fn router(state: Arc<State>, listener: Listener) -> Router {
             "/common_access",
             get(common_access::call).post(common_access::call),
         )
+        .route("/weapp/live_room/merge_stream", post(room::merge_stream))
         .route("/", get(v3::call).post(v3::call));
     let paths = match listener {
         Listener::Control => paths.layer(from_fn_with_state(state.clone(), state::admit)),

@@ -10,13 +10,14 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::account::{Account, Picture};
 use super::mix::{self, Ask, Code, Facts, Mix, Plan, Refusal, Stream};
+use super::room::Shape;
 use super::seen::Seen;
-use crate::api::{self, Bans, MixError, Mixes, Peer};
+use crate::api::{self, Bans, Clash, Flaw, MixError, Mixes, Peer};
 use crate::auth::{Gate, Pattern, Scope, Subject};
 use crate::media::{Feed, StreamKey};
 use crate::reason::Reason;
@@ -26,8 +27,6 @@ use crate::relay::{Relay, StreamInfo};
 /// key frame, and the official clients send one every 3 s. What takes longer is answered with a code that they try again
 /// after.
 const ENDING: Duration = Duration::from_secs(5);
-/// How often it looks.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Handles on the rooms, and what the configuration says.
 pub struct State {
@@ -40,6 +39,8 @@ pub struct State {
     pub accounts: Vec<Account>,
     pub pictures: BTreeMap<u32, Picture>,
     pub seen: Seen,
+    /// How a room service's call is answered.
+    pub shape: Shape,
     /// What is told as the server's address.
     pub address: IpAddr,
 }
@@ -59,6 +60,8 @@ impl State {
         let mixes = self.mixes()?;
         let until = Instant::now() + ENDING;
         loop {
+            // Before the look, so that no end is missed.
+            let gone = mixes.gone();
             let facts = self.facts(account, ask);
             match mix::start(account, &self.pictures, ask, &facts)? {
                 Plan::Nothing => return Ok(()),
@@ -75,16 +78,18 @@ impl State {
                         match made {
                             Ok(_) => return Ok(()),
                             // Asked to end since we looked.
-                            Err(MixError::Conflict(message)) if message.starts_with("id: ") => {}
+                            Err(MixError::Conflict {
+                                clash: Clash::Ending,
+                                ..
+                            }) => {}
                             Err(error) => return Err(refusal(error)),
                         }
                     }
-                    if Instant::now() >= until {
+                    if timeout_at(until, gone).await.is_err() {
                         return Err(Code::Failed.because(
                             "the last mix of this output is still ending; try again after 5 s",
                         ));
                     }
-                    sleep(LOOK).await;
                 }
             }
         }
@@ -224,14 +229,22 @@ impl State {
     }
 }
 
-/// What the mixer refused, as the documents say it. Its messages begin with the path of a field of the native scene.
+/// What the mixer refused, as the documents say it.
 fn refusal(error: MixError) -> Refusal {
     let code = match &error {
-        MixError::Invalid(message) if message.contains(".picture") => Code::PictureSource,
-        MixError::Invalid(_) => Code::Parameter,
-        MixError::Conflict(message) if message.starts_with("output.stream: ") => Code::OutputTaken,
-        MixError::Conflict(message) if message.starts_with("inputs[") => Code::Crowded,
-        MixError::Conflict(_) => Code::Parameter,
+        MixError::Unreadable(_) => Code::Parameter,
+        MixError::Invalid { flaw, .. } => match flaw {
+            Flaw::Value => Code::Parameter,
+            Flaw::Picture => Code::PictureSource,
+        },
+        MixError::Conflict { clash, .. } => match clash {
+            Clash::Taken => Code::OutputTaken,
+            // The same output, and once in the place of an input, once as a stream of its own.
+            Clash::Fixed => Code::OutputKind,
+            Clash::Crowded => Code::Crowded,
+            Clash::Loop | Clash::Codec => Code::Parameter,
+            Clash::Ending => Code::Failed,
+        },
         MixError::NotFound(_) => Code::NoSession,
         MixError::Overloaded(_) | MixError::Unavailable(_) => Code::Failed,
     };

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::{Bans, Drawn, Made, MixError, Mixes, Peer, Pending, Wish};
+use crate::api::{Bans, Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Peer, Pending, Wish};
 use crate::auth::{self, AddressList, Gate, Policy, Rules, Secret, digest};
 use crate::media::{Kind, MediaTime, Message, StreamKey};
 use crate::memory::Memory;
@@ -26,7 +26,7 @@ use crate::store::Store;
 const API_KEY: &str = "5d41402abc4b2a76b9719d911017c592";
 const APPID: u64 = 1_251_000_001;
 
-/// Mixes as they were put, which end after two looks at them.
+/// Mixes as they were put, which are gone as soon as somebody waits for it.
 #[derive(Default)]
 struct Stage {
     mixes: Mutex<BTreeMap<String, Value>>,
@@ -57,14 +57,7 @@ impl Mixes for Stage {
     }
 
     fn list(&self) -> Vec<Value> {
-        let mut mixes = self.mixes.lock().unwrap();
-        let shown = mixes.values().cloned().collect();
-        mixes.retain(|_, mix| {
-            let looks = mix["looks"].as_u64();
-            mix["looks"] = json!(looks.unwrap_or(0) + 1);
-            mix["state"] != "ending" || looks.unwrap_or(0) < 2
-        });
-        shown
+        self.mixes.lock().unwrap().values().cloned().collect()
     }
 
     fn decoders(&self) -> [(&'static str, usize); 2] {
@@ -82,13 +75,19 @@ impl Mixes for Stage {
         })
     }
 
+    fn gone(&self) -> Gone<'_> {
+        Box::pin(async {
+            let mut mixes = self.mixes.lock().unwrap();
+            mixes.retain(|_, mix| mix["state"] != "ending");
+        })
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
         Box::pin(async move {
             let mut mixes = self.mixes.lock().unwrap();
             let mix = mixes.get_mut(id);
             let mix = mix.ok_or_else(|| MixError::NotFound("no such mix".into()))?;
             mix["state"] = json!("ending");
-            mix["looks"] = json!(0);
             Ok(mix.clone())
         })
     }
@@ -123,6 +122,7 @@ async fn house() -> House {
         bans: Bans::load(store, gate.clone()).await.unwrap(),
         gate,
         tasks: TaskTracker::new(),
+        shape: Shape::default(),
         accounts: vec![Account {
             appid: APPID,
             api_key: Some(Secret::new(API_KEY)),
@@ -271,14 +271,24 @@ async fn section_2_7_what_the_mixer_refuses_has_its_code() {
     let house = house().await;
     let _main = house.live("8888_a");
     let _sub = house.live("8888_b");
+    let invalid = |flaw| MixError::Invalid {
+        path: "inputs[1].x".into(),
+        flaw,
+        message: "not that".into(),
+    };
+    let clash = |clash| MixError::Conflict {
+        path: "output.stream".into(),
+        clash,
+        message: "not beside that".into(),
+    };
     for (refusal, code) in [
-        (
-            MixError::Invalid("inputs[1].picture: not found".into()),
-            -34,
-        ),
-        (MixError::Invalid("inputs[1].x: too far".into()), -2),
-        (MixError::Conflict("output.stream: is taken".into()), -300),
-        (MixError::Conflict("inputs[1].stream: is in 20".into()), -41),
+        (invalid(Flaw::Picture), -34),
+        (invalid(Flaw::Value), -2),
+        (clash(Clash::Taken), -300),
+        (clash(Clash::Fixed), -111),
+        (clash(Clash::Crowded), -41),
+        (clash(Clash::Loop), -2),
+        (MixError::Unreadable("it is a list".into()), -2),
         (MixError::Overloaded("61 units".into()), -10_031),
         (MixError::Unavailable("no encoder".into()), -10_031),
     ] {

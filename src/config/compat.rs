@@ -7,14 +7,19 @@ use ::config::Value;
 
 use super::check::is_short;
 use super::read::{absolute, secret};
-use super::reader::{Parsed, Reader, Table, no_or_addresses, non_empty, number, string};
+use super::reader::{
+    Parsed, Reader, Table, choice, flag, no_or_addresses, non_empty, number, string,
+};
 use super::{Config, Remark};
-use crate::compat::{Account, Callback, Credentials, Picture};
+use crate::compat::{Account, Callback, Credentials, Picture, Shape};
 use crate::hooks::Address;
 use crate::media::StreamKey;
 
 /// The vendor's have ten digits.
 const MAX_APPID: u64 = 9_999_999_999;
+
+/// Words for [`Shape`].
+const SHAPES: &[(&str, Shape)] = &[("own", Shape::Own), ("hosted", Shape::Hosted)];
 
 /// `[compat]`
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +28,10 @@ pub struct Compat {
     pub listen: Vec<SocketAddr>,
     /// Still pictures by the numbers that requests name them by.
     pub pictures: BTreeMap<u32, Picture>,
+    /// Do queries of push URLs ask for mixes?
+    pub url_mixes: bool,
+    /// How a room service's `merge_stream` is answered.
+    pub merge_stream: Shape,
     /// Who may call; none: it is not served at all.
     pub accounts: Vec<Account>,
 }
@@ -31,6 +40,8 @@ pub(super) fn compat(t: &mut Table<'_>) -> Compat {
     Compat {
         listen: t.value("listen", Vec::new(), no_or_addresses),
         pictures: t.section("pictures", pictures),
+        url_mixes: t.value("url_mixes", false, flag),
+        merge_stream: t.value("merge_stream", Shape::default(), choice(SHAPES)),
         accounts: t.list("accounts", account),
     }
 }

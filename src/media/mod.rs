@@ -2,6 +2,7 @@
 //!
 //! Every room above speaks in these types. Knows the FLV/RTMP payload headers, but neither chunks nor connections.
 
+pub mod cadence;
 pub mod flv;
 pub mod message;
 pub mod name;
@@ -9,6 +10,7 @@ pub mod payload;
 pub mod repair;
 pub mod timeline;
 
+pub use cadence::Cadence;
 pub use message::{Beside, HeaderSlot, Headers, Kind, MediaTime, Message, Role, Slot};
 pub use name::{NameError, PerApp, StreamKey};
 pub use payload::Codec;

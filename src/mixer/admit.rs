@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::error::conflict;
 use super::scene::Scene;
 use super::session::Session;
-use super::{Error, MAX_MIXES_OF_A_STREAM, conflict};
+use super::{Clash, Error, MAX_MIXES_OF_A_STREAM};
 use crate::media::StreamKey;
 
 /// One mix per output, and no mix may feed on itself, whether directly or through others.
@@ -26,6 +27,7 @@ pub(super) fn outputs(
         .find(|(_, s)| s.output.key == scene.output.key)
     {
         return Err(conflict(
+            Clash::Taken,
             "output.stream",
             format!("{} is the output of mix {other}", scene.output.key),
         ));
@@ -48,6 +50,7 @@ pub(super) fn outputs(
                     .any(|input| input.key() == Some(&next.output.key))
                 {
                     return Err(conflict(
+                        Clash::Loop,
                         "inputs",
                         format!(
                             "{} is made of this mix's output by mix {other}",
@@ -77,6 +80,7 @@ pub(super) fn streams(
         let used = others.iter().filter(uses).count();
         if used >= MAX_MIXES_OF_A_STREAM {
             return Err(conflict(
+                Clash::Crowded,
                 &format!("inputs[{place}].stream"),
                 format!(
                     "{key} is in {used} mixes; a stream may be in {MAX_MIXES_OF_A_STREAM} at most"

@@ -45,7 +45,7 @@ impl Mixer {
                     .shared
                     .gallery
                     .get(picture)
-                    .map_err(|error| Error::Invalid {
+                    .map_err(|error| Error::Picture {
                         path,
                         message: error.to_string(),
                     })?,

@@ -3,17 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::clock::Cadence;
 use super::cost::{self, Picture};
 use super::scene::Scene;
 use super::sentinel;
 use super::session::Session;
 use super::{Error, Mixer};
-use crate::media::{Feed, Kind, StreamKey};
-use crate::relay::Join;
-
-/// Messages of a GOP that are looked at: over a second of pictures and sound.
-const GOP_MESSAGES: usize = 256;
+use crate::media::{Feed, StreamKey};
 
 /// How much there is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,18 +81,8 @@ impl Mixer {
     fn on_air(&self, key: &StreamKey) -> Option<Picture> {
         let relay = &self.shared.context.relay;
         relay.stream_info(key)?.publisher?;
-        let mut subscriber = relay.watch(key, Feed::Source);
-        subscriber.join(Join::Burst);
-        let size = sentinel::size(&subscriber.headers())?;
-        let mut items = Vec::new();
-        subscriber.try_read(GOP_MESSAGES, &mut items);
-        let mut cadence = Cadence::default();
-        let messages = items.iter().map(|item| item.message());
-        for message in messages.filter(|m| m.kind == Kind::Video && !m.is_header() && m.track == 0)
-        {
-            cadence.observe(message.dts.0);
-        }
-        let fps = cadence.fps().unwrap_or(cost::MAIN.fps);
+        let size = sentinel::size(&relay.watch(key, Feed::Source).headers())?;
+        let fps = relay.cadence(key).fps().unwrap_or(cost::MAIN.fps);
         Some(Picture { size, fps })
     }
 

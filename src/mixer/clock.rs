@@ -195,55 +195,6 @@ impl Screen {
     }
 }
 
-/// Intervals needed before a frame rate is told.
-const CADENCE_MIN: usize = 8;
-const CADENCE_WINDOW: usize = 64;
-
-/// The frame interval of an input, from its decode times.
-#[derive(Debug, Default)]
-pub struct Cadence {
-    intervals_ms: VecDeque<i64>,
-    last_ms: Option<i64>,
-}
-
-impl Cadence {
-    pub fn observe(&mut self, dts_ms: i64) {
-        if let Some(last) = self.last_ms
-            && (1..=1_000).contains(&(dts_ms - last))
-        {
-            if self.intervals_ms.len() == CADENCE_WINDOW {
-                self.intervals_ms.pop_front();
-            }
-            self.intervals_ms.push_back(dts_ms - last);
-        }
-        self.last_ms = Some(dts_ms);
-    }
-
-    /// Usual time from frame to frame; `None` until enough frames were seen. Lost frames and pauses do not
-    /// count; the mean of what is left undoes the rounding of times to whole milliseconds.
-    pub fn interval_us(&self) -> Option<i64> {
-        if self.intervals_ms.len() < CADENCE_MIN {
-            return None;
-        }
-        let mut sorted: Vec<_> = self.intervals_ms.iter().copied().collect();
-        sorted.sort_unstable();
-        let median = sorted[sorted.len() / 2];
-        let usual: Vec<_> = sorted
-            .into_iter()
-            .filter(|&ms| 2 * ms > median && 2 * ms < 3 * median.max(2))
-            .collect();
-        let sum: i64 = usual.iter().sum();
-        (!usual.is_empty()).then(|| sum * 1_000 / usual.len() as i64)
-    }
-
-    /// Frames a second, rounded to a whole number from 1 to 60.
-    pub fn fps(&self) -> Option<u32> {
-        let interval = self.interval_us()?;
-        let fps = (1_000_000.0 / interval as f64).round();
-        Some(fps.clamp(1.0, 60.0) as u32)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,17 +362,5 @@ mod tests {
         assert_eq!(lateness.worst_us(), 90_000);
         lateness.observe(10_000);
         assert_eq!(lateness.worst_us(), 10_000);
-    }
-
-    #[test]
-    fn the_frame_rate_survives_rounding_and_lost_frames() {
-        for (fps, expected) in [(15.0, 15), (20.0, 20), (24.0, 24), (29.97, 30), (59.94, 60)] {
-            let mut cadence = Cadence::default();
-            for n in (0..50).filter(|n| n % 17 != 5) {
-                cadence.observe((f64::from(n) * 1_000.0 / fps) as i64);
-            }
-            assert_eq!(cadence.fps(), Some(expected), "{fps}");
-        }
-        assert_eq!(Cadence::default().fps(), None);
     }
 }

@@ -18,6 +18,7 @@ mod codec;
 mod cost;
 mod decode;
 mod encoder;
+mod error;
 mod event;
 mod feed;
 mod fetch;
@@ -69,6 +70,7 @@ use tokio::sync::{Notify, broadcast};
 pub use aac::AudioEncoder;
 pub use capacity::Load;
 pub use encoder::Choice as EncoderChoice;
+pub use error::{Clash, Error};
 pub use event::{Change, Ending, Event};
 pub use info::{DegradedInfo, InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
 pub use input::InputState;
@@ -83,6 +85,7 @@ use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
 use crate::relay::{Origin, PublishError, Relay};
 use cast::Stills;
 use encoder::Encoder;
+use error::conflict;
 use letters::Fonts;
 use output::SharedObserver;
 use scene::Draft;
@@ -163,36 +166,6 @@ impl Default for Config {
             picture_networks: Vec::new(),
             fonts: Vec::new(),
             graphs: None,
-        }
-    }
-}
-
-/// Why a call was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The request makes no sense.
-    #[error("{path}: {message}")]
-    Invalid { path: String, message: String },
-    /// The request makes sense, but not together with what is there.
-    #[error("{path}: {message}")]
-    Conflict { path: String, message: String },
-    #[error("no such mix")]
-    NotFound,
-    /// It would cost more than there is room for.
-    #[error(
-        "the mix would cost {cost} units, and {used} of {budget} are in use; end or shrink a mix, or ask for less (size, fps, preset, inputs)"
-    )]
-    Overloaded { cost: u32, used: u32, budget: u32 },
-    /// This machine cannot mix.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-impl From<scene::Invalid> for Error {
-    fn from(invalid: scene::Invalid) -> Self {
-        Error::Invalid {
-            path: invalid.path,
-            message: invalid.message,
         }
     }
 }
@@ -294,7 +267,7 @@ impl Mixer {
     /// changed, which may take seconds. Blocks for that long.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for the request's own mistakes; [`Error::Conflict`] when the output is taken, would feed on
+    /// [`Error::Invalid`] and [`Error::Picture`] for the request's own mistakes; [`Error::Conflict`] when the output is taken, would feed on
     /// itself, has another name than before, or would change its codec, and while the mix is ending;
     /// [`Error::Overloaded`] when the machine has no room for it.
     pub fn put(&self, id: &str, request: MixRequest) -> Result<(MixInfo, Outcome), Error> {
@@ -331,10 +304,12 @@ impl Mixer {
         };
         let publisher = publisher.map_err(|error| match error {
             PublishError::Busy(_) => conflict(
+                Clash::Taken,
                 "output.stream",
                 format!("{} is being published already", scene.output.key),
             ),
             PublishError::Mixed => conflict(
+                Clash::Taken,
                 "output.stream",
                 format!("{} is held by another mix", scene.output.key),
             ),
@@ -355,7 +330,7 @@ impl Mixer {
     /// that leaves the canvas, is warned of. Fetches still pictures as [`Self::put`] does, and blocks for that long.
     ///
     /// # Errors
-    /// [`Error::Invalid`] as for [`Self::put`], and for a width outside 16 to 3000.
+    /// [`Error::Invalid`] and [`Error::Picture`] as for [`Self::put`], and the former for a width outside 16 to 3000.
     pub fn preview(&self, request: &MixRequest, wish: Wish) -> Result<Preview, Error> {
         let sides = scene::MIN_SIDE..=scene::MAX_SIDE;
         if let Some(width) = wish.width.filter(|width| !sides.contains(width)) {
@@ -427,6 +402,11 @@ impl Mixer {
         self.shared.context.sources.decoders(kind)
     }
 
+    /// Resolves when a mix is gone after this call, which is to say before the future is first polled too.
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.shared.gone.notified()
+    }
+
     /// Asks the mix to end. In place it goes on until the source takes over at its next key frame; the mix is gone from
     /// [`Self::list`] when it has ended.
     ///
@@ -486,13 +466,6 @@ impl Shared {
     }
 }
 
-fn conflict(path: &str, message: String) -> Error {
-    Error::Conflict {
-        path: path.into(),
-        message,
-    }
-}
-
 fn check_id(id: &str) -> Result<(), Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if (1..=MAX_ID_BYTES).contains(&id.len()) && id.chars().all(allowed) {
@@ -510,6 +483,7 @@ fn check_id(id: &str) -> Result<(), Error> {
 fn change(session: &Session, scene: Scene, stills: Stills) -> Result<Outcome, Error> {
     if session.is_ending() {
         return Err(conflict(
+            Clash::Ending,
             "id",
             "this mix is ending; wait until it is gone".into(),
         ));
@@ -520,6 +494,7 @@ fn change(session: &Session, scene: Scene, stills: Stills) -> Result<Outcome, Er
     }
     if old.output.key != scene.output.key || old.in_place != scene.in_place {
         return Err(conflict(
+            Clash::Fixed,
             "output.stream",
             "a running mix keeps its output; delete it and make another".into(),
         ));
@@ -546,6 +521,7 @@ fn check_codecs(relay: &Relay, key: &StreamKey) -> Result<(), Error> {
     match foreign {
         None => Ok(()),
         Some(codec) => Err(conflict(
+            Clash::Codec,
             "output.codec_change",
             format!(
                 "{key} is in {codec}, the mix would be in H.264 and AAC-LC; set codec_change to true to allow it"

@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::clock::Cadence;
 use super::codec::Coding;
 use super::format::{self, AudioConfig};
 use super::input::HELD_AFTER;
@@ -15,7 +14,7 @@ use super::pass::Main;
 use super::scene::Tracks;
 use super::signal::Signal;
 use super::sps;
-use crate::media::{Codec, Feed, Headers, Kind, Message, Slot, StreamKey};
+use crate::media::{Cadence, Codec, Feed, Headers, Kind, Message, Slot, StreamKey};
 use crate::relay::{Item, Relay, Subscriber};
 
 /// From one look at a stream that is there to the next: of no more use to the mix's thread than this often.

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::clock::{Cadence, Mapper};
+use super::clock::Mapper;
 use super::codec::Coding;
 use super::decode::{Count, Sink};
 use super::feed;
@@ -26,7 +26,7 @@ use super::picture::{Cut, Raw};
 use super::resample::Resampler;
 use super::scene::Tracks;
 use super::user_data::Carried;
-use crate::media::{Codec, Kind, StreamKey};
+use crate::media::{Cadence, Codec, Kind, StreamKey};
 use crate::relay::Relay;
 
 /// Arrivals remembered until their pictures are decoded.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
 
 use super::event::Event;
 use super::target::{Role, SignWith, Target};
@@ -14,8 +15,9 @@ use crate::media::{Feed, StreamKey};
 const MAX_ERROR_CHARS: usize = 300;
 
 /// Where a target is; see the table in [`crate::push`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = PushState)]
 pub enum State {
     Waiting,
     Standby,
@@ -49,7 +51,8 @@ impl State {
 }
 
 /// One target as `GET /api/v1/pushes/{id}` shows it. Counters run since the target was put or last changed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Push)]
 pub struct Status {
     pub id: String,
     pub app: String,
@@ -97,7 +100,8 @@ pub struct Status {
 }
 
 /// How a target is signed, without what signs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PushSign)]
 pub struct SignStatus {
     /// The key's id; `null` for a target with a secret of its own.
     pub key: Option<String>,

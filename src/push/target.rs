@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Error, SignError, Signer};
 use crate::auth::{self, Secret};
@@ -19,8 +20,11 @@ const VALIDITY: RangeInclusive<Duration> =
 const MAX_GROUP_BYTES: usize = 64;
 
 /// Body of `PUT /api/v1/pushes/{id}`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PushRequest, example = json!({
+    "app": "live", "stream": "8888_streamA", "url": "rtmp://push.cdn.example/live/8888_streamA",
+}))]
 pub struct Spec {
     pub app: String,
     pub stream: String,
@@ -36,8 +40,9 @@ pub struct Spec {
 }
 
 /// Whether a target of a group publishes always or in need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = PushRole)]
 pub enum Role {
     /// Publishes whenever there is media.
     #[default]
@@ -47,8 +52,9 @@ pub enum Role {
 }
 
 /// [`Feed`] as requests and answers spell it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = PushFeed)]
 pub enum FeedWord {
     Source,
     #[default]
@@ -65,14 +71,17 @@ impl From<FeedWord> for Feed {
 }
 
 /// How the URL is signed, as a request says it: with exactly one of `key` and `secret`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PushSignRequest)]
 pub struct SignSpec {
     /// Id of a key in this server's configuration.
     pub key: Option<String>,
     /// The target's own push key.
     pub secret: Option<String>,
+    /// A duration like `12h`.
     #[serde(with = "humantime_serde")]
+    #[schema(value_type = String)]
     pub expires_in: Duration,
 }
 

@@ -15,12 +15,15 @@ use super::publisher::Publisher;
 use super::stream::Stream;
 use super::subscriber::Subscriber;
 use super::takeover::Refused;
-use crate::media::{Class, Feed, StreamKey};
+use crate::media::{Cadence, Class, Feed, StreamKey};
 use crate::reason::Reason;
 
 /// Events kept for a slow listener. One that falls further behind is told so by the channel and
 /// reconciles from [`Relay::streams`].
 const EVENTS: usize = 1_024;
+
+/// Newest messages that a rate is reckoned from: over a second of pictures and sound.
+const PACE_MESSAGES: u64 = 256;
 
 /// Why a name could not be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +195,19 @@ impl Relay {
             .streams
             .get(key)
             .is_some_and(|s| s.lock().publisher.is_some())
+    }
+
+    /// How fast the pictures of a stream's source come, by what its ring has: tells nothing of one that has just begun, or
+    /// that is not there.
+    pub fn cadence(&self, key: &StreamKey) -> Cadence {
+        let Some(stream) = self.lock().streams.get(key).cloned() else {
+            return Cadence::default();
+        };
+        let inner = stream.lock();
+        let ring = &inner.feed(Feed::Source).ring;
+        let newest = ring.head().saturating_sub(PACE_MESSAGES)..ring.head();
+        let items = newest.filter_map(|sequence| ring.item(sequence));
+        Cadence::of(items.map(|item| item.message()))
     }
 
     /// Facts from now on.

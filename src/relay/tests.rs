@@ -571,3 +571,16 @@ fn after_a_mix_another_track_of_the_source_comes_back_at_its_own_key_frame() {
     let tags: Vec<_> = drain(&mut viewer).0.iter().map(|g| g.tag).collect();
     assert_eq!(tags, [1, 2, 3, 10, 5, 8, 9]);
 }
+
+#[test]
+fn the_pace_of_a_source_is_known_also_right_after_a_key_frame() {
+    let (relay, now) = (Relay::new(Config::default()), Instant::now());
+    assert_eq!(relay.cadence(&key()).fps(), None, "nobody is there");
+    let source = relay.publish(&key(), anchor()).unwrap();
+    source.publish(header(Kind::Video, 1), now);
+    for n in 0..31 {
+        source.publish(video(n * 50, n % 10 == 0, 1), now);
+        source.publish(sound(n * 50, 1), now);
+    }
+    assert_eq!(relay.cadence(&key()).fps(), Some(20));
+}

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
-use crate::api::{self, Drawn, Made, MixError, Mixes, Pending, Wish};
+use crate::api::{self, Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Pending, Wish};
 use crate::compat::Picture;
 use crate::config;
 use crate::media::{Kind, StreamKey};
@@ -140,7 +140,7 @@ impl Adapter {
 impl Mixes for Adapter {
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
-            let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let request = api::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
             let (mixer, id) = (self.mixer.clone(), id.to_owned());
             let turn = match mixer.has_to_get_pictures(&id, &request) {
                 true => Some(self.fetching.take().await?),
@@ -165,7 +165,7 @@ impl Mixes for Adapter {
 
     fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
         Box::pin(async move {
-            let request = api::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let request = api::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
             let turn = self.previews.take().await?;
             let mixer = self.mixer.clone();
             let wish = mixer::Wish {
@@ -221,6 +221,10 @@ impl Mixes for Adapter {
         Some((size.width, size.height))
     }
 
+    fn gone(&self) -> Gone<'_> {
+        Box::pin(self.mixer.gone())
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
         Box::pin(async move {
             let (mixer, id) = (self.mixer.clone(), id.to_owned());
@@ -243,13 +247,34 @@ fn shown(info: &impl serde::Serialize) -> Result<Value, MixError> {
 }
 
 fn refusal(error: mixer::Error) -> MixError {
-    let message = error.to_string();
+    let whole = error.to_string();
+    let invalid = |path, flaw, message| MixError::Invalid {
+        path,
+        flaw,
+        message,
+    };
     match error {
-        mixer::Error::Invalid { .. } => MixError::Invalid(message),
-        mixer::Error::Conflict { .. } => MixError::Conflict(message),
-        mixer::Error::NotFound => MixError::NotFound(message),
-        mixer::Error::Overloaded { .. } => MixError::Overloaded(message),
-        mixer::Error::Unavailable(..) => MixError::Unavailable(message),
+        mixer::Error::Invalid { path, message } => invalid(path, Flaw::Value, message),
+        mixer::Error::Picture { path, message } => invalid(path, Flaw::Picture, message),
+        mixer::Error::Conflict {
+            path,
+            clash,
+            message,
+        } => MixError::Conflict {
+            path,
+            clash: match clash {
+                mixer::Clash::Taken => Clash::Taken,
+                mixer::Clash::Fixed => Clash::Fixed,
+                mixer::Clash::Loop => Clash::Loop,
+                mixer::Clash::Crowded => Clash::Crowded,
+                mixer::Clash::Codec => Clash::Codec,
+                mixer::Clash::Ending => Clash::Ending,
+            },
+            message,
+        },
+        mixer::Error::NotFound => MixError::NotFound(whole),
+        mixer::Error::Overloaded { .. } => MixError::Overloaded(whole),
+        mixer::Error::Unavailable(..) => MixError::Unavailable(whole),
     }
 }
 
@@ -259,6 +284,26 @@ mod tests {
 
     use super::*;
     use crate::relay;
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_of_a_mix_is_told_of_one_that_came_before_the_wait() {
+        let relay = Relay::new(relay::Config::default());
+        let mixer = Mixer::new(relay, mixer::Config::default()).expect("GStreamer is installed");
+        let adapter = Adapter::new(Arc::new(mixer));
+        let scene = json!({"app": "live", "inputs": [{"stream": "a", "layer": 1}], "output": {"stream": "b"}});
+        let scene = scene.to_string().into_bytes();
+        for _ in 0..20 {
+            adapter.put("m", &scene).await.expect("it is made");
+            let gone = adapter.gone();
+            adapter.remove("m").await.expect("it is there");
+            while adapter.get("m").is_some() {
+                tokio::task::yield_now().await;
+            }
+            let told = tokio::time::timeout(Duration::from_secs(10), gone);
+            told.await.expect("it is told, though nobody listened");
+        }
+        adapter.mixer.shutdown().await;
+    }
 
     /// On a clock that runs ahead while nobody has anything to do.
     #[tokio::test(start_paused = true)]
@@ -287,7 +332,11 @@ mod tests {
         // As often as there are places, and once more: each is given back.
         for _ in 0..2 {
             let refused = adapter.put("m", &marked).await.expect_err("no such file");
-            assert!(matches!(refused, MixError::Invalid(_)), "{refused}");
+            let picture = Flaw::Picture;
+            assert!(
+                matches!(refused, MixError::Invalid { flaw, .. } if flaw == picture),
+                "{refused}"
+            );
         }
         adapter.remove("m").await.expect("it is there");
         adapter.mixer.shutdown().await;

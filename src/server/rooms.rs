@@ -158,6 +158,12 @@ pub async fn build(
         tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
         tasks.spawn(hooks.send(shutdown.clone()));
     }
+    if config.compat.url_mixes
+        && let Some(mixes) = &mixes
+    {
+        let follow = compat::by_url::follow(relay.clone(), mixes.clone(), shutdown.clone());
+        tasks.spawn(follow);
+    }
     let compat = (!config.compat.accounts.is_empty()).then(|| {
         let seen = compat::Seen::default();
         tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
@@ -170,6 +176,7 @@ pub async fn build(
             accounts: config.compat.accounts.clone(),
             pictures: config.compat.pictures.clone(),
             seen,
+            shape: config.compat.merge_stream,
             address,
         })
     });

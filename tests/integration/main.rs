@@ -7,6 +7,7 @@ mod compat;
 mod cost;
 #[cfg(feature = "mixer")]
 mod demo;
+mod description;
 mod edge;
 mod kit;
 mod lessons;

@@ -77,6 +77,12 @@ impl Studio {
         format!("http://{}/live/{name}.flv", self.server.http_addr())
     }
 
+    /// Where the compatible interface listens by itself.
+    #[cfg(feature = "mixer")]
+    pub fn compat(&self) -> std::net::SocketAddr {
+        self.server.compat_addr().expect("it is configured")
+    }
+
     /// A folder of this test alone.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -3,6 +3,7 @@
 mod bans;
 mod client;
 mod examples;
+mod health;
 mod mixes;
 
 use std::sync::{Arc, Mutex};
@@ -49,9 +50,15 @@ struct Scenes(Mutex<Vec<(String, Value)>>);
 impl Mixes for Scenes {
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
-            let scene: Value = body::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let scene: Value = body::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
             match scene["fail"].as_str() {
-                Some("conflict") => return Err(MixError::Conflict("output: is taken".into())),
+                Some("conflict") => {
+                    return Err(MixError::Conflict {
+                        path: "output".into(),
+                        clash: Clash::Taken,
+                        message: "is taken".into(),
+                    });
+                }
                 Some("unavailable") => return Err(MixError::Unavailable("no encoder".into())),
                 _ => {}
             }
@@ -69,9 +76,9 @@ impl Mixes for Scenes {
 
     fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
         Box::pin(async move {
-            let scene: Value = body::parse(scene).map_err(|e| MixError::Invalid(e.message))?;
+            let scene: Value = body::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
             if let Some(message) = scene["fail"].as_str() {
-                return Err(MixError::Invalid(message.into()));
+                return Err(MixError::Unreadable(message.into()));
             }
             let width = wish.width.unwrap_or(540);
             let input = json!({"id": "a", "layer": 1, "x": 0, "y": 0, "width": 540, "height": 960, "real": wish.live});
@@ -111,6 +118,10 @@ impl Mixes for Scenes {
 
     fn picture_size(&self, _: &StreamKey) -> Option<(u32, u32)> {
         None
+    }
+
+    fn gone(&self) -> Gone<'_> {
+        Box::pin(std::future::pending())
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
@@ -261,88 +272,6 @@ async fn without_the_token_nothing_is_told() {
 }
 
 #[tokio::test]
-async fn metrics_are_open_on_this_machine_only() {
-    let (house, client) = open(None).await;
-    let stranger = Client::new(client.address, None);
-    let answer = stranger.call("GET", "/metrics", "").await;
-    assert_eq!(answer.status, 200);
-    assert!(
-        answer
-            .header("content-type")
-            .unwrap()
-            .starts_with("text/plain")
-    );
-
-    // From another machine, and where the address is not known.
-    let ask = |peer: Option<[u8; 4]>, token: Option<&str>| {
-        let mut request = Request::get("/metrics").body(Body::empty()).unwrap();
-        if let Some(ip) = peer {
-            let peer = Peer((ip, 4_000).into());
-            request.extensions_mut().insert(ConnectInfo(peer));
-        }
-        if let Some(token) = token {
-            let value = format!("Bearer {token}").parse().unwrap();
-            request.headers_mut().insert("authorization", value);
-        }
-        house.router.clone().oneshot(request)
-    };
-    for peer in [Some([203, 0, 113, 9]), Some([10, 0, 0, 1]), None] {
-        let status = ask(peer, None).await.unwrap().status();
-        assert_eq!(status, StatusCode::UNAUTHORIZED, "{peer:?}");
-        let status = ask(peer, Some(TOKEN)).await.unwrap().status();
-        assert_eq!(status, StatusCode::OK, "{peer:?}");
-    }
-    let status = ask(Some([127, 0, 0, 1]), None).await.unwrap().status();
-    assert_eq!(status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn metrics_tell_what_the_rooms_know() {
-    let (house, client) = open(Some(Arc::new(Scenes::default()))).await;
-    let _publisher = anchor(&house.relay);
-    let _peer = house
-        .relay
-        .subscribe(&key(), Feed::Source, Class::LowLatency);
-    let _viewers = [(); 2].map(|()| house.relay.subscribe(&key(), Feed::Program, Class::Viewer));
-    house.metrics.connections_open.set(4);
-    let scene = r#"{"inputs": [{"state": "live"}, {"state": "waiting"}, {"state": "live"}]}"#;
-    client.call("PUT", "/api/v1/mixes/m", scene).await;
-    let text = client.call("GET", "/metrics", "").await.body;
-    for line in [
-        "linkmic_relay_publishers 1",
-        "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 1",
-        "linkmic_relay_subscribers{class=\"viewer\",feed=\"program\"} 2",
-        "linkmic_ingest_connections 4",
-        "linkmic_mixer_mixes 1",
-        "linkmic_mixer_inputs{state=\"live\"} 2",
-        "linkmic_mixer_inputs{state=\"waiting\"} 1",
-        "linkmic_mixer_budget_units 150",
-        "linkmic_mixer_can_accept 1",
-    ] {
-        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-    }
-}
-
-#[tokio::test]
-async fn readiness_follows_the_flag_on_both_listeners() {
-    let (house, client) = open(None).await;
-    let public = Client::new(listen(public_router(house.readiness.clone())).await, None);
-    for asked in [&client, &public] {
-        is_error(&asked.call("GET", "/readyz", "").await, 503, "not_ready");
-        assert_eq!(asked.call("GET", "/healthz", "").await.status, 200);
-    }
-    house.readiness.set(true);
-    for asked in [&client, &public] {
-        assert_eq!(asked.call("GET", "/readyz", "").await.status, 200);
-        let answer = asked.call("POST", "/healthz", "").await;
-        is_error(&answer, 405, "method_not_allowed");
-    }
-    for path in ["/api/v1/streams", "/metrics", "/"] {
-        is_error(&public.call("GET", path, "").await, 404, "not_found");
-    }
-}
-
-#[tokio::test]
 async fn unknown_paths_and_methods_are_answered_in_json() {
     let (_house, client) = open(None).await;
     for path in [
@@ -438,90 +367,6 @@ async fn a_publisher_is_dropped_on_request() {
     is_error(&client.call("DELETE", path, "").await, 409, "conflict");
     let shown = client.call("GET", path, "").await.json();
     assert_eq!(shown["publisher"]["mix"], "m");
-}
-
-#[tokio::test]
-async fn mixes_are_translated_both_ways() {
-    let (_house, client) = open(Some(Arc::new(Scenes::default()))).await;
-    let path = "/api/v1/mixes/m";
-    is_error(&client.call("GET", path, "").await, 404, "not_found");
-    is_error(&client.call("DELETE", path, "").await, 404, "not_found");
-    for (body, status) in [
-        (r#"{"a": 1}"#, 201),
-        (r#"{"a": 1}"#, 200),
-        (r#"{"a": 2}"#, 200),
-    ] {
-        assert_eq!(
-            client.call("PUT", path, body).await.status,
-            status,
-            "{body}"
-        );
-    }
-    for (body, status, code) in [
-        ("{", 400, "malformed_json"),
-        (r#"{"app": "elsewhere"}"#, 400, "invalid"),
-        (r#"{"fail": "conflict"}"#, 409, "conflict"),
-        (r#"{"fail": "unavailable"}"#, 503, "unavailable"),
-    ] {
-        is_error(&client.call("PUT", path, body).await, status, code);
-    }
-    assert_eq!(client.call("GET", path, "").await.json(), json!({"a": 2}));
-    let listed = client.call("GET", "/api/v1/mixes", "").await.json();
-    let capacity = json!({"budget": 150, "cost": 46, "can_accept": true});
-    assert_eq!(listed, json!({"mixes": [{"a": 2}], "capacity": capacity}));
-    let answer = client.call("DELETE", path, "").await;
-    assert_eq!(
-        (answer.status, answer.json()["state"].as_str()),
-        (202, Some("ending"))
-    );
-}
-
-#[tokio::test]
-async fn previews_come_as_an_image_or_as_json() {
-    let (_house, client) = open(Some(Arc::new(Scenes::default()))).await;
-    let path = "/api/v1/mixes:preview";
-    let image = client.call("POST", path, "{}").await;
-    assert_eq!((image.status, image.body.as_str()), (200, "picture of 540"));
-    assert_eq!(image.header("content-type"), Some("image/png"));
-    let warnings: Value =
-        serde_json::from_str(image.header("x-linkmic-warnings").unwrap()).unwrap();
-    assert_eq!(warnings[0]["path"], "inputs[1].layer");
-    let all = client
-        .call(
-            "POST",
-            &format!("{path}?format=json&width=90&live=true"),
-            "{}",
-        )
-        .await;
-    let all = all.json();
-    examples::is_as_documented("mix_preview", &all);
-    // "picture of 90".
-    assert_eq!(all["png"], "cGljdHVyZSBvZiA5MA==");
-    assert_eq!(all["layout"]["inputs"][0]["real"], true);
-    assert_eq!(all["warnings"], warnings);
-    for (query, body, status, code) in [
-        ("", "{", 400, "malformed_json"),
-        ("", r#"{"app": "elsewhere"}"#, 400, "invalid"),
-        (
-            "",
-            r#"{"fail": "inputs[0].x: 5000 is outside"}"#,
-            400,
-            "invalid",
-        ),
-        ("?width=wide", "{}", 400, "invalid"),
-        ("?heigth=90", "{}", 400, "invalid"),
-    ] {
-        is_error(
-            &client.call("POST", &format!("{path}{query}"), body).await,
-            status,
-            code,
-        );
-    }
-    is_error(
-        &client.call("GET", path, "").await,
-        405,
-        "method_not_allowed",
-    );
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `[compat]`: accounts, pictures, and what cannot be meant.
 
 use super::*;
-use crate::compat::Picture;
+use crate::compat::{Picture, Shape};
 
 const ACCOUNT: &str = "appid = 1\napi_key = \"0123456789abcdef\"\n";
 
@@ -22,6 +22,8 @@ fn an_account_is_read_with_what_is_left_out() {
     );
     let compat = parse(&text).unwrap().compat;
     assert_eq!(compat.listen.len(), 1);
+    assert!(!compat.url_mixes, "off unless it is asked for");
+    assert_eq!(compat.merge_stream, Shape::Own);
     assert_eq!(compat.pictures[&10], Picture::File("/etc/logo.png".into()));
     assert!(matches!(compat.pictures[&11], Picture::Url(_)));
     let [first, second] = &compat.accounts[..] else {
@@ -79,6 +81,11 @@ fn accounts_and_pictures_that_cannot_be_meant_are_mistakes() {
         (
             account(ACCOUNT) + &account(ACCOUNT),
             "compat.accounts[1].appid: the same as compat.accounts[0].appid",
+        ),
+        (
+            "[compat]\nurl_mixes = \"yes\"\nmerge_stream = \"theirs\"".to_owned(),
+            "compat.merge_stream: \"theirs\" is none of \"own\", \"hosted\"\n\
+             compat.url_mixes: expected true or false, found a string",
         ),
         (
             "[compat]\nlisten = \"127.0.0.1:1\"".to_owned(),

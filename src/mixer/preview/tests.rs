@@ -206,12 +206,14 @@ async fn wrong_scenes_are_refused_as_a_mix_would_refuse_them() {
             .unwrap()
             .retain(|_, v| !v.is_null());
         let drawn = mixer.preview(&request(body.clone()), Wish::default());
-        let Err(Error::Invalid { path: at, message }) = drawn else {
-            panic!("{body}: {drawn:?}");
+        let refused = drawn.expect_err("it cannot be drawn");
+        let (Error::Invalid { path: at, message } | Error::Picture { path: at, message }) =
+            &refused
+        else {
+            panic!("{body}: {refused:?}");
         };
         assert_eq!(at, path, "{message}");
-        let put = mixer.put("m", request(body)).unwrap_err();
-        assert_eq!(put, Error::Invalid { path: at, message });
+        assert_eq!(mixer.put("m", request(body)).unwrap_err(), refused);
     }
 }
 

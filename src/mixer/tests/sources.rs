@@ -204,7 +204,13 @@ async fn a_stream_is_in_twenty_mixes_at_most() {
     let error = mixer.put("more", wanted.clone()).unwrap_err();
     let message = "live/popular is in 20 mixes; a stream may be in 20 at most".to_owned();
     let path = "inputs[0].stream".to_owned();
-    assert_eq!(error, Error::Conflict { path, message });
+    let clash = Clash::Crowded;
+    let expected = Error::Conflict {
+        path,
+        clash,
+        message,
+    };
+    assert_eq!(error, expected);
     // A mix that has it already may change, and one that leaves makes room.
     let again = json!({"stream": "out0", "width": 320, "height": 240});
     mixer.put("m0", request(&["popular"], again)).unwrap();

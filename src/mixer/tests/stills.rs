@@ -58,7 +58,7 @@ async fn pictures_are_inputs_a_watermark_and_stand_in_for_the_lost() {
     // White, half of it let through; and the watermark itself is half there.
     let mark = serve(image("png", 64, 64, 0x80_ff_ff_ff));
     let refused = |request| match mixer.put("m", request) {
-        Err(Error::Invalid { path, message }) => (path, message),
+        Err(Error::Picture { path, message }) => (path, message),
         other => panic!("{other:?}"),
     };
     let (path, message) = refused(body("nobody", &mark));

@@ -1,9 +1,13 @@
 //! The compatible interface on the real server: mixing in the legacy form is seen by a viewer, and the vendor's own SDK
 //! speaks the v3 form.
 
+#[cfg(feature = "mixer")]
+mod by_url;
 mod callbacks;
 #[cfg(feature = "mixer")]
 mod legacy;
+#[cfg(feature = "mixer")]
+mod recorded;
 mod sdk;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,6 +33,12 @@ fn account() -> String {
     )
 }
 
+/// UNIX seconds.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("a clock").as_secs()
+}
+
 /// The legacy form, without a token.
 struct Legacy(Client);
 
@@ -39,11 +49,14 @@ impl Legacy {
     }
 
     fn path(interface: &str, params: &str) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let t = now.expect("a clock").as_secs() + 600;
-        let digest = Md5::digest(format!("{API_KEY}{t}").as_bytes());
-        let sign: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let t = now() + 600;
+        let sign = Self::sign(API_KEY, t);
         format!("/common_access?cmd={APPID}&interface={interface}&t={t}&sign={sign}&{params}")
+    }
+
+    fn sign(key: &str, t: u64) -> String {
+        let digest = Md5::digest(format!("{key}{t}").as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     async fn get(&self, interface: &str, params: &str) -> Value {
