@@ -8,6 +8,7 @@ mod cost;
 #[cfg(feature = "mixer")]
 mod demo;
 mod edge;
+mod hooks;
 mod kit;
 mod lessons;
 #[cfg(feature = "mixer")]
