@@ -130,6 +130,13 @@ impl Hooks {
         self.0.config.webhooks.iter().any(|hook| hook.wants(kind))
     }
 
+    /// The numbers of the webhooks in the outbox.
+    #[cfg(test)]
+    pub fn webhook_accounts(&self) -> Vec<i64> {
+        let webhooks = self.0.config.webhooks.iter();
+        webhooks.map(Webhook::account).collect()
+    }
+
     /// How much waits to be taken, and since when.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod bans;
 mod client;
 mod examples;
+mod hooks;
 mod mixes;
 
 use std::sync::{Arc, Mutex};
