@@ -78,6 +78,11 @@ impl Journal {
         event
     }
 
+    /// The number of the latest fact; 0 before the first.
+    pub(super) fn latest(&self) -> u64 {
+        *self.0.latest.borrow()
+    }
+
     /// Reads what is told from now on.
     pub fn reader(&self) -> Reader {
         let ring = self.0.lock();

@@ -18,10 +18,10 @@ mod sender;
 mod tests;
 mod webhook;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::warn;
 
 pub use address::Address;
@@ -32,6 +32,7 @@ pub use webhook::{Webhook, check_secret};
 
 use crate::auth::Secret;
 use crate::media::StreamKey;
+use crate::media::health::Report;
 use crate::metrics::Metrics;
 use crate::net::tls::Trust;
 use crate::store::{self, LetterRow, OutboxState, Store};
@@ -41,6 +42,9 @@ use post::{After, Post};
 pub const PAUSE: Duration = Duration::from_secs(60);
 /// Before something that the store refused is tried again.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Reports about publishers that may wait to be written down.
+const REPORTS: usize = 256;
 
 /// Whom to call back of which streams, in the vendor's form.
 #[derive(Debug, Clone)]
@@ -76,10 +80,23 @@ struct Inner {
     metrics: Arc<Metrics>,
     journal: Journal,
     post: Post,
+    /// What was wrong with publishers, for the scribe.
+    reports: mpsc::Sender<Trouble>,
+    /// Taken by the scribe.
+    reported: Mutex<Option<mpsc::Receiver<Trouble>>>,
     /// There is something new to send.
     news: Notify,
     /// The latest epoch whose beginning is on the disk, where anybody is told of it.
     kept: watch::Sender<u64>,
+}
+
+/// What was wrong with a publisher.
+#[derive(Debug)]
+struct Trouble {
+    key: StreamKey,
+    epoch: u64,
+    report: Report,
+    at: SystemTime,
 }
 
 /// A dead letter, as the API shows it.
@@ -109,12 +126,15 @@ impl Hooks {
             }
         };
         let post = Post::new(&config.trust, After::Close)?;
+        let (reports, reported) = mpsc::channel(REPORTS);
         Ok(Self(Arc::new(Inner {
             config,
             store,
             metrics,
             journal: Journal::new(u64::try_from(run).unwrap_or(0)),
             post,
+            reports,
+            reported: Mutex::new(Some(reported)),
             news: Notify::new(),
             kept: watch::Sender::new(0),
         })))
@@ -123,6 +143,22 @@ impl Hooks {
     /// Where facts of all rooms are told and read.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
+    }
+
+    /// Something was wrong with what the publisher of that epoch sent: accounts of the vendor's form are told. Never waits.
+    pub fn trouble(&self, key: &StreamKey, epoch: u64, report: Report) {
+        if self.0.accounts(key).next().is_none() {
+            return;
+        }
+        let trouble = Trouble {
+            key: key.clone(),
+            epoch,
+            report,
+            at: SystemTime::now(),
+        };
+        if self.0.reports.try_send(trouble).is_err() {
+            self.0.metrics.hooks_lost(1);
+        }
     }
 
     /// Whether a webhook is told of facts of that kind.
@@ -181,6 +217,12 @@ enum Addressee<'a> {
 }
 
 impl Inner {
+    /// What comes through [`Hooks::trouble`], for the first who asks.
+    fn reported(&self) -> mpsc::Receiver<Trouble> {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.take().unwrap_or_else(|| mpsc::channel(1).1)
+    }
+
     /// Accounts that are told of a stream.
     fn accounts<'a>(&'a self, key: &'a StreamKey) -> impl Iterator<Item = &'a Account> {
         let all = self.config.accounts.iter();

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::fact::{Event as Told, Fact, Kind};
 use super::journal::Reader;
-use super::{Hooks, Inner, LOOK, lane, letter, millis};
+use super::{Hooks, Inner, LOOK, Trouble, lane, letter, millis};
 use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{Event, Origin, Relay};
@@ -54,6 +54,7 @@ impl Hooks {
     pub async fn write(self, relay: Relay, stop: CancellationToken) {
         let mut events = relay.events();
         let mut facts = self.0.journal.reader();
+        let mut troubles = self.0.reported();
         let has_webhooks = !self.0.config.webhooks.is_empty();
         let mut scribe = Scribe::new(self.0);
         scribe.end_leftovers().await;
@@ -73,6 +74,13 @@ impl Hooks {
                     }
                     Err(RecvError::Closed) => break,
                 },
+                Some(trouble) = troubles.recv() => {
+                    // What began or ended before it was noticed is first.
+                    while let Ok(event) = events.try_recv() {
+                        scribe.note(event);
+                    }
+                    scribe.trouble(&trouble);
+                }
                 () = facts.wait(), if has_webhooks => {}
                 () = stop.cancelled() => break,
             }
@@ -231,6 +239,34 @@ impl Scribe {
                 let ended = ended(hook.account(), wants.then(|| told.text.clone()));
                 self.changes.push((number, ended));
             }
+        }
+    }
+
+    /// Letters about what was wrong with a publisher that is still there.
+    fn trouble(&mut self, trouble: &Trouble) {
+        let Trouble {
+            key,
+            epoch,
+            report,
+            at,
+        } = trouble;
+        let Some(known) = self.open.get(key).filter(|known| known.epoch == *epoch) else {
+            return;
+        };
+        for account in self.hooks.accounts(key) {
+            let common = letter::common(
+                key,
+                &known.origin,
+                account.appid,
+                &known.sequence,
+                &self.hooks.config.node,
+            );
+            let body = letter::exception(&common, *at, report);
+            let lane = lane(account.number(), key);
+            let letter = written(&lane, account.number(), body);
+            // Behind all that was told until now.
+            let number = self.hooks.journal.latest();
+            self.changes.push((number, EpochChange::Told(letter)));
         }
     }
 

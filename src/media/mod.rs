@@ -3,6 +3,7 @@
 //! Every room above speaks in these types. Knows the FLV/RTMP payload headers, but neither chunks nor connections.
 
 pub mod flv;
+pub mod health;
 pub mod message;
 pub mod name;
 pub mod payload;

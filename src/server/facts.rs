@@ -6,8 +6,20 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::hooks::{Fact, Journal, Kind};
+use crate::hooks::{Fact, Hooks, Journal, Kind};
+use crate::ingest;
+use crate::media::StreamKey;
+use crate::media::health::Report;
 use crate::push;
+
+/// Tells back ends what is wrong with publishers.
+pub struct Troubles(pub Hooks);
+
+impl ingest::Observer for Troubles {
+    fn trouble(&self, key: &StreamKey, epoch: u64, report: Report) {
+        self.0.trouble(key, epoch, report);
+    }
+}
 
 /// Tells what becomes of push targets, until `stop`.
 pub async fn pushes(events: Receiver<push::Event>, journal: Journal, stop: CancellationToken) {

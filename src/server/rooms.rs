@@ -121,6 +121,7 @@ pub async fn build(
         tasks.clone(),
         shutdown.clone(),
     );
+    ingest.set_observer(Arc::new(facts::Troubles(hooks.clone())));
     let pushes = Pushes::new(
         relay.clone(),
         push::Config {

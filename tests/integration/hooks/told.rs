@@ -232,3 +232,99 @@ async fn a_webhook_is_told_of_players_and_pushes_where_it_wants_them() {
             .all(|r| is_signed(r) && !r.text.contains("hunter2"))
     );
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_publisher_is_called_back_between_its_start_and_its_end() {
+    let back_end = Receiver::open().await;
+    let house = House::open_with("", &account(&back_end.url("/cb"))).await;
+    let url = house.urls.push("a");
+    let mut publisher = Client::publish(&url).await.expect("granted");
+    publisher
+        .send(kind::VIDEO, 0, vec![0x17, 0, 0, 0, 0, 1])
+        .await;
+    let exception = |all: &[Request]| {
+        let found = all.iter().find(|r| r.json["event_type"] == 321);
+        found.map(|r| r.json.clone())
+    };
+    // Twenty pictures a second, of which the third is older than the second, until the first report is due and told.
+    let mut told = None;
+    for n in 0..600_u32 {
+        told = exception(&back_end.requests());
+        if told.is_some() {
+            break;
+        }
+        let picture = if n % 40 == 0 { 0x17 } else { 0x27 };
+        let time = if n == 2 { 20 } else { n * 50 };
+        publisher
+            .send(kind::VIDEO, time, vec![picture, 1, 0, 0, 0, 1])
+            .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let told = told.expect("it is told of");
+    publisher.unpublish().await;
+    let all = back_end.wait(3).await;
+    let event_types: Vec<_> = all.iter().map(|r| r.json["event_type"].clone()).collect();
+    assert_eq!(
+        (&event_types[0], event_types.last()),
+        (&json!(1), Some(&json!(0)))
+    );
+    assert_eq!(told["sequence"], all[0].json["sequence"]);
+    for (field, value) in [
+        ("stream_id", json!("a")),
+        ("path", json!("live")),
+        ("user_ip", json!("127.0.0.1")),
+        ("report_interval", json!(5_000)),
+        (
+            "stream_param",
+            json!(url.split_once('?').expect("a query").1),
+        ),
+    ] {
+        assert_eq!(told[field], value, "{told}");
+    }
+    for field in ["t", "data_time"] {
+        assert!(told[field].is_u64(), "{field}: {told}");
+    }
+    let found = told["abnormal_event"].as_array().expect("a list");
+    let back = found
+        .iter()
+        .find(|one| one["type"] == 1)
+        .expect("it is found");
+    assert_eq!(
+        (&back["count"], &back["detail"][0]["desc"]),
+        (&json!(1), &json!("from 50 to 20 ms"))
+    );
+    assert!(back["detail"][0]["occur_time"].as_u64() <= told["data_time"].as_u64());
+}
+
+#[cfg(feature = "mixer")]
+#[tokio::test]
+async fn a_webhook_is_told_of_mixes_in_the_order_in_which_they_change() {
+    let back_end = Receiver::open().await;
+    let house = House::open_with("", &webhook(&back_end.url("/"), "[\"mix\", \"input\"]")).await;
+    let scene = json!({"app": "live", "inputs": [{"stream": "a", "layer": 1}, {"stream": "b", "layer": 2}], "output": {"stream": "m"}});
+    let put = house
+        .control()
+        .put("/api/v1/mixes/duet", &scene)
+        .await
+        .expect("an answer");
+    assert!(put.is_success(), "{put:?}");
+    let deleted = house
+        .control()
+        .delete("/api/v1/mixes/duet")
+        .await
+        .expect("an answer");
+    assert!(deleted.is_success(), "{deleted:?}");
+    let ended = |all: &[Request]| {
+        let last = all.last()?;
+        (last.json["data"]["change"] == "ended").then(|| all.to_vec())
+    };
+    let all = back_end.until("the end of the mix", ended).await;
+    assert_eq!(all[0].json["data"]["change"], "started");
+    for request in &all {
+        assert_eq!(
+            (&request.json["stream"], &request.json["data"]["mix"]),
+            (&json!("m"), &json!("duet"))
+        );
+        assert!(is_signed(request));
+    }
+}
