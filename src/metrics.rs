@@ -8,6 +8,7 @@
 //! Names are `linkmic_<room>_<thing>_<unit>[_total]`; seconds and bytes, as Prometheus wants them.
 
 mod access;
+mod hooks;
 mod mixer;
 mod words;
 
@@ -84,6 +85,7 @@ pub struct Metrics {
     mix_decoders: IntGaugeVec,
     mixer: mixer::Mixer,
     access: access::Access,
+    hooks: hooks::Hooks,
     /// Held while counters are brought up to totals, so that two scrapes at a time do not both add the difference.
     raising: Mutex<()>,
 }
@@ -359,6 +361,7 @@ impl Metrics {
             ),
             mixer: mixer::Mixer::new(&r),
             access: access::Access::new(&r),
+            hooks: hooks::Hooks::new(&r),
             raising: Mutex::default(),
             registry: r,
         })

@@ -49,6 +49,10 @@ pub enum Reason {
     KeyNotValid,
     /// The address is not let in by `[access]`, or it is banned.
     AddressDenied,
+    /// The back end that is asked (`[hooks] authorize`) refused it.
+    HookDenied,
+    /// The back end that is asked gave no answer, and is needed.
+    HookFailed,
     /// The stream, or the key that the URL was signed with, is banned.
     Forbidden,
     /// A ban that was made while it ran ended it.
@@ -79,7 +83,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that register all their labels up front.
-    pub const ALL: [Reason; 33] = [
+    pub const ALL: [Reason; 35] = [
         Reason::Deleted,
         Reason::Closed,
         Reason::Disconnected,
@@ -100,6 +104,8 @@ impl Reason {
         Reason::SignatureWrong,
         Reason::KeyNotValid,
         Reason::AddressDenied,
+        Reason::HookDenied,
+        Reason::HookFailed,
         Reason::Forbidden,
         Reason::Banned,
         Reason::NameBusy,
@@ -138,6 +144,8 @@ impl Reason {
             Reason::SignatureWrong => "signature_wrong",
             Reason::KeyNotValid => "key_not_valid",
             Reason::AddressDenied => "address_denied",
+            Reason::HookDenied => "hook_denied",
+            Reason::HookFailed => "hook_failed",
             Reason::Forbidden => "forbidden",
             Reason::Banned => "banned",
             Reason::NameBusy => "name_busy",
@@ -171,7 +179,7 @@ impl Reason {
             Reason::SignatureMissing => (18, 502),
             Reason::TxTimeMissing | Reason::TxTimeMalformed => (18, 500),
             Reason::SignatureExpired => (18, 501),
-            Reason::SignatureWrong | Reason::KeyNotValid => (18, 503),
+            Reason::SignatureWrong | Reason::KeyNotValid | Reason::HookDenied => (18, 503),
             Reason::AddressDenied | Reason::ProxyUntrusted => (18, 300),
             Reason::Forbidden => (18, 305),
             Reason::NameBusy | Reason::LimitReached => (18, 600),
@@ -181,7 +189,7 @@ impl Reason {
             Reason::Dropped => (21, 100),
             Reason::TakenOver => (21, 102),
             Reason::Banned => (21, 101),
-            Reason::Shutdown | Reason::Internal => (5, 0),
+            Reason::HookFailed | Reason::Shutdown | Reason::Internal => (5, 0),
         }
     }
 
@@ -196,7 +204,10 @@ impl Reason {
 
     /// The vendor's table has no row for it.
     const fn is_ours(self) -> bool {
-        matches!(self, Reason::Shutdown | Reason::Internal)
+        matches!(
+            self,
+            Reason::HookFailed | Reason::Shutdown | Reason::Internal
+        )
     }
 }
 

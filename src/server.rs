@@ -4,6 +4,7 @@
 //! The only place where rooms of one row meet. Called by the command line, by the demo and by tests.
 
 mod doors;
+mod facts;
 #[cfg(feature = "mixer")]
 mod mixes;
 mod reload;
@@ -54,6 +55,10 @@ pub enum Error {
     Tls(rustls::Error),
     #[error("push.ca_file: {0}")]
     Trust(TrustError),
+    #[error("hooks.ca_file: {0}")]
+    HooksTrust(TrustError),
+    #[error("hooks: {0}")]
+    Hooks(String),
     #[error(transparent)]
     Store(store::Error),
     #[error("{0}: {1}")]
@@ -223,6 +228,11 @@ impl Server {
     /// Who publishes what, from now on: every start and end, in order.
     pub fn events(&self) -> tokio::sync::broadcast::Receiver<crate::relay::Event> {
         self.rooms.relay.events()
+    }
+
+    /// Where facts of all rooms are told and read, with their ids.
+    pub fn journal(&self) -> &crate::hooks::Journal {
+        self.rooms.hooks.journal()
     }
 
     /// What becomes of mixes and their inputs, from now on, in order.

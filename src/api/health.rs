@@ -86,6 +86,14 @@ async fn ready(readiness: Readiness) -> Result<Json<Health>, Error> {
         (status = 403, description = "not from this address")))]
 pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl IntoResponse {
     collect(&state);
+    // Without an answer of the disk the numbers are those of before.
+    if let Ok(outbox) = state.hooks.outbox().await {
+        let count = |n: i64| usize::try_from(n).unwrap_or(0);
+        let (waiting, dead) = (count(outbox.waiting), count(outbox.dead));
+        state
+            .metrics
+            .set_outbox(waiting, dead, outbox.oldest(SystemTime::now()));
+    }
     let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
     (content_type, state.metrics.encode())
 }

@@ -1,4 +1,4 @@
-//! The control plane over HTTP: streams, mixes, pushes, bans, keys, URLs, health and metrics.
+//! The control plane over HTTP: streams, mixes, pushes, bans, keys, URLs, events, dead letters, health and metrics.
 //!
 //! Owns paths, JSON forms, status codes and who may call. Refuses to decide anything about media: every request is a
 //! call on the handle of the room below, and every error a translation of that room's. The server puts a
@@ -11,8 +11,10 @@
 mod access;
 mod bans;
 mod body;
+mod dead;
 mod describe;
 mod error;
+mod events;
 mod health;
 mod keys;
 mod listener;
@@ -34,6 +36,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bans::Bans;
@@ -44,6 +47,7 @@ pub use listener::{Peer, serve, serve_handed};
 pub use mixes::{Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Pending, Wish};
 
 use crate::auth::{Gate, Policy, Secret};
+use crate::hooks::Hooks;
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -69,6 +73,9 @@ pub struct State {
     pub admission: Admission,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    pub hooks: Hooks,
+    /// Ends answers that have no end of their own.
+    pub shutdown: CancellationToken,
     /// Changes that are being made; the server waits for them when it goes down.
     pub tasks: TaskTracker,
     /// What `Authorization: Bearer` must say.
@@ -88,7 +95,15 @@ impl std::fmt::Debug for State {
 /// Everything, for the private listener.
 pub fn control_router(state: State) -> Router {
     let state = Arc::new(state);
+    let listeners = events::Listeners::default();
     Router::new()
+        .route(
+            "/api/v1/events",
+            get(move |state, query, headers| events::get(listeners, state, query, headers)),
+        )
+        .route("/api/v1/hooks/dead", get(dead::list))
+        .route("/api/v1/hooks/dead/{id}", delete(dead::delete))
+        .route("/api/v1/hooks/dead/{id}/retry", post(dead::retry))
         .route("/api/v1/streams", get(streams::list))
         .route(
             "/api/v1/streams/{app}/{name}",

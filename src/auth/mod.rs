@@ -172,6 +172,20 @@ pub trait Authorizer: Send + Sync {
         let _ = (request, grant);
         Ok(Stay::unwatched())
     }
+
+    /// A grant to publish became that epoch of the name: done when whoever must remember that does, before the client hears success.
+    /// What was granted and is forgotten by a kill was then never heard of. Bounded in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    fn remembered<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        epoch: u64,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let _ = (key, epoch);
+        Box::pin(std::future::ready(()))
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub(super) fn consistency(config: &Config, reader: &Reader) {
     doors(config, reader);
     windows(config, reader);
     super::compat::consistency(config, reader);
+    super::hooks::consistency(config, reader);
     for (at, rule) in config.push.rules.iter().enumerate() {
         if config.app(&rule.app).is_none() {
             let known: Vec<_> = config.apps.names().collect();
@@ -266,6 +267,7 @@ pub(super) fn warnings(config: &Config, now: SystemTime) -> Vec<Remark> {
         }
     }
     found.extend(super::compat::warnings(config));
+    found.extend(super::hooks::warnings(config));
     found.sort();
     found
 }

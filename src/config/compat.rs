@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use ::config::Value;
 
 use super::check::is_short;
+use super::hooks::address;
 use super::read::{absolute, secret};
 use super::reader::{
     Parsed, Reader, Table, choice, flag, no_or_addresses, non_empty, number, string,
 };
 use super::{Config, Remark};
 use crate::compat::{Account, Callback, Credentials, Picture, Shape};
-use crate::hooks::Address;
 use crate::media::StreamKey;
 
 /// The vendor's have ten digits.
@@ -94,7 +94,7 @@ fn account(t: &mut Table<'_>) -> Option<Account> {
         }
         (None, None) => None,
     };
-    let address = t.optional("callback_url", |value| Address::parse(&non_empty(value)?));
+    let address = t.optional("callback_url", address);
     let own_key = t.optional("callback_key", secret);
     let callback = match (address, own_key.or_else(|| api_key.clone())) {
         (Some(address), Some(key)) => Some(Callback { address, key }),

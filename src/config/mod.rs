@@ -7,6 +7,7 @@
 
 mod check;
 mod compat;
+mod hooks;
 mod read;
 mod reader;
 mod source;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use compat::Compat;
+pub use hooks::Hooks;
 pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
@@ -40,6 +42,8 @@ pub struct Config {
     pub control: Control,
     /// `[compat]`
     pub compat: Compat,
+    /// `[hooks]`
+    pub hooks: Hooks,
     /// `[access]`
     pub access: AccessLists,
     /// `[auth]`: no secret stands twice, no id twice in a set.
@@ -130,6 +134,7 @@ impl Config {
             http: Http::default(),
             control: Control::default(),
             compat: Compat::default(),
+            hooks: Hooks::default(),
             access: AccessLists::default(),
             auth: auth::Config::default(),
             apps: Apps::default(),

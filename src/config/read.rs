@@ -16,7 +16,7 @@ use super::reader::{
 use super::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Config, Control,
     Env, Http, Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State,
-    TargetUrl, TokenSource, check, compat,
+    TargetUrl, TokenSource, check, compat, hooks,
 };
 use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
 use crate::logging;
@@ -96,6 +96,7 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
         }),
         control: root.section("control", |t| control(t, default.control)),
         compat: root.section("compat", compat::compat),
+        hooks: root.section("hooks", hooks::hooks),
         access: root.section("access", |t| AccessLists {
             publish: t.section("publish", address_list),
             play: t.section("play", address_list),

@@ -5,6 +5,7 @@ use super::*;
 
 mod access;
 mod compat;
+mod hooks;
 use crate::auth::Access;
 use crate::media::{Class, Feed};
 
@@ -187,6 +188,15 @@ fn every_default_in_the_file_is_read_and_not_ignored() {
             "# [[compat.accounts]]",
             "[[compat.accounts]]\nappid = 1\napi_key = \"a\"\n#",
         ),
+        (
+            "# [[hooks.webhooks]]",
+            "[[hooks.webhooks]]\nurl = \"http://a/\"\nsecret = \"a\"\nevents = \"play\"\n#",
+        ),
+        ("# authorize = {", "authorize = {"),
+        (
+            "# ca_file = \"/etc/linkmic/ca.pem\"   # certificate authorities for https",
+            "ca_file = \"/etc/linkmic/ca.pem\" #",
+        ),
     ] {
         assert_eq!(FILE.matches(from).count(), 1, "{from}");
         let changed = parse(&FILE.replace(from, to)).unwrap();
@@ -261,7 +271,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "classes.viewer.join: \"late\" is none of \"squeeze\", \"burst\", \"wait\"",
         "classes.viewer.merge_window: 33ms is more than half of max_lag, 60ms; every reader would count as late",
         "classes.viewer.readers_per_name: -1 is not within 0 to 1000000",
-        "colour: unknown key; known here: rtmp, rtmps, http, control, compat, access, auth, apps, push, classes, limits, mixer, state, log",
+        "colour: unknown key; known here: rtmp, rtmps, http, control, compat, hooks, access, auth, apps, push, classes, limits, mixer, state, log",
         "control.listen: expected a string, found a whole number",
         "http.listen: the list is empty; at least one address is needed",
         "limits.connections: expected a whole number, found a string",

@@ -1,102 +1,129 @@
-//! One HTTP request with JSON in it, and the status of the answer.
-//!
-//! | source | covered |
-//! |---|---|
-//! | RFC 9112 | a request of HTTP/1.1 that asks for the connection's end, and the head of its answer |
+//! HTTP requests with JSON in them, over reqwest: no redirect is followed, no proxy of the environment used, and of an answer
+//! no more is read than was asked for.
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use url::Url;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::redirect;
 
-/// The vendor waits so long for an answer, and so do back ends that were written for it.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Longest head of an answer.
-const MAX_HEAD: usize = 16 << 10;
+use super::Address;
+use crate::net::tls::Trust;
 
-/// Why there is no status. Never holds the address beyond its host.
+/// How long a connection is kept for the next question. Servers close those that idle after 5 s and more.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// Why there is no answer. Never holds the address.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Slow(Duration),
     #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
+    Connect(String),
     #[error("the connection broke: {0}")]
-    Broke(#[from] std::io::Error),
-    #[error("the answer is no HTTP")]
-    Syntax,
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Slow,
+    Broke(String),
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
 }
 
-/// Where letters go: `http://host[:port]/path?query`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    host: String,
-    port: u16,
-    path: String,
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
 }
 
-impl Address {
+/// Sends requests to servers that `Trust` believes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Post {
+    client: reqwest::Client,
+}
+
+/// What becomes of a connection after its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It is closed: what comes next may come in a minute, when the server may be closing it.
+    Close,
+    /// It is kept for a moment: who asks is waiting.
+    Keep,
+}
+
+impl Post {
     /// # Errors
-    /// When it is no address of HTTP without TLS, or has a user name or password.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text).map_err(|error| format!("not an address: {error}"))?;
-        if url.scheme() != "http" {
-            return Err(format!("scheme {:?} is not http", url.scheme()));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("has a user name or password".to_owned());
-        }
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
+    /// When TLS cannot be used, which would be a build mistake.
+    pub fn new(trust: &Trust, after: After) -> Result<Self, String> {
+        let idle = match after {
+            After::Close => 0,
+            After::Keep => usize::MAX,
         };
-        Ok(Self {
-            host,
-            port: url.port_or_known_default().unwrap_or(80),
-            path,
-        })
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.client_config())
+            .user_agent("linkmic")
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .pool_max_idle_per_host(idle)
+            .pool_idle_timeout(IDLE)
+            .build()
+            .map_err(|error| root(&error))?;
+        Ok(Self { client })
+    }
+
+    /// Sends `body` and gives the status and as much of the answer's body as `most` allows; with 0 it is not read.
+    ///
+    /// # Errors
+    /// When there is no answer within `patience`, or it is longer than that.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn post(
+        &self,
+        to: &Address,
+        headers: HeaderMap,
+        body: String,
+        patience: Duration,
+        most: usize,
+    ) -> Result<Answer, Error> {
+        let exchange = async {
+            let mut request = self.client.post(to.url().clone()).headers(headers);
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let mut answer = request.body(body).send().await.map_err(failed)?;
+            let status = answer.status().as_u16();
+            let mut body = Vec::new();
+            while most > 0
+                && let Some(chunk) = answer.chunk().await.map_err(failed)?
+            {
+                if body.len() + chunk.len() > most {
+                    return Err(Error::TooLong(most));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Answer { status, body })
+        };
+        tokio::time::timeout(patience, exchange)
+            .await
+            .unwrap_or(Err(Error::Slow(patience)))
     }
 }
 
-/// Sends `body` and gives the status.
-///
-/// # Errors
-/// When there is no answer in time.
-pub(super) async fn post(to: &Address, body: &str) -> Result<u16, Error> {
-    timeout(PATIENCE, exchange(to, body))
-        .await
-        .unwrap_or(Err(Error::Slow))
+fn failed(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let why = root(&error);
+    match error.is_connect() {
+        true => Error::Connect(why),
+        false => Error::Broke(why),
+    }
 }
 
-async fn exchange(to: &Address, body: &str) -> Result<u16, Error> {
-    let Address { host, port, path } = to;
-    let name = host.trim_matches(['[', ']']);
-    let connected = TcpStream::connect((name, *port)).await;
-    let mut socket = connected.map_err(Error::Connect)?;
-    let authority = match port {
-        80 => host.clone(),
-        port => format!("{host}:{port}"),
-    };
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: linkmic\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    socket.write_all(request.as_bytes()).await?;
-    let mut head = Vec::with_capacity(1_024);
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut answer = httparse::Response::new(&mut headers);
-        match answer.parse(&head) {
-            Ok(httparse::Status::Complete(_)) => return answer.code.ok_or(Error::Syntax),
-            Ok(httparse::Status::Partial) if head.len() < MAX_HEAD => {}
-            _ => return Err(Error::Syntax),
-        }
-        if socket.read_buf(&mut head).await? == 0 {
-            return Err(Error::Syntax);
-        }
+/// The innermost cause, which is the one that tells.
+fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
+    let mut why = cause.to_string();
+    if why.is_empty() {
+        why = error.to_string();
+    }
+    why
 }

@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
+use super::scribe::Scribe;
 use super::*;
-use crate::relay::Query;
+use crate::reason::Reason;
+use crate::relay::{Event, Origin, Query, Relay};
 
 const KEY: &str = "5d41402abc4b2a76b9719d911017c592";
 
@@ -41,10 +44,10 @@ impl BackEnd {
                     };
                     let length = head
                         .lines()
-                        .find_map(|line| line.strip_prefix("Content-Length: "))
+                        .find_map(|line| line.strip_prefix("content-length: "))
                         .unwrap();
                     if body.len() == length.parse::<usize>().unwrap() {
-                        assert!(head.contains("Content-Type: application/json"));
+                        assert!(head.contains("content-type: application/json"));
                         break body.to_owned();
                     }
                 };
@@ -79,8 +82,8 @@ impl BackEnd {
     }
 }
 
-fn hooks(back_end: &BackEnd, store: &Store) -> Hooks {
-    let reader = Reader {
+async fn hooks(back_end: &BackEnd, store: &Store) -> Hooks {
+    let account = Account {
         appid: 1_251_000_001,
         app: "live".into(),
         stream_prefix: "8888_".into(),
@@ -88,11 +91,14 @@ fn hooks(back_end: &BackEnd, store: &Store) -> Hooks {
         key: Secret::new(KEY),
     };
     let config = Config {
-        readers: vec![reader],
+        accounts: vec![account],
+        webhooks: Vec::new(),
         node: "192.0.2.1".into(),
         pause: Duration::from_millis(20),
+        trust: Trust::load(None).unwrap(),
     };
-    Hooks::new(config, store.clone())
+    let opened = Hooks::open(config, store.clone(), Metrics::new());
+    opened.await.unwrap()
 }
 
 fn run(hooks: &Hooks, relay: &Relay) -> CancellationToken {
@@ -122,7 +128,7 @@ async fn section_4_a_start_and_an_end_share_a_sequence_and_are_signed() {
     let (store, _folder) = store().await;
     let back_end = BackEnd::open(&[]).await;
     let relay = Relay::new(crate::relay::Config::default());
-    let _stop = run(&hooks(&back_end, &store), &relay);
+    let _stop = run(&hooks(&back_end, &store).await, &relay);
     tokio::task::yield_now().await;
     let publisher = anchor(&relay, "8888_a");
     // Nobody's, and a mix's.
@@ -188,7 +194,7 @@ async fn a_back_end_that_fails_gets_all_of_it_in_order_later() {
     let (store, _folder) = store().await;
     let back_end = BackEnd::open(&[500, 302, 404, 503]).await;
     let relay = Relay::new(crate::relay::Config::default());
-    let _stop = run(&hooks(&back_end, &store), &relay);
+    let _stop = run(&hooks(&back_end, &store).await, &relay);
     tokio::task::yield_now().await;
     for _ in 0..3 {
         anchor(&relay, "8888_a").finish(Reason::Deleted);
@@ -210,7 +216,7 @@ async fn what_a_killed_server_left_open_is_ended_by_the_next() {
     let back_end = BackEnd::open(&[]).await;
     let relay = Relay::new(crate::relay::Config::default());
     let writing = {
-        let hooks = hooks(&back_end, &store);
+        let hooks = hooks(&back_end, &store).await;
         tokio::spawn(hooks.write(relay.clone(), CancellationToken::new()))
     };
     tokio::task::yield_now().await;
@@ -222,7 +228,7 @@ async fn what_a_killed_server_left_open_is_ended_by_the_next() {
     drop(publisher);
     // Nothing was sent yet. The next run has a relay of its own.
     let relay = Relay::new(crate::relay::Config::default());
-    let _stop = run(&hooks(&back_end, &store), &relay);
+    let _stop = run(&hooks(&back_end, &store).await, &relay);
     let letters = back_end.wait(2).await;
     assert_eq!(letters[0]["event_type"], 1);
     assert_eq!(letters[1]["event_type"], 0);
@@ -239,29 +245,16 @@ fn a_letter_is_tried_twelve_times_more() {
     assert_eq!(letter::again(12, now, PAUSE), None);
 }
 
-#[test]
-fn addresses_are_of_plain_http() {
-    for (text, ok) in [
-        ("http://backend/cb", true),
-        ("http://[::1]:8080/", true),
-        ("https://backend/cb", false),
-        ("http://user@backend/", false),
-        ("backend", false),
-    ] {
-        assert_eq!(Address::parse(text).is_ok(), ok, "{text}");
-    }
-}
-
 #[tokio::test]
 async fn what_is_there_before_its_event_is_heard_is_told_once() {
     let (store, _folder) = store().await;
     let back_end = BackEnd::open(&[]).await;
     let relay = Relay::new(crate::relay::Config::default());
-    let hooks = hooks(&back_end, &store);
+    let hooks = hooks(&back_end, &store).await;
     let mut events = relay.events();
     let publisher = anchor(&relay, "8888_a");
-    let (mut open, mut changes) = (HashMap::new(), Vec::new());
-    hooks.0.reconcile(&relay, &mut open, &mut changes);
+    let mut scribe = Scribe::new(hooks.0.clone());
+    scribe.reconcile(&relay);
     // An older epoch of the same name, whose events come late.
     let late = Event::Published {
         key: StreamKey::new("live", "8888_a").unwrap(),
@@ -276,18 +269,112 @@ async fn what_is_there_before_its_event_is_heard_is_told_once() {
             at: SystemTime::now(),
         },
     };
-    hooks.0.note(late, &mut open, &mut changes);
+    scribe.note(late);
     publisher.finish(Reason::Deleted);
     while let Ok(event) = events.try_recv() {
-        hooks.0.note(event, &mut open, &mut changes);
+        scribe.note(event);
     }
-    assert!(open.is_empty());
-    hooks.0.keep(changes, &CancellationToken::new()).await;
-    let due = store.due_letters(i64::MAX, 10).await.unwrap();
-    assert_eq!(due.len(), 1, "one lane");
-    store.letter_taken(due[0].id).await.unwrap();
-    let due = store.due_letters(i64::MAX, 10).await.unwrap();
-    assert!(due[0].body.contains("\"event_type\":0"), "{due:?}");
-    store.letter_taken(due[0].id).await.unwrap();
-    assert!(store.due_letters(i64::MAX, 10).await.unwrap().is_empty());
+    assert!(scribe.is_idle());
+    scribe.keep(&CancellationToken::new()).await;
+    let due = || async {
+        store
+            .due_letters(i64::MAX, vec![], 10)
+            .await
+            .unwrap()
+            .letters
+    };
+    let letters = due().await;
+    assert_eq!(letters.len(), 1, "one lane");
+    store.letter_taken(letters[0].id).await.unwrap();
+    let letters = due().await;
+    assert!(letters[0].body.contains("\"event_type\":0"), "{letters:?}");
+    store.letter_taken(letters[0].id).await.unwrap();
+    assert!(due().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_never_taken_is_dead_and_may_be_sent_again_or_forgotten() {
+    let (store, _folder) = store().await;
+    // Two letters of thirteen tries each.
+    let back_end = BackEnd::open(&[500; 26]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let hooks = hooks(&back_end, &store).await;
+    let _stop = run(&hooks, &relay);
+    tokio::task::yield_now().await;
+    anchor(&relay, "8888_a").finish(Reason::Deleted);
+    let dead = loop {
+        let dead = hooks.dead(0, 10).await.unwrap();
+        if dead.len() == 2 {
+            break dead;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let [first, second] = &dead[..] else {
+        panic!("{dead:?}");
+    };
+    assert_eq!((first.kind, first.row.attempts), ("callback", 13));
+    assert_eq!(first.addressee.as_deref(), Some("1251000001"));
+    assert_eq!(
+        (first.stream.as_str(), first.row.error.as_str()),
+        ("live/8888_a", "HTTP 500")
+    );
+    assert_eq!(hooks.dead(first.row.id, 10).await.unwrap(), dead[1..]);
+    let state = hooks.outbox().await.unwrap();
+    assert_eq!((state.waiting, state.dead, state.oldest_at), (0, 2, None));
+    assert_eq!(
+        hooks.forget(first.row.id).await.unwrap().as_ref(),
+        Some(first)
+    );
+    assert_eq!(hooks.retry(first.row.id).await.unwrap(), None);
+    assert!(hooks.retry(second.row.id).await.unwrap().is_some());
+    let taken = back_end.wait(1).await;
+    assert_eq!(taken[0]["event_type"], 0);
+}
+
+#[tokio::test]
+async fn letters_of_many_lanes_are_due_each_lane_by_its_first() {
+    let (store, _folder) = store().await;
+    let letter = |lane: &str, account: i64, due_at: i64| {
+        crate::store::EpochChange::Told(LetterRow {
+            id: 0,
+            lane: lane.into(),
+            account,
+            body: String::new(),
+            attempts: 0,
+            due_at,
+            created_at: 5,
+            error: String::new(),
+        })
+    };
+    let letters = [
+        ("b", 1, 0),
+        ("a", 1, 0),
+        ("b", 1, 0),
+        ("c", 2, 0),
+        ("d", 1, 70),
+        ("e", 1, 60),
+        ("d", 1, 0),
+    ];
+    let changes = letters.map(|(lane, account, due_at)| letter(lane, account, due_at));
+    assert_eq!(store.note_epochs(changes.to_vec()).await.unwrap(), 0);
+    for (now, but, lanes, next_at) in [
+        (50, vec![], &["b", "a", "c"][..], Some(60)),
+        (50, vec![2], &["b", "a"], Some(60)),
+        (65, vec![1, 2], &[], Some(70)),
+        (70, vec![], &["b", "a", "c", "d", "e"], None),
+    ] {
+        let due = store.due_letters(now, but, 10).await.unwrap();
+        let found: Vec<_> = due.letters.iter().map(|l| l.lane.as_str()).collect();
+        assert_eq!((&found[..], due.next_at), (lanes, next_at), "{now}");
+    }
+}
+
+#[tokio::test]
+async fn runs_rise_also_when_the_clock_steps_back() {
+    let (store, _folder) = store().await;
+    let mut runs = Vec::new();
+    for now in [1_000, 500, 500, 2_000] {
+        runs.push(store.begin_run(now).await.unwrap());
+    }
+    assert_eq!(runs, [1_000, 1_001, 1_002, 2_000]);
 }

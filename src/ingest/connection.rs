@@ -351,7 +351,14 @@ impl Connection {
                     self.shared.metrics.limit_refused("max_kbps");
                     return self.end(at, Reason::TooFast);
                 }
-                if self.publishing[at].accept(message, &self.shared.metrics, now) {
+                let ours = self.publishing[at].accept(message, &self.shared.metrics, now);
+                if let Some(report) = self.publishing[at].take_report()
+                    && let Some(observer) = self.shared.observer.get()
+                {
+                    let publisher = self.publishing[at].publisher();
+                    observer.trouble(publisher.key(), publisher.epoch(), report);
+                }
+                if ours {
                     return None;
                 }
                 // Taken over or dropped; the bell rings too, but its media came first.

@@ -10,7 +10,7 @@ mod lanes;
 mod publishing;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -23,7 +23,8 @@ use tracing::{Instrument, Span, debug, error, field, info_span};
 use self::lanes::Lanes;
 use crate::auth::Authorizer;
 use crate::logging::refused;
-use crate::media::PerApp;
+use crate::media::health::Report;
+use crate::media::{PerApp, StreamKey};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, Bounds, Entrance, Pass};
@@ -77,6 +78,12 @@ impl Default for AppConfig {
     }
 }
 
+/// Hears what is wrong with what publishers send. Called on the threads that serve them: never blocks.
+pub trait Observer: Send + Sync {
+    /// That was found of an epoch of the name within some seconds.
+    fn trouble(&self, key: &StreamKey, epoch: u64, report: Report);
+}
+
 /// The room's handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Ingest {
@@ -94,6 +101,7 @@ struct Shared {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     lanes: Lanes,
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 impl Ingest {
@@ -118,8 +126,14 @@ impl Ingest {
                 tasks,
                 shutdown,
                 lanes: Lanes::new(),
+                observer: OnceLock::new(),
             }),
         }
+    }
+
+    /// Who hears of troubles; the first who is set.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// Other values for applications from now on, for those who publish after this.

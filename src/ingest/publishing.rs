@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::AppConfig;
 use super::bitrate::Allowance;
 use crate::auth::Stay;
+use crate::media::health::{Health, Report};
 use crate::media::payload::{self, MainTrack};
 use crate::media::repair::Repair;
 use crate::media::{Kind, MediaTime};
@@ -22,6 +23,9 @@ pub struct Publishing {
     publisher: Publisher,
     repair: Repair,
     main_track: MainTrack,
+    health: Health,
+    /// What it has found and nobody has asked for yet.
+    report: Option<Report>,
     /// When media bytes last came, of whole messages or not.
     last_media: Instant,
     /// How much there was, when last looked at, of media messages that are not whole yet.
@@ -47,6 +51,8 @@ impl Publishing {
             publisher,
             repair: Repair::new(),
             main_track: MainTrack::default(),
+            health: Health::new(now),
+            report: None,
             last_media: now,
             unfinished: 0,
             idle: app.publish_idle,
@@ -76,11 +82,18 @@ impl Publishing {
         let (dts, anomaly) = self
             .repair
             .map(kind, media.track, message.timestamp, is_clock);
+        let report = self.health.note(&media, message.timestamp, now);
+        self.report = report.or(self.report.take());
         media.dts = dts;
         if let Some(anomaly) = anomaly {
             metrics.anomalies(anomaly.as_str());
         }
         self.publisher.publish(media, now) != Status::Done
+    }
+
+    /// What was wrong in the last interval, once.
+    pub fn take_report(&mut self) -> Option<Report> {
+        self.report.take()
     }
 
     /// So many bytes are there of media messages that are not whole yet. When they have become more, that is progress,

@@ -93,6 +93,7 @@ const fn concerns_operators(reason: Reason) -> bool {
             | Reason::SignatureWrong
             | Reason::KeyNotValid
             | Reason::AddressDenied
+            | Reason::HookFailed
             | Reason::Forbidden
             | Reason::Banned
             | Reason::NameBusy

@@ -4,6 +4,7 @@
 
 pub mod cadence;
 pub mod flv;
+pub mod health;
 pub mod message;
 pub mod name;
 pub mod payload;

@@ -59,6 +59,11 @@ impl Publisher {
         &self.stream.key
     }
 
+    /// The number of the epoch that it holds, as in [`Event`](super::Event); of a mix in place that of its overlay.
+    pub fn epoch(&self) -> u64 {
+        self.id
+    }
+
     /// Hands a message to the feed. Never blocks on a subscriber. The message's time is on this
     /// publisher's own timeline, whose zero may be anything.
     pub fn publish(&self, message: Message, now: Instant) -> Status {

@@ -97,6 +97,7 @@ fn compare(old: &Config, new: &Config) -> Report {
         http,
         control,
         compat,
+        hooks,
         access,
         auth,
         apps,
@@ -165,6 +166,7 @@ fn compare(old: &Config, new: &Config) -> Report {
         ("http", old.http != *http),
         ("control", old.control != *control),
         ("compat", old.compat != *compat),
+        ("hooks", old.hooks != *hooks),
         (
             "access.trusted_proxies",
             old.access.trusted_proxies != access.trusted_proxies,

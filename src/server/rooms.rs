@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Error;
+use super::facts;
 use super::reload::Live;
 use super::signer::PolicySigner;
 use crate::api;
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
 use crate::compat;
 use crate::config::{self, Config};
-use crate::hooks::{self, Hooks};
+use crate::hooks::{self, Door, Hooks};
 use crate::ingest::{self, Ingest};
 use crate::media::PerApp;
 use crate::memory::Memory;
@@ -34,7 +35,10 @@ pub struct Rooms {
     pub http: playback::Http,
     pub readiness: api::Readiness,
     pub live: Arc<Live>,
+    pub hooks: Hooks,
     pushes: Pushes,
+    /// Tell the journal what other rooms tell.
+    tellers: Tellers,
     #[cfg(feature = "mixer")]
     pub mixer: Arc<crate::mixer::Mixer>,
 }
@@ -71,7 +75,16 @@ pub async fn build(
     let memory = Memory::new(config.limits.memory);
     let admission = Admission::new(bounds(config));
     let gate = Arc::new(Gate::new(policy.clone(), rules(config), memory.clone()));
-    let outbox = store.clone();
+    let trust = Trust::load(config.hooks.ca_file.as_deref()).map_err(Error::HooksTrust)?;
+    let hooks = hooks::Config {
+        accounts: config.compat.accounts.iter().filter_map(account).collect(),
+        webhooks: config.hooks.webhooks.clone(),
+        node: address.to_string(),
+        pause: hooks::PAUSE,
+        trust,
+    };
+    let hooks = Hooks::open(hooks, store.clone(), metrics.clone());
+    let hooks = hooks.await.map_err(Error::Hooks)?;
     let bans = api::Bans::load(store, gate.clone())
         .await
         .map_err(Error::Store)?;
@@ -83,7 +96,9 @@ pub async fn build(
         tasks.clone(),
         shutdown.clone(),
     );
-    let authorizer = gate.clone() as Arc<dyn Authorizer>;
+    let ask = config.hooks.authorize.clone();
+    let door = Door::new(gate.clone(), hooks.clone(), ask).map_err(Error::Hooks)?;
+    let authorizer = Arc::new(door) as Arc<dyn Authorizer>;
     let http = playback::Http::new(
         playback.clone(),
         playback::HttpConfig {
@@ -106,6 +121,7 @@ pub async fn build(
         tasks.clone(),
         shutdown.clone(),
     );
+    ingest.set_observer(Arc::new(facts::Troubles(hooks.clone())));
     let pushes = Pushes::new(
         relay.clone(),
         push::Config {
@@ -145,19 +161,20 @@ pub async fn build(
         certificates,
         config: Mutex::new(config.clone()),
     });
-    let readers: Vec<_> = config.compat.accounts.iter().filter_map(reader).collect();
-    if !readers.is_empty() {
-        let hooks = Hooks::new(
-            hooks::Config {
-                readers,
-                node: address.to_string(),
-                pause: hooks::PAUSE,
-            },
-            outbox,
-        );
-        tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
-        tasks.spawn(hooks.send(shutdown.clone()));
-    }
+    tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
+    tasks.spawn(hooks.clone().send(shutdown.clone()));
+    let tellers = Tellers::default();
+    tellers.spawn(facts::pushes(
+        pushes.events(),
+        hooks.journal().clone(),
+        tellers.stop(),
+    ));
+    #[cfg(feature = "mixer")]
+    tellers.spawn(facts::mixes(
+        mixer.events(),
+        hooks.journal().clone(),
+        tellers.stop(),
+    ));
     if config.compat.url_mixes
         && let Some(mixes) = &mixes
     {
@@ -192,6 +209,8 @@ pub async fn build(
         admission,
         metrics,
         readiness: readiness.clone(),
+        hooks: hooks.clone(),
+        shutdown: shutdown.clone(),
         tasks: tasks.clone(),
         token,
         apps: per_app(config, |_| ()),
@@ -203,7 +222,9 @@ pub async fn build(
         http,
         readiness,
         live,
+        hooks,
         pushes,
+        tellers,
         #[cfg(feature = "mixer")]
         mixer,
     };
@@ -216,13 +237,37 @@ impl Rooms {
         #[cfg(feature = "mixer")]
         self.mixer.shutdown().await;
         self.pushes.shutdown().await;
+        self.tellers.end().await;
     }
 }
 
-/// Whom an account wants told of its streams.
-fn reader(account: &compat::Account) -> Option<hooks::Reader> {
+/// Tasks that carry facts from one room to another. They end before the rooms that they tell, with all told.
+#[derive(Default)]
+struct Tellers {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tellers {
+    fn spawn(&self, teller: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(teller);
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// How an account is called back.
+fn account(account: &compat::Account) -> Option<hooks::Account> {
     let callback = account.callback.as_ref()?;
-    Some(hooks::Reader {
+    Some(hooks::Account {
         appid: account.appid,
         app: account.app.clone(),
         stream_prefix: account.stream_prefix.clone(),

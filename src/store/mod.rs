@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 pub use bans::BanRow;
-pub use outbox::{EpochChange, EpochRow, LetterRow};
+pub use outbox::{Due, EpochChange, EpochRow, LetterRow, OutboxState};
 
 /// The file within `state.dir`.
 const FILE: &str = "linkmic.db";

@@ -1,11 +1,27 @@
 //! Letters to back ends, as rows, and the publish epochs that a letter of the end is still owed for.
 
-use rusqlite::{Row, Transaction, params};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Error, Store};
 
 /// Most letters that are kept, dead ones among them. Beyond it the oldest dead ones go, and without any no more is taken.
 const MOST: i64 = 100_000;
+/// Longest sentence about a failure that is kept, in characters.
+const MAX_ERROR: usize = 300;
+
+/// The first letter of each lane that is neither delivered nor dead. Goes from lane to lane by the index, however many letters
+/// wait in each.
+const HEADS: &str = "WITH RECURSIVE lanes (lane) AS (
+        SELECT min(lane) FROM outbox WHERE dead = 0
+        UNION ALL
+        SELECT (SELECT min(lane) FROM outbox WHERE dead = 0 AND lane > lanes.lane) FROM lanes
+            WHERE lanes.lane IS NOT NULL
+    ), heads (id) AS (
+        SELECT (SELECT min(id) FROM outbox WHERE dead = 0 AND lane = lanes.lane) FROM lanes
+            WHERE lanes.lane IS NOT NULL
+    )";
 
 /// A letter as it is kept. Texts are the caller's; times are UNIX milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +37,10 @@ pub struct LetterRow {
     pub attempts: i64,
     /// Not before then.
     pub due_at: i64,
+    /// When it was written.
+    pub created_at: i64,
+    /// What became of it last; empty when it was not tried yet.
+    pub error: String,
 }
 
 /// A publish epoch that has begun and not ended.
@@ -35,11 +55,44 @@ pub struct EpochRow {
     pub body: String,
 }
 
-/// What became of an epoch, and the letter that says so.
+/// What became of an epoch, and the letter that says so where one is wanted; or a letter of something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EpochChange {
-    Begun(EpochRow, LetterRow),
-    Ended { sequence: String, letter: LetterRow },
+    Begun(EpochRow, Option<LetterRow>),
+    Ended {
+        sequence: String,
+        account: i64,
+        letter: Option<LetterRow>,
+    },
+    Told(LetterRow),
+}
+
+/// What a look into the outbox found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Due {
+    /// To be sent now.
+    pub letters: Vec<LetterRow>,
+    /// When the next one is due, where none comes in before.
+    pub next_at: Option<i64>,
+}
+
+/// The outbox in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutboxState {
+    pub waiting: i64,
+    pub dead: i64,
+    /// When the oldest of those that wait was written.
+    pub oldest_at: Option<i64>,
+}
+
+impl OutboxState {
+    /// How long the oldest has waited by `now`; zero without any.
+    pub fn oldest(&self, now: SystemTime) -> Duration {
+        let at = self.oldest_at.and_then(|at| u64::try_from(at).ok());
+        let at = at.map(|at| UNIX_EPOCH + Duration::from_millis(at));
+        at.and_then(|at| now.duration_since(at).ok())
+            .unwrap_or_default()
+    }
 }
 
 impl LetterRow {
@@ -51,6 +104,8 @@ impl LetterRow {
             body: row.get("body")?,
             attempts: row.get("attempts")?,
             due_at: row.get("due_at")?,
+            created_at: row.get("created_at")?,
+            error: row.get("error")?,
         })
     }
 }
@@ -83,21 +138,30 @@ fn post(file: &Transaction<'_>, letter: &LetterRow) -> rusqlite::Result<bool> {
         }
     }
     let mut insert = file.prepare_cached(
-        "INSERT INTO outbox (lane, account, body, attempts, due_at, dead)
-        VALUES (?1, ?2, ?3, 0, ?4, 0)",
+        "INSERT INTO outbox (lane, account, body, attempts, due_at, dead, created_at)
+        VALUES (?1, ?2, ?3, 0, ?4, 0, ?5)",
     )?;
     insert.execute(params![
         letter.lane,
         letter.account,
         letter.body,
-        letter.due_at
+        letter.due_at,
+        letter.created_at
     ])?;
     Ok(true)
 }
 
+fn post_if_any(file: &Transaction<'_>, letter: Option<&LetterRow>) -> rusqlite::Result<bool> {
+    letter.map_or(Ok(true), |letter| post(file, letter))
+}
+
 /// `false`: there is no room for the letter, and nothing is kept.
-fn begin(file: &Transaction<'_>, epoch: &EpochRow, letter: &LetterRow) -> rusqlite::Result<bool> {
-    if !post(file, letter)? {
+fn begin(
+    file: &Transaction<'_>,
+    epoch: &EpochRow,
+    letter: Option<&LetterRow>,
+) -> rusqlite::Result<bool> {
+    if !post_if_any(file, letter)? {
         return Ok(false);
     }
     let mut insert = file.prepare_cached(
@@ -116,14 +180,36 @@ fn begin(file: &Transaction<'_>, epoch: &EpochRow, letter: &LetterRow) -> rusqli
 }
 
 /// `false`: there is no room for the letter; the epoch is forgotten.
-fn end(file: &Transaction<'_>, sequence: &str, letter: &LetterRow) -> rusqlite::Result<bool> {
+fn end(
+    file: &Transaction<'_>,
+    sequence: &str,
+    account: i64,
+    letter: Option<&LetterRow>,
+) -> rusqlite::Result<bool> {
     let mut forget =
         file.prepare_cached("DELETE FROM epochs WHERE sequence = ?1 AND account = ?2")?;
-    let kept = forget.execute(params![sequence, letter.account])? > 0;
-    Ok(!kept || post(file, letter)?)
+    let kept = forget.execute(params![sequence, account])? > 0;
+    Ok(!kept || post_if_any(file, letter)?)
 }
 
 impl Store {
+    /// The number of a run of the server that begins at `now`: that time in UNIX milliseconds, or one more than the number of the
+    /// run before.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn begin_run(&self, now: i64) -> Result<i64, Error> {
+        self.run(move |file| {
+            let before: Option<i64> =
+                file.query_row("SELECT max(latest) FROM runs", [], |row| row.get(0))?;
+            let run = before.map_or(now, |before| now.max(before + 1));
+            file.execute("DELETE FROM runs", [])?;
+            file.execute("INSERT INTO runs (latest) VALUES (?1)", params![run])?;
+            Ok(run)
+        })
+        .await
+    }
+
     /// Keeps what became of epochs and the letters that say so, in that order: all or nothing. An end of which the beginning
     /// is not kept is left out. Gives how many letters there was no room for.
     ///
@@ -134,8 +220,13 @@ impl Store {
             let mut lost = 0;
             for change in &changes {
                 let kept = match change {
-                    EpochChange::Begun(epoch, letter) => begin(file, epoch, letter)?,
-                    EpochChange::Ended { sequence, letter } => end(file, sequence, letter)?,
+                    EpochChange::Begun(epoch, letter) => begin(file, epoch, letter.as_ref())?,
+                    EpochChange::Ended {
+                        sequence,
+                        account,
+                        letter,
+                    } => end(file, sequence, *account, letter.as_ref())?,
+                    EpochChange::Told(letter) => post(file, letter)?,
                 };
                 lost += usize::from(!kept);
             }
@@ -158,22 +249,30 @@ impl Store {
         .await
     }
 
-    /// Of each lane the first letter that is neither delivered nor dead, where it is due by `now`; at most `limit`, the
-    /// oldest first.
+    /// Of each lane the first letter that is neither delivered nor dead, where it is due by `now` and not for one of the accounts
+    /// in `but`; at most `limit`, the oldest first. And when the next one is due.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn due_letters(&self, now: i64, limit: usize) -> Result<Vec<LetterRow>, Error> {
+    pub async fn due_letters(&self, now: i64, but: Vec<i64>, limit: usize) -> Result<Due, Error> {
         self.run(move |file| {
-            let mut due = file.prepare_cached(
-                "SELECT * FROM outbox
-                WHERE id IN (SELECT min(id) FROM outbox WHERE dead = 0 GROUP BY lane)
-                    AND due_at <= ?1
-                ORDER BY id LIMIT ?2",
-            )?;
+            let mut due = file.prepare_cached(&format!(
+                "{HEADS} SELECT * FROM outbox
+                WHERE id IN (SELECT id FROM heads) AND due_at <= ?1
+                    AND account NOT IN (SELECT value FROM json_each(?2))
+                ORDER BY id LIMIT ?3"
+            ))?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = due.query_map(params![now, limit], LetterRow::read)?;
-            rows.collect()
+            let list: Vec<String> = but.iter().map(i64::to_string).collect();
+            let list = format!("[{}]", list.join(","));
+            let rows = due.query_map(params![now, list, limit], LetterRow::read)?;
+            let letters = rows.collect::<rusqlite::Result<_>>()?;
+            let mut next = file.prepare_cached(&format!(
+                "{HEADS} SELECT min(due_at) FROM outbox
+                WHERE id IN (SELECT id FROM heads) AND due_at > ?1"
+            ))?;
+            let next_at = next.query_row(params![now], |row| row.get(0))?;
+            Ok(Due { letters, next_at })
         })
         .await
     }
@@ -190,19 +289,97 @@ impl Store {
         .await
     }
 
-    /// A letter was not taken: it is to be sent again at `due_at`, or is dead (`None`).
+    /// A letter was not taken, and why: it is to be sent again at `due_at`, or is dead (`None`).
     ///
     /// # Errors
     /// When the file cannot be written: it will be sent again at once.
-    pub async fn letter_refused(&self, id: i64, due_at: Option<i64>) -> Result<(), Error> {
+    pub async fn letter_refused(
+        &self,
+        id: i64,
+        due_at: Option<i64>,
+        error: &str,
+    ) -> Result<(), Error> {
+        let error: String = error.chars().take(MAX_ERROR).collect();
         self.run(move |file| {
             file.execute(
-                "UPDATE outbox SET attempts = attempts + 1, due_at = coalesce(?2, due_at), dead = (?2 IS NULL)
+                "UPDATE outbox SET attempts = attempts + 1, due_at = coalesce(?2, due_at), dead = (?2 IS NULL), error = ?3
                 WHERE id = ?1",
-                params![id, due_at],
+                params![id, due_at, error],
             )?;
             Ok(())
         })
         .await
     }
+
+    /// Dead letters with an id above `after`, at most `limit`, by their ids.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn dead_letters(&self, after: i64, limit: usize) -> Result<Vec<LetterRow>, Error> {
+        self.run(move |file| {
+            let mut dead = file.prepare_cached(
+                "SELECT * FROM outbox WHERE dead = 1 AND id > ?1 ORDER BY id LIMIT ?2",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = dead.query_map(params![after, limit], LetterRow::read)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// A dead letter lives again, with all its tries, and is due at once. Gives it as it was; `None`: no dead letter has that id.
+    ///
+    /// # Errors
+    /// When the file cannot be written: then nothing has changed.
+    pub async fn revive_letter(&self, id: i64) -> Result<Option<LetterRow>, Error> {
+        self.run(move |file| {
+            let found = dead(file, id)?;
+            file.execute(
+                "UPDATE outbox SET dead = 0, attempts = 0, due_at = 0 WHERE id = ?1 AND dead = 1",
+                params![id],
+            )?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Forgets a dead letter, and gives it. `None`: no dead letter has that id.
+    ///
+    /// # Errors
+    /// When the file cannot be written: then nothing has changed.
+    pub async fn forget_letter(&self, id: i64) -> Result<Option<LetterRow>, Error> {
+        self.run(move |file| {
+            let found = dead(file, id)?;
+            file.execute("DELETE FROM outbox WHERE id = ?1 AND dead = 1", params![id])?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// How much waits, and since when.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn outbox(&self) -> Result<OutboxState, Error> {
+        self.run(|file| {
+            file.query_row(
+                "SELECT count(*) FILTER (WHERE dead = 0), count(*) FILTER (WHERE dead = 1),
+                    min(created_at) FILTER (WHERE dead = 0) FROM outbox",
+                [],
+                |row| {
+                    Ok(OutboxState {
+                        waiting: row.get(0)?,
+                        dead: row.get(1)?,
+                        oldest_at: row.get(2)?,
+                    })
+                },
+            )
+        })
+        .await
+    }
+}
+
+fn dead(file: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<LetterRow>> {
+    let mut find = file.prepare_cached("SELECT * FROM outbox WHERE id = ?1 AND dead = 1")?;
+    find.query_row(params![id], LetterRow::read).optional()
 }

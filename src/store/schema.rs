@@ -40,6 +40,12 @@ const STEPS: &[&str] = &[
         body TEXT NOT NULL,
         PRIMARY KEY (sequence, account)
     ) STRICT;",
+    // 3: since when a letter waits and what became of it last, for whoever looks at those that are dead; and the latest run of the
+    // server, a UNIX time in milliseconds that rises even where clocks step back. An account below 0 is a webhook's.
+    "ALTER TABLE outbox ADD COLUMN created_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE outbox SET created_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000;
+    ALTER TABLE outbox ADD COLUMN error TEXT NOT NULL DEFAULT '';
+    CREATE TABLE runs (latest INTEGER NOT NULL) STRICT;",
 ];
 
 /// Takes the steps that the file has not taken yet, each whole or not at all.

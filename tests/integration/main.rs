@@ -9,6 +9,7 @@ mod cost;
 mod demo;
 mod description;
 mod edge;
+mod hooks;
 mod kit;
 mod lessons;
 #[cfg(feature = "mixer")]

@@ -4,6 +4,7 @@ mod bans;
 mod client;
 mod examples;
 mod health;
+mod hooks;
 mod mixes;
 
 use std::sync::{Arc, Mutex};
@@ -133,7 +134,32 @@ impl Mixes for Scenes {
     }
 }
 
+/// One account and one webhook, of which nobody listens.
+async fn hooks(store: Store, metrics: Arc<Metrics>) -> Hooks {
+    let address = |text: &str| crate::hooks::Address::parse(text).unwrap();
+    let config = crate::hooks::Config {
+        accounts: vec![crate::hooks::Account {
+            appid: 1_251_000_001,
+            app: "live".into(),
+            stream_prefix: "8888_".into(),
+            address: address("http://127.0.0.1:1/cb"),
+            key: Secret::new("x"),
+        }],
+        webhooks: vec![crate::hooks::Webhook {
+            address: address("http://127.0.0.1:1/hook?token=hunter2"),
+            secret: Secret::new("x"),
+            kinds: crate::hooks::Kind::ALL.to_vec(),
+        }],
+        node: "192.0.2.1".into(),
+        pause: Duration::from_millis(1),
+        trust: crate::net::tls::Trust::load(None).unwrap(),
+    };
+    Hooks::open(config, store, metrics).await.unwrap()
+}
+
 struct House {
+    hooks: Hooks,
+    shutdown: CancellationToken,
     relay: Relay,
     gate: Arc<Gate>,
     policy: Arc<Policy>,
@@ -166,7 +192,11 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let bans = Bans::load(store.clone(), gate.clone()).await.unwrap();
+    let hooks = hooks(store.clone(), metrics.clone()).await;
+    let shutdown = CancellationToken::new();
     let state = State {
+        hooks: hooks.clone(),
+        shutdown: shutdown.clone(),
         gate: gate.clone(),
         bans,
         memory,
@@ -190,6 +220,8 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         base_url: "rtmp://live.example".to_owned(),
     };
     House {
+        hooks,
+        shutdown,
         relay,
         gate,
         policy,

@@ -69,8 +69,8 @@ fn accounts_and_pictures_that_cannot_be_meant_are_mistakes() {
             "compat.accounts[0].stream_prefix: \"a b\" is not the beginning of a stream's name: up to 128 of A-Z a-z 0-9 _ . -",
         ),
         (
-            account(&format!("{ACCOUNT}callback_url = \"https://backend/cb\"")),
-            "compat.accounts[0].callback_url: scheme \"https\" is not http",
+            account(&format!("{ACCOUNT}callback_url = \"ftp://backend/cb\"")),
+            "compat.accounts[0].callback_url: scheme \"ftp\" is neither http nor https",
         ),
         (
             account(

@@ -65,6 +65,8 @@ impl Connection {
         let (bell, now) = (self.bell.clone(), Instant::now());
         match self.shared.relay.publish_with(&key, origin, bell, now) {
             Ok(publisher) => {
+                let authorizer = &self.shared.authorizer;
+                authorizer.remembered(&key, publisher.epoch()).await;
                 info!(stream = %key, "publisher connected");
                 self.session.accept_publish(stream_id, name);
                 self.has_heard = false;

@@ -66,6 +66,11 @@ impl Trust {
         })
     }
 
+    /// The same for a client that makes its own connections.
+    pub fn client_config(&self) -> ClientConfig {
+        ClientConfig::clone(&self.config)
+    }
+
     /// The client's end of a connection to `host`, a name or an address.
     pub(in crate::net) fn session(&self, host: &str) -> io::Result<Session> {
         if self.authorities == 0 {

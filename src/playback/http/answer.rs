@@ -33,7 +33,9 @@ impl Status {
         match reason {
             Reason::BadName | Reason::Protocol => Status::BadRequest,
             Reason::UnknownApp | Reason::NotFound => Status::NotFound,
-            Reason::LimitReached | Reason::Overloaded | Reason::Shutdown => Status::Unavailable,
+            Reason::LimitReached | Reason::Overloaded | Reason::HookFailed | Reason::Shutdown => {
+                Status::Unavailable
+            }
             Reason::TooLarge => Status::HeadTooLarge,
             Reason::Internal => Status::Internal,
             _ => Status::Forbidden,

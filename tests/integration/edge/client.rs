@@ -40,6 +40,24 @@ impl Client {
         Self::ask(url, Session::publish, None, None).await
     }
 
+    /// As [`publish`](Self::publish), of a server that may die at any moment. `None`: it was gone before it granted anything.
+    pub async fn publish_if_there(url: &str) -> Option<Self> {
+        let target = Target::parse(url).expect("a URL");
+        let (socket, reader) = try_shake_hands(&target).await.ok()?;
+        let mut client = Self {
+            socket,
+            session: Session::publish(&target),
+            reader,
+            events: VecDeque::new(),
+        };
+        client.flush().await;
+        match client.event().await {
+            Some(Event::Ready) => Some(client),
+            None => None,
+            other => panic!("neither granted nor gone: {other:?}"),
+        }
+    }
+
     /// As [`publish`](Self::publish), from a loopback address of the caller's choice.
     ///
     /// # Errors
@@ -294,7 +312,7 @@ pub async fn shake_hands(target: &Target, buffer: Option<u32>) -> (TcpStream, ch
 /// As [`shake_hands`], for clients that may come too late.
 ///
 /// # Errors
-/// When the server closes before the handshake is over.
+/// When nobody listens, or the server closes before the handshake is over.
 pub async fn try_shake_hands(target: &Target) -> io::Result<(TcpStream, chunk::Reader)> {
     try_dial(target, None, None).await
 }
@@ -324,7 +342,7 @@ async fn try_dial(
         socket.set_recv_buffer_size(bytes).expect("a small buffer");
     }
     let address = address.parse().expect("an address");
-    let mut socket = socket.connect(address).await.expect("the server listens");
+    let mut socket = socket.connect(address).await?;
     socket.set_nodelay(true).expect("no delay");
     let mut reader = chunk::Reader::new(chunk::Limits::default());
     let (mut shake, opening) = handshake::Client::new();

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use linkmic::probe::process;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::SOON;
 
@@ -61,6 +61,20 @@ impl Pair {
         let pem = fs::read_to_string(self.certificate()).expect("a certificate");
         let body = pem.lines().filter(|line| !line.starts_with("-----"));
         body.flat_map(str::split_whitespace).collect()
+    }
+
+    /// A server of TLS that shows the certificate as it is now.
+    pub fn showing(&self) -> TlsAcceptor {
+        let chain = CertificateDer::from_pem_file(self.certificate()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(self.key()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![chain], key)
+            .expect("a pair");
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// A client of TLS that trusts the certificate as it is now, and no other.

@@ -1,0 +1,210 @@
+//! A server that is killed at random moments: whoever heard that he may publish is told of, from beginning to end.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use linkmic::config::{Config, Env};
+use linkmic::probe::process::{Process, poll};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::receiver::{Receiver, Request};
+use crate::edge::SOON;
+use crate::edge::client::Client;
+use crate::edge::house::{Urls, configuration};
+
+const CYCLES: u64 = 200;
+const KILLS: usize = 20;
+/// A kill comes so many milliseconds after the beginning of its cycle, at most.
+const WITHIN: u64 = 25;
+
+/// A state directory that outlives its servers.
+struct Place {
+    file: String,
+    config: Config,
+    _folder: TempDir,
+}
+
+impl Place {
+    fn new(back_end: &Receiver) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let more = format!(
+            "[[compat.accounts]]\nappid = 7\napi_key = \"0123456789abcdef\"\ncallback_url = \"{}\"\n\
+             [[hooks.webhooks]]\nurl = \"{}\"\nsecret = \"0123456789abcdef\"\nevents = [\"publish\", \"unpublish\"]\n\
+             [log]\nformat = \"json\"\n",
+            back_end.url("/cb"),
+            back_end.url("/hook"),
+        );
+        let text = configuration(&folder.path().join("state"), "", &more);
+        let file = folder.path().join("linkmic.toml");
+        std::fs::write(&file, &text).expect("the file");
+        Self {
+            file: file.display().to_string(),
+            config: Config::parse(&text, "test", &Env::default()).expect("a configuration"),
+            _folder: folder,
+        }
+    }
+
+    async fn serve(&self) -> (Process, Urls) {
+        let arguments = ["serve", "--config", &self.file];
+        let process = Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).expect("it runs");
+        let listening = |line: &str| -> Option<SocketAddr> {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == "listening").then_some(())?;
+            let list = line["rtmp"].as_str()?;
+            list.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+        };
+        let found = poll("the server to listen", SOON, || async {
+            process.said().lines().find_map(listening)
+        });
+        let rtmp = found
+            .await
+            .unwrap_or_else(|e| panic!("{e}\n{}", process.said()));
+        (process, Urls::new(rtmp, &self.config))
+    }
+}
+
+/// Numbers that a seed decides (xorshift).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// What one of the two addressees was told: by stream, in the order of their first coming, whether it begins and of which epoch.
+fn told(requests: &[Request], path: &str) -> HashMap<String, Vec<(bool, String)>> {
+    let mut seen = HashSet::new();
+    let mut told: HashMap<String, Vec<_>> = HashMap::new();
+    for json in requests.iter().filter(|r| r.path == path).map(|r| &r.json) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (stream, begins, sequence, id) = match path {
+            "/hook" => {
+                let sequence = text(&json["data"]["sequence"]);
+                (
+                    text(&json["stream"]),
+                    json["type"] == "publish",
+                    sequence,
+                    text(&json["id"]),
+                )
+            }
+            _ => {
+                let sequence = text(&json["sequence"]);
+                let id = format!("{sequence} {}", json["event_type"]);
+                (
+                    text(&json["stream_id"]),
+                    json["event_type"] == 1,
+                    sequence,
+                    id,
+                )
+            }
+        };
+        // What comes twice has the same id.
+        if seen.insert(id) {
+            told.entry(stream).or_default().push((begins, sequence));
+        }
+    }
+    told
+}
+
+/// Cycles by number, as the query of their URL tells, that begin and end, as far as they were told of.
+fn cycles(requests: &[Request], event_type: u64) -> HashSet<u64> {
+    let of = requests
+        .iter()
+        .filter(|r| r.json["event_type"] == event_type);
+    let cycle = |r: &Request| {
+        let (_, cycle) = r.json["stream_param"].as_str()?.split_once("&cycle=")?;
+        cycle.parse().ok()
+    };
+    of.filter_map(cycle).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_kills_in_two_hundred_publishes_lose_nothing_and_change_no_order() {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock");
+    let given = std::env::var("LINKMIC_SEED").ok();
+    let seed = given.map_or(now.as_nanos() as u64 | 1, |seed| {
+        seed.parse().expect("a number")
+    });
+    println!("LINKMIC_SEED={seed}");
+    let mut chance = Chance(seed);
+    let mut fatal = HashSet::new();
+    while fatal.len() < KILLS {
+        fatal.insert(chance.below(CYCLES));
+    }
+    let back_end = Receiver::open().await;
+    let place = Place::new(&back_end);
+    let (mut server, mut urls) = place.serve().await;
+    let mut granted = HashSet::new();
+    for cycle in 0..CYCLES {
+        let name = ["a", "b"][chance.below(2) as usize];
+        let url = format!("{}&cycle={cycle}", urls.push(name));
+        let moment = Duration::from_millis(chance.below(WITHIN));
+        let publish = async {
+            let publisher = Client::publish_if_there(&url).await?;
+            granted.insert(cycle);
+            publisher.unpublish().await;
+            Some(())
+        };
+        if fatal.contains(&cycle) {
+            let kill = async {
+                tokio::time::sleep(moment).await;
+                server.kill().await;
+            };
+            tokio::join!(publish, kill);
+            (server, urls) = place.serve().await;
+        } else {
+            publish.await.expect("the server is there");
+        }
+    }
+    println!("{} of {CYCLES} were granted", granted.len());
+    assert!(granted.len() >= CYCLES as usize - KILLS);
+    let all_told = |requests: &[Request]| {
+        let (begun, ended) = (cycles(requests, 1), cycles(requests, 0));
+        let whole = |path: &str| {
+            let told = told(requests, path);
+            let ends = |list: &Vec<(bool, String)>| list.last().is_some_and(|(begins, _)| !begins);
+            told.values().all(ends)
+        };
+        let all = granted.is_subset(&begun) && begun == ended && whole("/cb") && whole("/hook");
+        all.then(|| requests.to_vec())
+    };
+    let seen = poll("all of it told", SOON, || async {
+        all_told(&back_end.requests())
+    })
+    .await;
+    let requests = seen.unwrap_or_else(|error| {
+        let requests = back_end.requests();
+        let begun = cycles(&requests, 1);
+        let lost: Vec<_> = granted.difference(&begun).collect();
+        panic!(
+            "{error}; LINKMIC_SEED={seed}, never told of: {lost:?}, {:?}",
+            told(&requests, "/cb")
+        );
+    });
+    let mut counts = Vec::new();
+    for path in ["/cb", "/hook"] {
+        let told = told(&requests, path);
+        for (stream, letters) in &told {
+            for pair in letters.chunks(2) {
+                let [(true, begun), (false, ended)] = pair else {
+                    panic!("{path} {stream}, LINKMIC_SEED={seed}: {pair:?} in {letters:?}");
+                };
+                assert_eq!(begun, ended, "{path} {stream}, LINKMIC_SEED={seed}");
+            }
+        }
+        let kept: usize = told.values().map(Vec::len).sum();
+        let came = requests.iter().filter(|r| r.path == path).count();
+        counts.push((path, kept, came - kept));
+    }
+    println!("told, and told twice: {counts:?}");
+    // Both were told of the same epochs.
+    assert_eq!(counts[0].1, counts[1].1);
+}
