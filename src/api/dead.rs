@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::info;
+use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::Error;
 use super::body::{self, Path};
@@ -18,22 +19,32 @@ use crate::hooks::Dead;
 /// Letters of one answer; each has some 500 bytes.
 const MOST: usize = 100;
 
-#[derive(Deserialize)]
+#[derive(OpenApi)]
+#[openapi(paths(list, retry, delete))]
+pub(super) struct Description;
+
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// The last id of the page before.
     after: Option<i64>,
+    /// Letters of the answer.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<usize>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
 pub(super) struct Listed {
     dead: Vec<Shown>,
     /// `after` of the next page; null when this is the last one.
     next: Option<i64>,
 }
 
-#[derive(Serialize)]
+/// A callback or webhook that was given up.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub(super) struct Shown {
     id: i64,
     kind: &'static str,
@@ -42,10 +53,13 @@ pub(super) struct Shown {
     attempts: i64,
     error: String,
     created_at: String,
+    #[schema(value_type = Object)]
     body: Value,
 }
 
-/// `GET /api/v1/hooks/dead`
+/// Callbacks and webhooks that were given up.
+#[utoipa::path(get, path = "/api/v1/hooks/dead", operation_id = "list_dead_letters", tag = "hooks", params(Page),
+    responses((status = 200, description = "a page of them", body = Listed)))]
 pub(super) async fn list(
     State(state): State<Arc<super::State>>,
     page: Result<Query<Page>, QueryRejection>,
@@ -68,7 +82,12 @@ pub(super) async fn list(
     }))
 }
 
-/// `POST /api/v1/hooks/dead/{id}/retry`: it is sent at once, with all its tries.
+/// Sends one again at once, with all its tries.
+#[utoipa::path(post, path = "/api/v1/hooks/dead/{id}/retry", operation_id = "retry_dead_letter", tag = "hooks",
+    params(("id" = i64, Path, description = "As the list has it")),
+    responses(
+        (status = 202, description = "it is sent", body = Shown),
+        (status = 404, description = "no such dead letter")))]
 pub(super) async fn retry(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
@@ -79,7 +98,12 @@ pub(super) async fn retry(
     Ok((StatusCode::ACCEPTED, Json(dead.into())))
 }
 
-/// `DELETE /api/v1/hooks/dead/{id}`: answers with what was forgotten.
+/// Forgets one, and answers with what was forgotten.
+#[utoipa::path(delete, path = "/api/v1/hooks/dead/{id}", operation_id = "forget_dead_letter", tag = "hooks",
+    params(("id" = i64, Path, description = "As the list has it")),
+    responses(
+        (status = 200, description = "what it was", body = Shown),
+        (status = 404, description = "no such dead letter")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,

@@ -23,6 +23,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use utoipa::{IntoParams, OpenApi};
 
 use super::Error;
 use crate::hooks::{self, Gap, Kind, Reader};
@@ -47,8 +48,13 @@ impl Default for Listeners {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(OpenApi)]
+#[openapi(paths(get))]
+pub(super) struct Description;
+
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wish {
     /// Kinds, with commas between; all when absent.
     types: Option<String>,
@@ -64,7 +70,12 @@ struct Filter {
     stream: Option<(String, Option<String>)>,
 }
 
-/// `GET /api/v1/events`
+/// Facts as they happen, as server-sent events.
+#[utoipa::path(get, path = "/api/v1/events", operation_id = "listen_to_events", tag = "hooks",
+    params(Wish, ("Last-Event-ID" = Option<String>, Header, description = "The last event that is known: what came after it is sent first")),
+    responses(
+        (status = 200, description = "one event after the other, until the client goes", content_type = "text/event-stream", body = String),
+        (status = 503, description = "as many listen as there may be")))]
 pub(super) async fn get(
     listeners: Listeners,
     State(state): State<Arc<super::State>>,

@@ -25,6 +25,7 @@ use super::{Address, Fact, Hooks, Kind, webhook};
 use crate::auth::{Action, Authorizer, Decision, Grant, Refusal, Request, Secret, Stay};
 use crate::media::StreamKey;
 use crate::metrics::Metrics;
+use crate::net::Fold;
 use crate::reason::Reason;
 
 /// Questions on their way at once; each holds a socket. Others wait, within their time.
@@ -36,6 +37,10 @@ const MAX_WORDS: usize = 200;
 /// How long a publisher waits for its beginning to be on the disk. A commit takes some milliseconds; a disk that is full or broken
 /// is no reason to keep everybody out.
 const REMEMBERED_WITHIN: Duration = Duration::from_millis(500);
+
+/// What repeats is said so often, with its number.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+static UNREMEMBERED: Fold = Fold::new(SAID_EVERY);
 
 /// How the back end is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +92,7 @@ struct Asking {
     node: String,
     post: Post,
     turns: Semaphore,
+    silent: Fold,
     runtime: Handle,
     metrics: Arc<Metrics>,
 }
@@ -104,6 +110,7 @@ impl Door {
                 node: hooks.0.config.node.clone(),
                 post: Post::new(&hooks.0.config.trust, After::Keep)?,
                 turns: Semaphore::new(AT_ONCE),
+                silent: Fold::new(SAID_EVERY),
                 runtime: Handle::current(),
                 metrics: hooks.0.metrics.clone(),
             })),
@@ -161,8 +168,10 @@ impl Authorizer for Door {
             }
             let mut kept = hooks.kept.subscribe();
             let wait = kept.wait_for(|kept| *kept >= epoch);
-            if tokio::time::timeout(REMEMBERED_WITHIN, wait).await.is_err() {
-                warn!(stream = %key, "a publish is granted before it is on the disk, which takes too long");
+            if tokio::time::timeout(REMEMBERED_WITHIN, wait).await.is_err()
+                && let Some(times) = UNREMEMBERED.happened(Instant::now())
+            {
+                warn!(stream = %key, times, "a publish is granted before it is on the disk, which takes too long");
             }
         })
     }
@@ -205,14 +214,24 @@ impl Asking {
                 Err(Refusal::new(Reason::HookDenied, words))
             }
             (Verdict::Failed(why), OnFailure::Allow) => {
-                warn!(stream = %request.key, action, why, "the authorize hook gave no answer; let in all the same");
+                self.complain(action, &why, "whoever asks is let in");
                 Ok(())
             }
             (Verdict::Failed(why), OnFailure::Deny) => {
-                warn!(stream = %request.key, action, why, "the authorize hook gave no answer");
+                self.complain(action, &why, "whoever asks is refused");
                 let words = "nobody can say now whether this is allowed; try again later";
                 Err(Refusal::new(Reason::HookFailed, words))
             }
+        }
+    }
+
+    /// Says that there was no answer: now and then, since strangers may cause it.
+    fn complain(&self, action: &str, why: &str, so: &str) {
+        if let Some(times) = self.silent.happened(Instant::now()) {
+            warn!(
+                action,
+                why, times, "the authorize hook gave no answer; {so}"
+            );
         }
     }
 

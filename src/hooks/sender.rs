@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use tokio::task::{Id, JoinSet};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Addressee, Hooks, Inner, LOOK, kind_of, letter, millis, webhook};
+use crate::net::Fold;
 use crate::store::LetterRow;
 
 /// Letters on their way at once; each holds a socket.
@@ -21,6 +22,9 @@ const FOR_ONE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest sleep: clocks step.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// One that is not taken is said at once, others with their number.
+static NOT_TAKEN: Fold = Fold::new(Duration::from_secs(10));
 
 /// The id of what a webhook carries.
 #[derive(Deserialize)]
@@ -122,7 +126,9 @@ impl Inner {
                 let (lane, attempts) = (&letter.lane, letter.attempts + 1);
                 let word = match again {
                     Some(_) => {
-                        info!(kind, lane, attempts, why, "callback not taken");
+                        if let Some(times) = NOT_TAKEN.happened(Instant::now()) {
+                            info!(kind, lane, attempts, why, times, "callback not taken");
+                        }
                         "failed"
                     }
                     None => {

@@ -378,3 +378,28 @@ async fn runs_rise_also_when_the_clock_steps_back() {
     }
     assert_eq!(runs, [1_000, 1_001, 1_002, 2_000]);
 }
+
+#[tokio::test]
+async fn the_outbox_is_bounded_and_the_dead_make_room_first() {
+    let (store, _folder) = store().await;
+    let letters = |count: usize| -> Vec<_> {
+        let letter = LetterRow {
+            id: 0,
+            lane: "a".into(),
+            account: 1,
+            body: String::new(),
+            attempts: 0,
+            due_at: 0,
+            created_at: 0,
+            error: String::new(),
+        };
+        let letter = || crate::store::EpochChange::Told(letter.clone());
+        std::iter::repeat_with(letter).take(count).collect()
+    };
+    assert_eq!(store.note_epochs(letters(100_003)).await.unwrap(), 3);
+    assert_eq!(store.note_epochs(letters(1)).await.unwrap(), 1);
+    store.letter_refused(1, None, "").await.unwrap();
+    assert_eq!(store.note_epochs(letters(2)).await.unwrap(), 1);
+    let state = store.outbox().await.unwrap();
+    assert_eq!((state.waiting, state.dead), (100_000, 0));
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Counts what is not said. A static can hold one.
 #[derive(Debug)]
-pub(super) struct Fold {
+pub struct Fold {
     interval: Duration,
     state: Mutex<State>,
 }
@@ -17,7 +17,7 @@ struct State {
 }
 
 impl Fold {
-    pub(super) const fn new(interval: Duration) -> Self {
+    pub const fn new(interval: Duration) -> Self {
         Self {
             interval,
             state: Mutex::new(State {
@@ -28,7 +28,7 @@ impl Fold {
     }
 
     /// It happened. When it is to be said: how often since it was said last, this time included.
-    pub(super) fn happened(&self, now: Instant) -> Option<u64> {
+    pub fn happened(&self, now: Instant) -> Option<u64> {
         // Counts are right after every statement.
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         state.unsaid += 1;

@@ -29,6 +29,7 @@ pub use admission::{Admission, Bounds, Full, Pass};
 pub use block::Block;
 pub use contain::contained;
 pub use entrance::{Entrance, Turned, accept};
+pub use fold::Fold;
 pub use network::network;
 pub use queue::{bound_queue, give_up_after, unacknowledged};
 pub use socket::{Direct, Socket};

@@ -122,20 +122,41 @@ impl EpochRow {
     }
 }
 
-/// `false`: there is no room.
-fn post(file: &Transaction<'_>, letter: &LetterRow) -> rusqlite::Result<bool> {
-    let count = |file: &Transaction<'_>| -> rusqlite::Result<i64> {
-        file.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))
-    };
-    if count(file)? >= MOST {
-        file.execute(
-            "DELETE FROM outbox WHERE id IN
-                (SELECT id FROM outbox WHERE dead = 1 ORDER BY id LIMIT 1000)",
-            [],
-        )?;
-        if count(file)? >= MOST {
-            return Ok(false);
+/// How many letters there is room for, counted once for many of them.
+struct Room(i64);
+
+impl Room {
+    fn count(file: &Transaction<'_>) -> rusqlite::Result<Self> {
+        let kept: i64 = file.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
+        Ok(Self(MOST - kept))
+    }
+
+    /// Room for one more, if need be where dead ones are; `false`: there is none.
+    fn take(&mut self, file: &Transaction<'_>) -> rusqlite::Result<bool> {
+        if self.0 <= 0 {
+            file.execute(
+                "DELETE FROM outbox WHERE id IN
+                    (SELECT id FROM outbox WHERE dead = 1 ORDER BY id LIMIT 1000)",
+                [],
+            )?;
+            *self = Self::count(file)?;
         }
+        self.0 -= 1;
+        Ok(self.0 >= 0)
+    }
+}
+
+/// `false`: there is no room. Without a letter there always is.
+fn post(
+    file: &Transaction<'_>,
+    letter: Option<&LetterRow>,
+    room: &mut Room,
+) -> rusqlite::Result<bool> {
+    let Some(letter) = letter else {
+        return Ok(true);
+    };
+    if !room.take(file)? {
+        return Ok(false);
     }
     let mut insert = file.prepare_cached(
         "INSERT INTO outbox (lane, account, body, attempts, due_at, dead, created_at)
@@ -151,17 +172,14 @@ fn post(file: &Transaction<'_>, letter: &LetterRow) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-fn post_if_any(file: &Transaction<'_>, letter: Option<&LetterRow>) -> rusqlite::Result<bool> {
-    letter.map_or(Ok(true), |letter| post(file, letter))
-}
-
 /// `false`: there is no room for the letter, and nothing is kept.
 fn begin(
     file: &Transaction<'_>,
     epoch: &EpochRow,
     letter: Option<&LetterRow>,
+    room: &mut Room,
 ) -> rusqlite::Result<bool> {
-    if !post_if_any(file, letter)? {
+    if !post(file, letter, room)? {
         return Ok(false);
     }
     let mut insert = file.prepare_cached(
@@ -185,11 +203,12 @@ fn end(
     sequence: &str,
     account: i64,
     letter: Option<&LetterRow>,
+    room: &mut Room,
 ) -> rusqlite::Result<bool> {
     let mut forget =
         file.prepare_cached("DELETE FROM epochs WHERE sequence = ?1 AND account = ?2")?;
     let kept = forget.execute(params![sequence, account])? > 0;
-    Ok(!kept || post_if_any(file, letter)?)
+    Ok(!kept || post(file, letter, room)?)
 }
 
 impl Store {
@@ -218,15 +237,16 @@ impl Store {
     pub async fn note_epochs(&self, changes: Vec<EpochChange>) -> Result<usize, Error> {
         self.run(move |file| {
             let mut lost = 0;
+            let room = &mut Room::count(file)?;
             for change in &changes {
                 let kept = match change {
-                    EpochChange::Begun(epoch, letter) => begin(file, epoch, letter.as_ref())?,
+                    EpochChange::Begun(epoch, letter) => begin(file, epoch, letter.as_ref(), room)?,
                     EpochChange::Ended {
                         sequence,
                         account,
                         letter,
-                    } => end(file, sequence, *account, letter.as_ref())?,
-                    EpochChange::Told(letter) => post(file, letter)?,
+                    } => end(file, sequence, *account, letter.as_ref(), room)?,
+                    EpochChange::Told(letter) => post(file, Some(letter), room)?,
                 };
                 lost += usize::from(!kept);
             }

@@ -48,6 +48,8 @@ async fn every_endpoint_answers_as_its_description_says() {
             "--exclude-checks",
             "positive_data_acceptance",
         ])
+        // Its answer has no end.
+        .args(["--exclude-path", "/api/v1/events"])
         .args(["--phases", "examples,coverage,fuzzing"])
         .args(["--max-examples", CASES, "--generation-deterministic"])
         .args(["--no-color", "--continue-on-failure"])

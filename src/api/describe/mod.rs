@@ -18,10 +18,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{bans, error, health, keys, pushes, readers, streams, urls};
+use super::{bans, dead, error, events, health, keys, pushes, readers, streams, urls};
 
 /// The files that describe endpoints. Names of schemas are unique over all of them.
-const PARTS: [fn() -> utoipa::openapi::OpenApi; 9] = [
+const PARTS: [fn() -> utoipa::openapi::OpenApi; 11] = [
     streams::Description::openapi,
     readers::Description::openapi,
     super::mixes::Description::openapi,
@@ -29,6 +29,8 @@ const PARTS: [fn() -> utoipa::openapi::OpenApi; 9] = [
     urls::Description::openapi,
     bans::Description::openapi,
     keys::Description::openapi,
+    events::Description::openapi,
+    dead::Description::openapi,
     health::Description::openapi,
     Description::openapi,
 ];

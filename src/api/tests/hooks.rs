@@ -8,6 +8,29 @@ use super::*;
 use crate::hooks::{Fact, Kind as Fact_};
 use crate::store::{EpochChange, LetterRow};
 
+/// One account and one webhook, of which nobody listens.
+pub(super) async fn open_nobody(store: Store, metrics: Arc<Metrics>) -> Hooks {
+    let address = |text: &str| crate::hooks::Address::parse(text).unwrap();
+    let config = crate::hooks::Config {
+        accounts: vec![crate::hooks::Account {
+            appid: 1_251_000_001,
+            app: "live".into(),
+            stream_prefix: "8888_".into(),
+            address: address("http://127.0.0.1:1/cb"),
+            key: Secret::new("x"),
+        }],
+        webhooks: vec![crate::hooks::Webhook {
+            address: address("http://127.0.0.1:1/hook?token=hunter2"),
+            secret: Secret::new("x"),
+            kinds: crate::hooks::Kind::ALL.to_vec(),
+        }],
+        node: "192.0.2.1".into(),
+        pause: Duration::from_millis(1),
+        trust: crate::net::tls::Trust::load(None).unwrap(),
+    };
+    Hooks::open(config, store, metrics).await.unwrap()
+}
+
 /// Dead letters of the webhook, and one of the account, which comes last.
 async fn dead_letters(house: &House, webhooks: usize) {
     let fact = |n: usize| Fact {
