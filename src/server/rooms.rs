@@ -149,7 +149,7 @@ pub async fn build(
     #[cfg(feature = "mixer")]
     let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
     #[cfg(not(feature = "mixer"))]
-    let mixes = None;
+    let mixes: Option<Arc<dyn api::Mixes>> = None;
 
     let readiness = api::Readiness::new();
     let live = Arc::new(Live {

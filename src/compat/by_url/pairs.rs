@@ -36,7 +36,15 @@ impl Wish {
     /// only template is 1, and `mix=session_id:7` alone is a mark for callbacks.
     fn parse(query: &str) -> Option<Self> {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
-        let (form, value) = pairs.find(|(name, _)| name == "mixv2" || name == "mix")?;
+        pairs.find_map(|(form, value)| match &*form {
+            "mix" => Self::read(&value, |c| c.is_ascii_digit()),
+            "mixv2" => Self::read(&value, |c| c.is_ascii_alphanumeric() || c == '_'),
+            _ => None,
+        })
+    }
+
+    /// Reads the value of either. `fits`: what a session's name is made of.
+    fn read(value: &str, fits: fn(char) -> bool) -> Option<Self> {
         let mut fields = HashMap::new();
         for field in value.split(';') {
             let (name, value) = field.split_once(':')?;
@@ -46,10 +54,6 @@ impl Wish {
             return None;
         }
         let session = fields.remove("session_id")?;
-        let fits = |c: char| match &*form {
-            "mix" => c.is_ascii_digit(),
-            _ => c.is_ascii_alphanumeric() || c == '_',
-        };
         let named = (1..=MAX_SESSION).contains(&session.len()) && session.chars().all(fits);
         let layer = match fields.get("layer").map(String::as_str) {
             Some("b") => Layer::Background,
@@ -158,6 +162,11 @@ mod tests {
             (
                 "mixv2=t_id:1;session_id:room_A;layer:s",
                 Some(("room_A", Layer::Small)),
+            ),
+            // A mark for callbacks beside it.
+            (
+                "mix=session_id:9&mixv2=t_id:1;session_id:r;layer:b",
+                Some(("r", Layer::Background)),
             ),
             // Another template, a name where a number is due, no layer, no session, nothing.
             ("mix=layer:b;session_id:1234;t_id:2", None),
