@@ -10,9 +10,10 @@ use crate::media::Message;
 /// Where the sub is in the mix of [`pair`].
 const SUB: ((u32, u32), (u32, u32)) = (BOXES[0], (120, 180));
 
-/// A main and a sub in a mix of its own name.
+/// A main and a sub in a mix of its own name, which encodes also while the main is alone.
 fn pair(mixer: &Mixer) {
-    let output = json!({"stream": "mixed", "width": 360, "height": 640, "fps": 20});
+    let output =
+        json!({"stream": "mixed", "width": 360, "height": 640, "fps": 20, "passthrough": "never"});
     mixer.put("m", request(&["main", "sub"], output)).unwrap();
 }
 
