@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::studio::Coder;
+use super::studio::{Coder, encoder_record};
 use super::*;
 use crate::media::Message;
 
@@ -338,6 +338,70 @@ async fn broken_media_end_nothing_and_what_is_whole_again_is_shown_again() {
             assert!(is_steady(&levels(sound, hz), 0.2), "{what}: {hz} Hz");
         }
     }
+    let times = video_times(&viewer.seen());
+    assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
+    mixer.shutdown().await;
+}
+
+/// Announces pictures of 160×240, whatever comes: the sets of those are in band, with each key frame.
+fn announced_small() -> impl FnMut(Message) -> Vec<Message> + Send + 'static {
+    let small = encoder_record(160, 240, "baseline", "1/1");
+    let mut own = None;
+    move |mut message| {
+        let body = crate::mixer::format::body(&message);
+        if message.kind == Kind::Video && message.is_header() {
+            own = body;
+            message.payload = crate::mixer::format::avc_header(&small);
+        } else if message.is_video_key() {
+            let (sets, unit) = (own.as_ref().unwrap(), body.unwrap());
+            message.payload = crate::mixer::format::avc_key_frame(sets, &[], &unit);
+        }
+        vec![message]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures_larger_than_their_header_says_end_their_decoder_and_nothing_else() {
+    let (_guard, relay, mixer) = studio().await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    pair(&mixer);
+    let viewer = Viewer::attach(&relay, "mixed");
+    eventually("on air", || splice(&viewer.seen(), 0).is_some()).await;
+    // The way alone changes nothing: sets in band that say what comes are decoded.
+    let honest = Anchor::coded(&relay, "sub", SUBS[0], Coder::H264, announced_small());
+    both_live(&mixer).await;
+    viewer.watch_for(1_000).await;
+    assert_eq!(mixer.get("m").unwrap().inputs[1].error, None);
+    drop(honest);
+    let wide = Look {
+        width: 4_352,
+        height: 64,
+        ..SUBS[0]
+    };
+    let liar = Anchor::coded(&relay, "sub", wide, Coder::H264, announced_small());
+    let error = || mixer.get("m").unwrap().inputs[1].error.clone();
+    eventually("the API tells", || error().is_some()).await;
+    assert!(error().is_some_and(|error| error.starts_with("video: ")));
+    let lied = viewer.now_ms();
+    viewer.watch_for(2_000).await;
+    assert!(error().is_some(), "nothing of it is shown");
+    drop(liar);
+    let _honest = Anchor::start(&relay, "sub", SUBS[0]);
+    both_live(&mixer).await;
+    viewer.watch_for(1_500).await;
+    let back = viewer.now_ms();
+    viewer.watch_for(1_000).await;
+
+    let film = decode(&viewer.seen());
+    let (frames, sound) = film.between(lied, lied + 2_000);
+    let main = advance(&frames, (0, 0), (360, 640));
+    assert!(main >= 32, "the main moved by {main} of 40");
+    // Its sound is none the worse.
+    for hz in [MAIN.hz, SUBS[0].hz] {
+        assert!(is_steady(&levels(sound, hz), 0.2), "{hz} Hz");
+    }
+    let (frames, _) = film.between(back, back + 1_000);
+    assert_moving("honest again", &frames, SUBS[0].colour);
     let times = video_times(&viewer.seen());
     assert!(times.windows(2).all(|w| w[1] - w[0] == 50), "{times:?}");
     mixer.shutdown().await;
