@@ -319,6 +319,11 @@ impl Snapshot {
             .filter_map(|member| Some((&*member.id, member.actor.stream()?)))
     }
 
+    /// The lead's name, when it is a stream.
+    pub fn lead_key(&self) -> Option<&StreamKey> {
+        self.members.get(self.lead)?.source.key()
+    }
+
     pub fn lead(&self) -> Option<&Arc<Input>> {
         self.members.get(self.lead)?.actor.stream()
     }

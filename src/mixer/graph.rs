@@ -40,13 +40,22 @@ pub fn write(folder: &Path, pipeline: &gst::Pipeline, why: &str) -> io::Result<P
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let number = NUMBER.fetch_add(1, Ordering::Relaxed) % 10_000;
-    let path = folder.join(format!("{:014}-{number:04}.dot", since.as_millis()));
+    let name = format!("{:014}-{number:04}", since.as_millis());
+    let (path, part) = (
+        folder.join(format!("{name}.dot")),
+        folder.join(format!("{name}.part")),
+    );
     let line: String = why
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(MAX_REASON_CHARS)
         .collect();
-    fs::write(&path, format!("// {line}\n{graph}"))?;
+    // Whoever finds a graph finds all of it.
+    let written = fs::write(&part, format!("// {line}\n{graph}"));
+    if let Err(error) = written.and_then(|()| fs::rename(&part, &path)) {
+        let _ = fs::remove_file(&part);
+        return Err(error);
+    }
     prune(folder)?;
     Ok(path)
 }

@@ -30,6 +30,7 @@ mod input;
 pub mod layout;
 mod letters;
 mod observer;
+mod outlet;
 mod output;
 mod pass;
 mod picture;
@@ -82,11 +83,12 @@ pub use scene::{
 };
 
 use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
-use crate::relay::{Origin, PublishError, Relay};
+use crate::relay::{PublishError, Relay};
 use cast::Stills;
 use encoder::Encoder;
 use error::conflict;
 use letters::Fonts;
+use outlet::Outlet;
 use output::SharedObserver;
 use scene::Draft;
 use session::{Context, Session};
@@ -297,12 +299,12 @@ impl Mixer {
             check_codecs(relay, &scene.output.key)?;
         }
         let zero = Instant::now();
-        let publisher = if scene.in_place {
-            relay.overlay(&scene.output.key)
+        let outlet = if scene.in_place {
+            Outlet::in_place(relay, &scene.output.key)
         } else {
-            relay.publish(&scene.output.key, Origin::Mix { id: id.to_owned() })
+            Outlet::under(&scene.output.key, id, relay, &self.shared.context.runtime)
         };
-        let publisher = publisher.map_err(|error| match error {
+        let outlet = outlet.map_err(|error| match error {
             PublishError::Busy(_) => conflict(
                 Clash::Taken,
                 "output.stream",
@@ -320,7 +322,7 @@ impl Mixer {
             shared.gone.notify_waiters();
         };
         let context = self.shared.context.clone();
-        let session = Session::start(id, scene, stills, publisher, zero, context, ended)?;
+        let session = Session::start(id, scene, stills, outlet, zero, context, ended)?;
         sessions.insert(id.to_owned(), session.clone());
         drop(sessions);
         Ok((session.info(), Outcome::Created))

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use super::aac::Encoder;
 use super::audio::BLOCK;
 use super::format::{self, Metadata};
+use super::outlet::Outlet;
 use super::program::{Packet, Packets};
 use super::signal::Signal;
 use super::{Observer, Stage, user_data};
 use crate::media::{Kind, MediaTime, Message};
-use crate::relay::{Publisher, Status};
+use crate::relay::Status;
 
 /// Output frames between encoder and gathering at most.
 const MAX_IN_FLIGHT: usize = 32;
@@ -101,7 +102,7 @@ pub(super) type SharedObserver = RwLock<Option<Arc<dyn Observer>>>;
 
 /// Publishes one pipeline's packets.
 pub(super) struct Output {
-    publisher: Arc<Publisher>,
+    outlet: Arc<Outlet>,
     signal: Arc<Signal>,
     tally: Arc<Tally>,
     observer: Arc<SharedObserver>,
@@ -160,7 +161,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Output {
     pub fn new(
-        publisher: Arc<Publisher>,
+        outlet: Arc<Outlet>,
         signal: Arc<Signal>,
         tally: Arc<Tally>,
         observer: Arc<SharedObserver>,
@@ -168,7 +169,7 @@ impl Output {
         encoder: Encoder,
     ) -> Self {
         Self {
-            publisher,
+            outlet,
             signal,
             tally,
             observer,
@@ -250,7 +251,7 @@ impl Output {
     fn publish_of(&self, kind: Kind, time_ns: u64, payload: Bytes, of: Option<MediaTime>) {
         let dts = MediaTime(((time_ns + 500_000) / 1_000_000) as i64);
         let message = Message::new(kind, dts, payload);
-        let status = self.publisher.publish_of(message, of, Instant::now());
+        let status = self.outlet.publish_of(message, of, Instant::now());
         let over = matches!(status, Status::Done | Status::Resting);
         if over && !self.done.swap(true, Ordering::AcqRel) {
             self.signal.ring();

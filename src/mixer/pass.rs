@@ -61,9 +61,6 @@ pub(super) fn obstacle(scene: &Scene, present: &[bool], main: Option<&Main>) -> 
     if scene.output.passthrough == Passthrough::Never {
         return Some(Obstacle::Never);
     }
-    if !scene.in_place {
-        return Some(Obstacle::Scene("the output is a stream of its own"));
-    }
     let mut others = scene.inputs.iter().zip(present).enumerate();
     if let Some((_, (input, _))) =
         others.find(|(index, (_, present))| *index != scene.lead && **present)

@@ -1,6 +1,6 @@
 //! One mix: its inputs, its layout, and the thread that beats time for its output.
 //!
-//! The thread owns the program pipeline and the publisher, so the mix's life is one straight road: wait for the inputs,
+//! The thread owns the program pipeline and the outlet, so the mix's life is one straight road: wait for the inputs,
 //! produce, end. Control changes the scene under a lock and publishes a [`Snapshot`], which the thread loads once per
 //! frame; nothing it does can hold up the other side. No input and no reader can hold up the thread.
 
@@ -24,6 +24,7 @@ use super::info::MixState;
 use super::input::{Input, InputState};
 use super::layout::Size;
 use super::letters::Fonts;
+use super::outlet::Outlet;
 use super::output::{Output, SharedObserver, Tally};
 use super::pass::Obstacle;
 use super::program::{Program, Settings};
@@ -34,7 +35,7 @@ use super::source::Sources;
 use super::{Config, Error, Observer, priority};
 use crate::media::StreamKey;
 use crate::net::contained;
-use crate::relay::{Publisher, Relay};
+use crate::relay::Relay;
 
 pub(super) use life::IDLE;
 
@@ -109,7 +110,7 @@ enum End {
 }
 
 impl Session {
-    /// Starts the mix and its thread. `zero` is the moment of the publisher's time 0. `ended` is called on the thread
+    /// Starts the mix and its thread. `zero` is the moment of the output's time 0. `ended` is called on the thread
     /// as the last thing.
     ///
     /// # Errors
@@ -118,12 +119,12 @@ impl Session {
         id: &str,
         scene: Scene,
         stills: Stills,
-        publisher: Publisher,
+        outlet: Outlet,
         zero: Instant,
         context: Context,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Arc<Self>, Error> {
-        let asleep = scene.in_place && scene.output.passthrough == Passthrough::Auto;
+        let asleep = scene.output.passthrough == Passthrough::Auto;
         let session = Arc::new(Self {
             id: id.to_owned(),
             zero,
@@ -158,8 +159,8 @@ impl Session {
         builder
             .spawn(move || {
                 priority::step_back();
-                if contained("a mix", || thread.run(publisher)).is_none() {
-                    // Its publisher is gone with it, so the name is the source's again.
+                if contained("a mix", || thread.run(outlet)).is_none() {
+                    // Its outlet is gone with it, so the name is the source's again.
                     thread.tell(Change::Ended(Ending::Lost));
                 }
                 drop(thread);

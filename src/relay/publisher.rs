@@ -80,6 +80,15 @@ impl Publisher {
         }
     }
 
+    /// Where a decode time of this source lands on its feed, clamps aside; `None` before its first message, of one whose hold
+    /// has ended, and of an overlay.
+    pub fn locate(&self, dts: MediaTime) -> Option<MediaTime> {
+        let inner = self.stream.lock();
+        let own =
+            self.feed == Feed::Source && inner.publisher.as_ref().is_some_and(|p| p.id == self.id);
+        own.then(|| inner.source.timeline.locate(dts))?
+    }
+
     /// Where this handle stands without publishing anything.
     pub fn status(&self) -> Status {
         match self.feed {

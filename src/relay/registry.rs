@@ -16,11 +16,15 @@ use super::stream::Stream;
 use super::subscriber::Subscriber;
 use super::takeover::Refused;
 use crate::media::{Cadence, Class, Feed, StreamKey};
+use crate::memory::Memory;
 use crate::reason::Reason;
 
 /// Events kept for a slow listener. One that falls further behind is told so by the channel and
 /// reconciles from [`Relay::streams`].
 const EVENTS: usize = 1_024;
+/// A ring in a hall [apart](Relay::apart) keeps this fraction of the bytes that others may: what is read there is read at
+/// once, and the most that comes at once is what a splice held back.
+const APART: usize = 4;
 
 /// Newest messages that a rate is reckoned from: over a second of pictures and sound.
 const PACE_MESSAGES: u64 = 256;
@@ -70,7 +74,11 @@ impl Registry {
 
 impl Relay {
     pub fn new(config: Config) -> Self {
-        let (events, _) = broadcast::channel(EVENTS);
+        Self::with(config, EVENTS)
+    }
+
+    fn with(config: Config, events: usize) -> Self {
+        let (events, _) = broadcast::channel(events);
         Self {
             shared: Arc::new(Shared {
                 config: Arc::new(config),
@@ -78,6 +86,19 @@ impl Relay {
                 events,
             }),
         }
+    }
+
+    /// Another hall, with the same rules and names of its own, of which nobody hears: for one who makes a stream of several
+    /// feeds before it is published here. What passes through it is in no account, and its rings keep less, since nobody joins
+    /// there.
+    pub fn apart(&self) -> Self {
+        let config = &*self.shared.config;
+        let config = Config {
+            gop_bytes: config.gop_bytes / APART,
+            memory: Memory::default(),
+            ..config.clone()
+        };
+        Self::with(config, 1)
     }
 
     /// Takes the name's source feed.

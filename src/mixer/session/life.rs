@@ -15,12 +15,13 @@ use crate::mixer::governor::Governor;
 use crate::mixer::info::MixState;
 use crate::mixer::input::InputState;
 use crate::mixer::layout::Size;
+use crate::mixer::outlet::Outlet;
 use crate::mixer::output::Output;
 use crate::mixer::pass::{self, Calm, Obstacle};
 use crate::mixer::program::Settings;
 use crate::mixer::run::Run;
 use crate::reason::Reason;
-use crate::relay::{Publisher, Status};
+use crate::relay::Status;
 
 /// Frame rate of a mix whose lead tells none: the rate of European cameras, and a whole number of ms.
 const DEFAULT_FPS: u32 = 25;
@@ -36,16 +37,16 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 
 impl Session {
-    pub(super) fn run(&self, publisher: Publisher) {
-        let publisher = Arc::new(publisher);
+    pub(super) fn run(&self, outlet: Outlet) {
+        let outlet = Arc::new(outlet);
         let mut back_off = BACK_OFF;
         let mut governor = None;
-        while let Some(settings) = self.await_start(&publisher) {
+        while let Some(settings) = self.await_start(&outlet) {
             self.set_state(MixState::Starting, None);
             let since = Instant::now();
             let governing =
                 governor.get_or_insert_with(|| Governor::new(self.steps(&settings), since));
-            let error = match self.produce(&settings, &publisher, governing) {
+            let error = match self.produce(&settings, &outlet, governing) {
                 End::Done => break,
                 End::Reformat => {
                     // Another format is another load.
@@ -76,23 +77,17 @@ impl Session {
             }
             back_off = (back_off * 2).min(MAX_BACK_OFF);
         }
-        let in_place = self.control().scene.in_place;
-        // The output that shared it is gone with its pipeline.
-        if let Some(publisher) = Arc::into_inner(publisher)
-            && !in_place
-        {
-            publisher.finish(Reason::StreamEnded);
-        }
+        outlet.finish(Reason::StreamEnded);
         let why = self.control().why.unwrap_or(Ending::Lost);
         self.tell(Change::Ended(why));
     }
 
     /// Waits until the inputs needed for a beginning are there; with what settings to begin. `None`: the mix is to end.
-    fn await_start(&self, publisher: &Publisher) -> Option<Settings> {
+    fn await_start(&self, outlet: &Outlet) -> Option<Settings> {
         let mut pictures_since = None;
         let mut calm = Calm::default();
         loop {
-            if self.is_ending() && !self.is_awaited(publisher) {
+            if self.is_ending() && !self.is_awaited(outlet) {
                 return None;
             }
             if let Some(settings) = self.settings() {
@@ -108,24 +103,30 @@ impl Session {
                 let open =
                     matches!(obstacle, Some(Obstacle::Unknown(_))) && snapshot.has_new_lead(now);
                 if obstacle.is_some() && !open {
-                    self.wake(publisher);
+                    self.wake(outlet);
                     calm = Calm::default();
                     continue;
                 }
+                let lead = snapshot.lead_key();
                 if snapshot.main().is_none() {
                     self.set_state(MixState::Waiting, None);
-                } else if obstacle.is_none() {
+                    outlet.leave_to(lead);
+                } else if obstacle.is_none()
+                    && let Some(lead) = lead
+                {
                     self.set_state(MixState::Passing, None);
-                    publisher.rest(now);
+                    outlet.rest(lead, now);
                 }
             } else if calm.has_lasted(after, obstacle.is_some(), now) {
                 self.sleep();
                 pictures_since = None;
                 continue;
             }
-            // One that has been on air shows what is asked of the main alone.
-            let alone = self.tally.frames.load(Ordering::Relaxed) > 0
-                && obstacle.is_some_and(|found| !matches!(found, Obstacle::Company(_)));
+            // One that has been on air, or has nobody's place, shows what is asked of the main alone.
+            let may =
+                self.tally.frames.load(Ordering::Relaxed) > 0 || !self.control().scene.in_place;
+            let alone = !outlet.shows_main()
+                || may && obstacle.is_some_and(|found| !matches!(found, Obstacle::Company(_)));
             if let Some(base) = self.base(&snapshot, alone, now, &mut pictures_since) {
                 tracing::info!(mix = self.id, ?base, "mix starts");
                 self.control().base = Some(base);
@@ -208,20 +209,20 @@ impl Session {
     }
 
     /// The inputs are decoded from now on, and the mix goes on the air when they are far enough.
-    fn wake(&self, publisher: &Publisher) {
+    fn wake(&self, outlet: &Outlet) {
         self.control().asleep = false;
         self.set_state(MixState::Waiting, None);
         self.arrange();
-        publisher.resume();
+        outlet.resume();
         tracing::info!(mix = self.id, "mix wakes");
     }
 
     /// Must a mix that is to end go on until the source takes over? Then it needs a pipeline, even a new one: without it
     /// the viewers' picture would stand still until then.
-    fn is_awaited(&self, publisher: &Publisher) -> bool {
+    fn is_awaited(&self, outlet: &Outlet) -> bool {
         let in_place = self.control().scene.in_place;
         let stopping = self.stopping.load(Ordering::Acquire);
-        in_place && !stopping && publisher.request_end(Instant::now()) == Status::Ending
+        in_place && !stopping && outlet.request_end(Instant::now()) == Status::Ending
     }
 
     /// What the lead gives, once it and the others are far enough to begin; `alone`: others are not waited for.
@@ -257,9 +258,8 @@ impl Session {
             return None;
         }
         let mut others = snapshot.members.iter().enumerate();
-        // In place nothing changes for the viewers before there is something to see or hear besides the main.
-        let company = !in_place
-            || alone
+        // Nothing changes for those who see the main before there is something to see or hear besides it.
+        let company = alone
             || snapshot.members.len() == 1
             || others.any(|(n, member)| n != snapshot.lead && member.is_ready());
         if !(lead.has_shown() && company) {
@@ -289,12 +289,7 @@ impl Session {
     }
 
     /// Runs one program pipeline for as long as it is the right one.
-    fn produce(
-        &self,
-        settings: &Settings,
-        publisher: &Arc<Publisher>,
-        governor: &mut Governor,
-    ) -> End {
+    fn produce(&self, settings: &Settings, outlet: &Arc<Outlet>, governor: &mut Governor) -> End {
         let choice = self.context.config.audio_encoder;
         let (encoder, objection) =
             aac::Encoder::choose(choice, settings.audio, settings.audio_kbps);
@@ -308,7 +303,7 @@ impl Session {
             );
         }
         let output = Arc::new(Output::new(
-            publisher.clone(),
+            outlet.clone(),
             self.signal.clone(),
             self.tally.clone(),
             self.context.observer.clone(),
@@ -335,19 +330,22 @@ impl Session {
                 return End::Done;
             }
             if run.is_done() {
-                return match publisher.status() {
+                return match outlet.status() {
                     Status::Done => End::Done,
                     _ => End::Resting,
                 };
             }
             if self.is_ending() {
-                if !std::mem::replace(&mut asked, true) {
-                    publisher.request_end(now);
+                if !self.control().scene.in_place {
+                    return End::Done;
                 }
-                if publisher.is_overdue() {
+                if !std::mem::replace(&mut asked, true) {
+                    outlet.request_end(now);
+                }
+                if outlet.is_overdue() {
                     self.control().error.get_or_insert_with(|| OVERDUE.into());
                 }
-                if !self.control().scene.in_place || publisher.status() == Status::Done {
+                if outlet.status() == Status::Done {
                     return End::Done;
                 }
             }
@@ -368,7 +366,7 @@ impl Session {
             if pause.is_due(now) {
                 self.attend(&snapshot, now);
                 if !asked {
-                    self.pause(&mut pause, &snapshot, publisher, now);
+                    self.pause(&mut pause, &snapshot, outlet, now);
                 }
             }
             let next = run.beat(snapshot, now);
@@ -378,13 +376,15 @@ impl Session {
     }
 
     /// Lets the main pass once there has been nothing to mix for long enough, or goes on with the mix.
-    fn pause(&self, pause: &mut Pause, snapshot: &Snapshot, publisher: &Publisher, now: Instant) {
+    fn pause(&self, pause: &mut Pause, snapshot: &Snapshot, outlet: &Outlet, now: Instant) {
         let in_the_way = self.obstacle(snapshot, now).is_some();
         let after = self.context.config.passthrough_after;
         if pause.calm.has_lasted(after, in_the_way, now) {
-            publisher.rest(now);
+            if let Some(lead) = snapshot.lead_key() {
+                outlet.rest(lead, now);
+            }
         } else if in_the_way {
-            publisher.stay();
+            outlet.stay();
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::faults::{Fault, Latch};
 use super::*;
 
-/// A mix to a new name, on air.
-async fn on_air(relay: &Relay, mixer: &Mixer, output: serde_json::Value) -> (Anchor, Viewer) {
+/// A mix to a new name, on air, which never passes its main through.
+async fn on_air(relay: &Relay, mixer: &Mixer, mut output: serde_json::Value) -> (Anchor, Viewer) {
+    output["passthrough"] = json!("never");
     let main = Anchor::start(relay, "main", MAIN);
     mixer.put("m", request(&["main"], output)).unwrap();
     let viewer = Viewer::attach(relay, "mixed");
@@ -327,7 +328,8 @@ async fn a_mix_that_panics_leaves_its_id_and_its_name_to_others() {
     let (_guard, relay, mixer) = studio_with(Config::default()).await;
     let _main = Anchor::start(&relay, "main", MAIN);
     let mut events = mixer.events();
-    let wish = || request(&["main"], json!({"stream": "mixed"}));
+    let output = json!({"stream": "mixed", "passthrough": "never"});
+    let wish = || request(&["main"], output.clone());
     faults(&mixer).always(Some(Fault::Panic));
     mixer.put("m", wish()).unwrap();
     eventually("gone", || mixer.get("m").is_none()).await;

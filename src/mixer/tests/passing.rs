@@ -19,10 +19,10 @@ fn quick() -> Config {
 }
 
 /// The sub leaves the picture half a second after it stopped.
-fn one_and_one() -> MixRequest {
+fn one_and_one(output: &str) -> MixRequest {
     let request = json!({"app": "live", "on_loss": {"policy": "hide", "after_ms": 500},
         "inputs": [{"stream": "main", "layer": 1}, {"stream": "sub", "layer": 2}],
-        "output": {"stream": "main"}});
+        "output": {"stream": output}});
     serde_json::from_value(request).unwrap()
 }
 
@@ -38,11 +38,22 @@ fn is(mixer: &Mixer, state: MixState) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mix_comes_with_a_sub_and_goes_without_and_the_main_passes_meanwhile() {
+    comes_and_goes("main").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_to_a_new_name_passes_the_main_on_while_there_is_nothing_to_mix() {
+    comes_and_goes("own").await;
+}
+
+/// Of a mix whose output is the main's name, or another.
+async fn comes_and_goes(output: &str) {
     let (_guard, relay, mixer) = studio_with(quick()).await;
     let _main = Anchor::start(&relay, "main", MAIN);
-    let viewer = Viewer::attach(&relay, "main");
-    viewer.next(60).await;
-    mixer.put("m", one_and_one()).unwrap();
+    let of_main = Viewer::attach(&relay, "main");
+    let viewer = Viewer::attach(&relay, output);
+    of_main.next(60).await;
+    mixer.put("m", one_and_one(output)).unwrap();
     eventually("passes", || is(&mixer, MixState::Passing)).await;
     assert_eq!(mixer.get("m").unwrap().not_passed, None);
     viewer.watch_for(300).await;
@@ -70,10 +81,15 @@ async fn a_mix_comes_with_a_sub_and_goes_without_and_the_main_passes_meanwhile()
         viewer.watch_for(600).await;
     }
     // The name is the mix's own all the while.
-    assert!(relay.overlay(&key("main")).is_err());
+    let origin = || Origin::Mix { id: "n".into() };
+    match output {
+        "main" => assert!(relay.overlay(&key(output)).is_err()),
+        _ => assert!(relay.publish(&key(output), origin()).is_err()),
+    }
     mixer.remove("m").unwrap();
     eventually("gone", || mixer.list().is_empty()).await;
-    viewer.watch_for(300).await;
+    of_main.watch_for(300).await;
+    assert_eq!(relay.is_published(&key(output)), output == "main");
 
     let seen = viewer.seen();
     assert_eq!(splice(&seen, 5), None, "two splices a turn and no more");
@@ -186,7 +202,7 @@ async fn what_becomes_of_a_mix_is_told_in_order_and_one_without_streams_ends_by_
     let main = Anchor::start(&relay, "main", MAIN);
     let viewer = Viewer::attach(&relay, "main");
     viewer.next(30).await;
-    mixer.put("m", one_and_one()).unwrap();
+    mixer.put("m", one_and_one("main")).unwrap();
     eventually("passes", || is(&mixer, MixState::Passing)).await;
     let sub = Anchor::start(&relay, "sub", SUBS[0]);
     eventually("mixes", || is(&mixer, MixState::Live)).await;
@@ -228,9 +244,73 @@ async fn a_mix_that_never_got_an_input_ends_by_itself() {
     })
     .await;
     let asked = Instant::now();
-    mixer.put("m", one_and_one()).unwrap();
+    mixer.put("m", one_and_one("main")).unwrap();
     assert!(is(&mixer, MixState::Waiting));
     eventually("ended", || mixer.list().is_empty()).await;
     assert!(asked.elapsed() >= Duration::from_secs(1));
     assert!(relay.overlay(&key("main")).is_ok(), "the name is free");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_its_own_shows_nothing_but_what_was_asked_for() {
+    let (_guard, relay, mixer) = studio_with(quick()).await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let other = Look {
+        colour: 0xff00ff,
+        ..MAIN
+    };
+    let _other = Anchor::start(&relay, "other", other);
+    let viewer = Viewer::attach(&relay, "own");
+    let of = |stream: &str, output: serde_json::Value| -> MixRequest {
+        let request =
+            json!({"app": "live", "inputs": [{"stream": stream, "layer": 1}], "output": output});
+        serde_json::from_value(request).unwrap()
+    };
+    let (own, small) = (
+        json!({"stream": "own"}),
+        json!({"stream": "own", "width": 180, "height": 320}),
+    );
+    // What cannot pass is mixed from the first picture on.
+    mixer.put("m", of("main", small)).unwrap();
+    viewer.next(40).await;
+    assert!(is(&mixer, MixState::Live));
+    mixer.remove("m").unwrap();
+    eventually("gone", || !relay.is_published(&key("own"))).await;
+    let film = decode(&viewer.seen());
+    assert!(film.frames.iter().all(|frame| frame.width == 180));
+
+    // Another main, without a codec at work; and one that has not come: the old one has no business there any more.
+    let viewer = Viewer::attach(&relay, "own");
+    mixer.put("m", of("main", own.clone())).unwrap();
+    viewer.next(60).await;
+    mixer.put("m", of("other", own.clone())).unwrap();
+    eventually("spliced", || splice(&viewer.seen(), 1).is_some()).await;
+    viewer.watch_for(500).await;
+    assert_eq!(codecs(&mixer), [0, 0, 0]);
+    mixer.put("m", of("absent", own)).unwrap();
+    eventually("waits", || is(&mixer, MixState::Waiting)).await;
+    let of_other = Viewer::attach(&relay, "other");
+    of_other.watch_for(200).await;
+    let before = viewer.count();
+    of_other.watch_for(400).await;
+    assert_eq!(viewer.count(), before, "the old main goes on");
+    let seen = viewer.seen();
+    let at = splice(&seen, 1).unwrap();
+    assert_eq!(splice(&seen, 2), None);
+    let (before, after) = (decode(&seen[..at]), decode(&seen[at..]));
+    let middle = |film: &studio::Film, colour| {
+        assert!(film.frames.len() > 5);
+        assert!(
+            film.frames
+                .iter()
+                .all(|frame| frame.is_colour(60, 400, colour))
+        );
+    };
+    middle(&before, MAIN.colour);
+    middle(&after, other.colour);
+    let times = video_times(&seen);
+    assert!(
+        times.windows(2).all(|w| (1..=200).contains(&(w[1] - w[0]))),
+        "{times:?}"
+    );
 }

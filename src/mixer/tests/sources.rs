@@ -127,7 +127,10 @@ async fn sound_alone_decodes_no_pictures_and_who_wants_them_later_has_one_at_onc
     assert_eq!(decoders(&mixer), (0, 1));
 
     mixer
-        .put("first", request(&["a"], json!({"stream": "first"})))
+        .put(
+            "first",
+            request(&["a"], json!({"stream": "first", "passthrough": "never"})),
+        )
         .unwrap();
     let first = Viewer::attach(&relay, "first");
     on_air(&first).await;
@@ -135,7 +138,10 @@ async fn sound_alone_decodes_no_pictures_and_who_wants_them_later_has_one_at_onc
 
     // The decoder is at work: the picture and the format are there before the call returns.
     mixer
-        .put("second", request(&["a"], json!({"stream": "second"})))
+        .put(
+            "second",
+            request(&["a"], json!({"stream": "second", "passthrough": "never"})),
+        )
         .unwrap();
     let info = mixer.get("second").unwrap();
     assert_eq!(info.inputs[0].state, InputState::Live);

@@ -244,6 +244,12 @@ pub struct Seen {
 
 /// The SPS that x264 makes for pictures of that size, profile and pixel aspect.
 pub fn encoder_sets(width: u32, height: u32, profile: &str, aspect: &str) -> Vec<u8> {
+    let record = encoder_record(width, height, profile, aspect);
+    format::parameter_set(&record).expect("a set").to_vec()
+}
+
+/// The decoder configuration record that x264 makes for the same.
+pub fn encoder_record(width: u32, height: u32, profile: &str, aspect: &str) -> Vec<u8> {
     gst::init().expect("GStreamer is installed");
     let pipeline = launch(&format!(
         "videotestsrc num-buffers=1 ! video/x-raw,format=I420,width={width},height={height},framerate=20/1,\
@@ -257,9 +263,9 @@ pub fn encoder_sets(width: u32, height: u32, profile: &str, aspect: &str) -> Vec
     let sample = sink.pull_sample().expect("a picture");
     let caps = sample.caps().unwrap().structure(0).unwrap();
     let record = caps.get::<gst::Buffer>("codec_data").unwrap();
-    let record = record.map_readable().unwrap();
+    let record = record.map_readable().unwrap().to_vec();
     stop(&pipeline);
-    format::parameter_set(&record).expect("a set").to_vec()
+    record
 }
 
 /// A viewer of the program feed that keeps all it gets.

@@ -23,7 +23,7 @@ const FRAME: i64 = 1000 / FPS;
 /// Longer than the mix waits for it, and than its last picture counts as live.
 const STALL: Duration = Duration::from_millis(1_500);
 
-/// ffmpeg and librtmp as viewers of the main, and the files that they write.
+/// ffmpeg and librtmp as viewers of a stream, and the files that they write.
 pub(super) struct Recorders {
     programs: [Process; 2],
     pub by_ffmpeg: String,
@@ -31,8 +31,8 @@ pub(super) struct Recorders {
 }
 
 impl Recorders {
-    pub fn start(studio: &Studio) -> Self {
-        let url = studio.urls.plain("a");
+    pub fn start(studio: &Studio, name: &str) -> Self {
+        let url = studio.urls.plain(name);
         let file = |name: &str| studio.folder().join(name).display().to_string();
         let (by_ffmpeg, by_rtmpdump) = (file("ffmpeg.flv"), file("rtmpdump.flv"));
         let ffmpeg = "-hide_banner -nostats -loglevel warning -i";
@@ -55,7 +55,7 @@ impl Recorders {
         }
     }
 
-    /// Waits for their end, which the clean end of the main is.
+    /// Waits for their end, which the clean end of the stream is.
     pub async fn end(&mut self) {
         for recorder in &mut self.programs {
             let ended = recorder.success(LONG).await;
@@ -69,7 +69,7 @@ async fn viewers_stay_through_start_and_end_of_a_mix_in_place() {
     let studio = Studio::open().await;
     let a = studio.publish("a", &main_show()).await;
     let _b = studio.publish("b", &sub_show(Colour::RED, 700.0)).await;
-    let mut recorders = Recorders::start(&studio);
+    let mut recorders = Recorders::start(&studio, "a");
     let mut viewer = studio.watch("a", &one_plus_one_regions()).await;
     advances(&mut viewer, 0, Colour::BLUE, 40).await;
     studio.put("/api/v1/mixes/m", &one_plus_one()).await;
@@ -112,7 +112,7 @@ async fn ten_splices_in_a_row_are_noticed_by_nobody() {
     };
     let mut a = studio.publish("a", &main).await;
     let _b = studio.publish("b", &sub_show(Colour::RED, 700.0)).await;
-    let mut recorders = Recorders::start(&studio);
+    let mut recorders = Recorders::start(&studio, "a");
     let mut viewer = studio.watch("a", &one_plus_one_regions()).await;
     advances(&mut viewer, 0, Colour::BLUE, 40).await;
     // Which segments have the main's own pictures without a break.
