@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use super::{Error, error};
+use super::{Error, Mixes, error};
 use crate::auth::LIMITS;
 use crate::media::{Class, Feed};
 use crate::metrics;
@@ -111,7 +111,7 @@ fn collect(state: &super::State) {
     metrics.set_bans(state.bans.count());
     let near = state.policy.near_misses();
     metrics.set_near_misses(near.forgiven, near.refused);
-    let push = state.pushes.metrics();
+    let push = state.pushes.handle().metrics();
     metrics.set_push(&metrics::Push {
         by_state: &push.by_state,
         stalled: push.stalled,

@@ -10,6 +10,7 @@
 mod access;
 mod bans;
 mod body;
+mod durable;
 mod error;
 mod health;
 mod keys;
@@ -36,10 +37,11 @@ use tokio_util::task::TaskTracker;
 
 pub use bans::Bans;
 pub use body::parse;
+pub use durable::{KeptMixes, KeptPushes, Tag, When};
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
-pub use mixes::{Drawn, Made, MixError, Mixes, Pending, Wish};
+pub use mixes::{Drawn, Keep, Made, MixError, Mixes, Pending, Wish};
 
 use crate::auth::{Gate, Policy, Secret};
 use crate::media::PerApp;
@@ -47,7 +49,6 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::Admission;
 use crate::playback::Playback;
-use crate::push::Pushes;
 use crate::relay::Relay;
 
 /// Largest request body. A mix of sixteen inputs has about 3 KB.
@@ -57,9 +58,9 @@ const MAX_BODY_BYTES: usize = 256 << 10;
 pub struct State {
     pub relay: Relay,
     pub playback: Playback,
-    pub pushes: Pushes,
+    pub pushes: KeptPushes,
     /// `None`: built without the mixer.
-    pub mixes: Option<Arc<dyn Mixes>>,
+    pub mixes: Option<KeptMixes>,
     pub policy: Arc<Policy>,
     pub gate: Arc<Gate>,
     pub bans: Bans,

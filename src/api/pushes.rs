@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Error;
 use super::body::{self, Body, Path};
-use crate::push::{Put, Spec, Status};
+use super::durable::When;
+use crate::push::{Put, Spec};
 
 #[derive(Serialize)]
 pub(super) struct Pushes {
-    pushes: Vec<Status>,
+    pushes: Vec<Value>,
 }
 
 /// `GET /api/v1/pushes`
@@ -27,34 +30,43 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Pushes>
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
-) -> Result<Json<Status>, Error> {
+) -> Result<Response, Error> {
     let id = body::path(path)?;
     let absent = || Error::not_found(format!("no push has the id {id:?}"));
-    state.pushes.get(&id).map(Json).ok_or_else(absent)
+    // In this order: a tag that is too old makes a change fail, one that is too new would make it go through.
+    let tag = state.pushes.tag(&id).map(|tag| [tag.header()]);
+    let push = state.pushes.get(&id).ok_or_else(absent)?;
+    Ok((tag, Json(push)).into_response())
 }
 
 /// `PUT /api/v1/pushes/{id}`
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
+    headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Status>), Error> {
+) -> Result<Response, Error> {
     let id = body::path(path)?;
-    let spec: Spec = body::json(body)?;
+    let when = When::read(&headers)?;
+    let text = body::bytes(body)?;
+    let spec: Spec = body::parse(&text)?;
     super::urls::check_app(&state, &spec.app)?;
-    let (put, status) = state.pushes.put(&id, spec)?;
-    let code = match put {
+    let change = state.pushes.put_when(&id, &text, when).await?;
+    let code = match change.put {
         Put::Created => StatusCode::CREATED,
         Put::Changed | Put::Unchanged => StatusCode::OK,
     };
-    Ok((code, Json(status)))
+    let tag = change.tag.map(|tag| [tag.header()]);
+    Ok((code, tag, Json(change.push)).into_response())
 }
 
 /// `DELETE /api/v1/pushes/{id}`: answers with the last numbers once the target has been told.
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
-) -> Result<Json<Status>, Error> {
+    headers: HeaderMap,
+) -> Result<Json<Value>, Error> {
     let id = body::path(path)?;
-    Ok(Json(state.pushes.remove(&id).await?))
+    let when = When::read(&headers)?;
+    Ok(Json(state.pushes.remove_when(&id, when).await?))
 }

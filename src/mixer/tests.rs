@@ -18,7 +18,8 @@ use self::studio::{
     Anchor, Frame, Look, Seen, Viewer, decode, eventually, is_sequence, key, levels, mixing_threads,
 };
 use super::*;
-use crate::relay;
+use crate::media::Codec;
+use crate::relay::{self, Origin};
 
 /// Real-time tests one after the other: together they would measure the machine.
 static STUDIO: Mutex<()> = Mutex::const_new(());

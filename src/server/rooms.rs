@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::Error;
 use super::reload::Live;
 use super::signer::PolicySigner;
-use crate::api;
+use crate::api::{self, KeptMixes, KeptPushes};
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
 use crate::compat;
 use crate::config::{self, Config};
@@ -37,6 +37,9 @@ pub struct Rooms {
     pushes: Pushes,
     #[cfg(feature = "mixer")]
     pub mixer: Arc<crate::mixer::Mixer>,
+    /// Whoever remembers what becomes of mixes.
+    #[cfg(feature = "mixer")]
+    following: CancellationToken,
 }
 
 /// What the rooms are given besides the configuration.
@@ -131,9 +134,26 @@ pub async fn build(
         metrics.clone(),
     )?;
     #[cfg(feature = "mixer")]
-    let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
+    let following = shutdown.child_token();
+    #[cfg(feature = "mixer")]
+    let mixes = {
+        let adapter = Arc::new(super::mixes::Adapter::new(mixer.clone()));
+        // Before the first mix is made, so that nothing is missed.
+        let events = mixer.events();
+        let kept = KeptMixes::load(adapter, outbox.clone(), tasks.clone(), following.clone()).await;
+        let kept = kept.map_err(Error::Store)?;
+        tasks.spawn(super::mixes::follow(
+            events,
+            kept.clone(),
+            following.clone(),
+        ));
+        Some(kept)
+    };
     #[cfg(not(feature = "mixer"))]
-    let mixes = None;
+    let mixes: Option<KeptMixes> = None;
+    let kept_pushes = KeptPushes::load(pushes.clone(), outbox.clone(), tasks.clone())
+        .await
+        .map_err(Error::Store)?;
 
     let readiness = api::Readiness::new();
     let live = Arc::new(Live {
@@ -163,7 +183,9 @@ pub async fn build(
         tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
         Arc::new(compat::State {
             relay: relay.clone(),
-            mixes: mixes.clone(),
+            mixes: mixes
+                .clone()
+                .map(|mixes| Arc::new(mixes) as Arc<dyn api::Mixes>),
             gate: gate.clone(),
             bans: bans.clone(),
             tasks: tasks.clone(),
@@ -176,7 +198,7 @@ pub async fn build(
     let state = api::State {
         relay: relay.clone(),
         playback,
-        pushes: pushes.clone(),
+        pushes: kept_pushes,
         mixes,
         policy,
         gate,
@@ -199,6 +221,8 @@ pub async fn build(
         pushes,
         #[cfg(feature = "mixer")]
         mixer,
+        #[cfg(feature = "mixer")]
+        following,
     };
     Ok((rooms, state, compat))
 }
@@ -206,6 +230,9 @@ pub async fn build(
 impl Rooms {
     /// Ends what makes media or sends it elsewhere, in the order in which media flows.
     pub async fn end(&self) {
+        // What ends from now on is to be there again after the next start.
+        #[cfg(feature = "mixer")]
+        self.following.cancel();
         #[cfg(feature = "mixer")]
         self.mixer.shutdown().await;
         self.pushes.shutdown().await;

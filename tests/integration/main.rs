@@ -7,6 +7,8 @@ mod compat;
 mod cost;
 #[cfg(feature = "mixer")]
 mod demo;
+#[cfg(feature = "mixer")]
+mod durable;
 mod edge;
 mod kit;
 mod lessons;

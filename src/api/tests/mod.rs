@@ -2,6 +2,7 @@
 
 mod bans;
 mod client;
+mod durable;
 mod examples;
 mod mixes;
 
@@ -22,7 +23,7 @@ use crate::auth::{self, Key, KeyId, Rules};
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::metrics::MixLoad;
 use crate::net::Bounds;
-use crate::push::{self, SignError, Signer};
+use crate::push::{self, Pushes, SignError, Signer};
 use crate::reason::Reason;
 use crate::relay::{Origin, Publisher, Query};
 use crate::store::Store;
@@ -127,13 +128,35 @@ struct House {
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     store: Store,
-    _folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     router: Router,
+    mixes: Option<KeptMixes>,
+    tasks: TaskTracker,
+}
+
+impl House {
+    /// Waits until all changes that were begun are made.
+    async fn settled(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
 }
 
 async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    house_at(Arc::new(folder), store, mixes).await
+}
+
+/// A house with what another has kept.
+async fn house_at(
+    folder: Arc<tempfile::TempDir>,
+    store: Store,
+    mixes: Option<Arc<dyn Mixes>>,
+) -> House {
     let key = |id, secret| Key::new(KeyId::new(id), Secret::new(secret));
     let relay = Relay::new(crate::relay::Config::default());
     let metrics = Metrics::new();
@@ -152,9 +175,20 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     }));
     let memory = Memory::new(1 << 30);
     let gate = Arc::new(Gate::new(policy.clone(), Rules::default(), memory.clone()));
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
     let bans = Bans::load(store.clone(), gate.clone()).await.unwrap();
+    let tasks = TaskTracker::new();
+    let mixes = match mixes {
+        Some(mixes) => {
+            let stop = CancellationToken::new();
+            let kept = KeptMixes::load(mixes, store.clone(), tasks.clone(), stop);
+            Some(kept.await.unwrap())
+        }
+        None => None,
+    };
+    let pushes = Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys));
+    let pushes = KeptPushes::load(pushes, store.clone(), tasks.clone())
+        .await
+        .unwrap();
     let state = State {
         gate: gate.clone(),
         bans,
@@ -165,12 +199,12 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         }),
         relay: relay.clone(),
         playback,
-        pushes: Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys)),
-        mixes,
+        pushes,
+        mixes: mixes.clone(),
         policy: policy.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
-        tasks: TaskTracker::new(),
+        tasks: tasks.clone(),
         token: Secret::new(TOKEN),
         apps: PerApp {
             named: [("live".to_owned(), ())].into(),
@@ -183,10 +217,12 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         gate,
         policy,
         store,
-        _folder: folder,
+        folder,
         readiness,
         metrics,
         router: control_router(state),
+        mixes,
+        tasks,
     }
 }
 
@@ -465,7 +501,9 @@ async fn mixes_are_translated_both_ways() {
     ] {
         is_error(&client.call("PUT", path, body).await, status, code);
     }
-    assert_eq!(client.call("GET", path, "").await.json(), json!({"a": 2}));
+    // Counted by us, and by a mixer that does not tell what is no change.
+    let shown = json!({"a": 2, "revision": 3});
+    assert_eq!(client.call("GET", path, "").await.json(), shown);
     let listed = client.call("GET", "/api/v1/mixes", "").await.json();
     let capacity = json!({"budget": 150, "cost": 46, "can_accept": true});
     assert_eq!(listed, json!({"mixes": [{"a": 2}], "capacity": capacity}));

@@ -3,7 +3,7 @@
 
 mod callbacks;
 #[cfg(feature = "mixer")]
-mod legacy;
+pub mod legacy;
 mod sdk;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,7 +20,7 @@ const SECRET_ID: &str = "AKIDexample0123456789";
 const SECRET_KEY: &str = "secret-0123456789abcdef";
 
 /// An account that may do everything in `live`, and a picture.
-fn account() -> String {
+pub fn account() -> String {
     let picture = format!("{}/docs/templates/10.png", env!("CARGO_MANIFEST_DIR"));
     format!(
         "[compat]\nlisten = \"127.0.0.1:0\"\npictures = {{ 10 = \"{picture}\" }}\n\
@@ -30,11 +30,11 @@ fn account() -> String {
 }
 
 /// The legacy form, without a token.
-struct Legacy(Client);
+pub struct Legacy(Client);
 
 impl Legacy {
     #[cfg(feature = "mixer")]
-    fn new(client: &Client) -> Self {
+    pub fn new(client: &Client) -> Self {
         Self(Client::new(client.address(), None))
     }
 
