@@ -36,12 +36,13 @@ use axum::routing::{delete, get, post};
 use tokio_util::task::TaskTracker;
 
 pub use bans::Bans;
-pub use body::parse;
+pub use body::{Body, Path, bytes, parse, path, term};
 pub use durable::{KeptMixes, KeptPushes, Tag, When};
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
 pub use mixes::{Drawn, Keep, Made, MixError, Mixes, Pending, Wish};
+pub use urls::plain_url;
 
 use crate::auth::{Gate, Policy, Secret};
 use crate::media::PerApp;
@@ -84,8 +85,8 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Everything, for the private listener.
-pub fn control_router(state: State) -> Router {
+/// Everything, for the private listener; `beside` are paths of other rooms that ask for the same token.
+pub fn control_router(state: State, beside: Router) -> Router {
     let state = Arc::new(state);
     Router::new()
         .route("/api/v1/streams", get(streams::list))
@@ -115,6 +116,7 @@ pub fn control_router(state: State) -> Router {
         .route("/api/v1/urls/sign", post(urls::sign))
         .route("/api/v1/urls/verify", post(urls::verify))
         .route("/metrics", get(health::metrics))
+        .merge(beside.with_state(()))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), access::check))

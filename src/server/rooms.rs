@@ -16,6 +16,7 @@ use crate::compat;
 use crate::config::{self, Config};
 use crate::hooks::{self, Hooks};
 use crate::ingest::{self, Ingest};
+use crate::links::{self, Links};
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -37,9 +38,18 @@ pub struct Rooms {
     pushes: Pushes,
     #[cfg(feature = "mixer")]
     pub mixer: Arc<crate::mixer::Mixer>,
-    /// Whoever remembers what becomes of mixes.
-    #[cfg(feature = "mixer")]
+    pub links: Links,
+    /// Whoever makes mixes, or remembers what becomes of them.
     following: CancellationToken,
+}
+
+/// The rooms, and what is called over HTTP.
+pub struct Built {
+    pub rooms: Rooms,
+    pub api: api::State,
+    /// `None`: the compatible interface has no account.
+    pub compat: Option<Arc<compat::State>>,
+    pub links: links::Rooms,
 }
 
 /// What the rooms are given besides the configuration.
@@ -54,13 +64,13 @@ pub struct Given {
 }
 
 /// Builds the rooms, and what the API and, where there is an account of it, the compatible interface call. Bans that were
-/// kept hold when it is done.
+/// kept hold when it is done, and mixes, pushes and links are there again.
 pub async fn build(
     config: &Config,
     given: Given,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<(Rooms, api::State, Option<Arc<compat::State>>), Error> {
+) -> Result<Built, Error> {
     let Given {
         store,
         token,
@@ -133,7 +143,6 @@ pub async fn build(
         &config.state,
         metrics.clone(),
     )?;
-    #[cfg(feature = "mixer")]
     let following = shutdown.child_token();
     #[cfg(feature = "mixer")]
     let mixes = {
@@ -173,11 +182,23 @@ pub async fn build(
                 node: address.to_string(),
                 pause: hooks::PAUSE,
             },
-            outbox,
+            outbox.clone(),
         );
         tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
         tasks.spawn(hooks.send(shutdown.clone()));
     }
+    let dyn_mixes = || {
+        let kept = mixes.clone()?;
+        Some(Arc::new(kept) as Arc<dyn api::Mixes>)
+    };
+    let links = Links::load(
+        relay.clone(),
+        dyn_mixes(),
+        outbox.clone(),
+        tasks.clone(),
+        following.clone(),
+    );
+    let links = links.await.map_err(Error::Store)?;
     let compat = (!config.compat.accounts.is_empty()).then(|| {
         let seen = compat::Seen::default();
         tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
@@ -221,17 +242,27 @@ pub async fn build(
         pushes,
         #[cfg(feature = "mixer")]
         mixer,
-        #[cfg(feature = "mixer")]
         following,
+        links: links.clone(),
     };
-    Ok((rooms, state, compat))
+    let links = links::Rooms {
+        links,
+        policy: state.policy.clone(),
+        apps: per_app(config, |_| ()),
+        base_url: state.base_url.clone(),
+    };
+    Ok(Built {
+        rooms,
+        api: state,
+        compat,
+        links,
+    })
 }
 
 impl Rooms {
     /// Ends what makes media or sends it elsewhere, in the order in which media flows.
     pub async fn end(&self) {
         // What ends from now on is to be there again after the next start.
-        #[cfg(feature = "mixer")]
         self.following.cancel();
         #[cfg(feature = "mixer")]
         self.mixer.shutdown().await;

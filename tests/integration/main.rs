@@ -13,6 +13,8 @@ mod edge;
 mod kit;
 mod lessons;
 #[cfg(feature = "mixer")]
+mod links;
+#[cfg(feature = "mixer")]
 mod mix;
 mod mutation;
 mod studio;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -14,6 +15,9 @@ use crate::api::{Drawn, Keep, Made, MixError, Mixes, Pending, Wish};
 use crate::media::StreamKey;
 use crate::metrics::MixLoad;
 use crate::store::{self, MixRow, Store};
+
+/// How long the start waits for what was kept to be made: all but pictures from slow addresses takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The mixer, and the store that remembers what it was asked for. Cheap to clone.
 #[derive(Clone)]
@@ -76,16 +80,22 @@ impl KeptMixes {
             let standing = Standing::Absent("it is being made".to_owned());
             all.0.table().insert(id, Entry { row, standing });
         }
-        let inner = all.0.clone();
-        if inner.make_absent().await {
-            all.0.tasks.spawn(async move {
-                while inner.make_absent().await {
-                    tokio::select! {
-                        () = tokio::time::sleep(AGAIN) => {}
-                        () = stop.cancelled() => return,
-                    }
+        let (inner, (first, made)) = (all.0.clone(), oneshot::channel());
+        all.0.tasks.spawn(async move {
+            let mut again = inner.make_absent().await;
+            // Nobody may be waiting any more.
+            let _ = first.send(());
+            while again {
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => again = inner.make_absent().await,
+                    () = stop.cancelled() => return,
                 }
-            });
+            }
+        });
+        if tokio::time::timeout(PATIENCE, made).await.is_err() {
+            warn!(
+                "some mixes that were kept wait for their pictures; the server does not wait for them"
+            );
         }
         Ok(all)
     }

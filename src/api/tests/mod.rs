@@ -220,7 +220,7 @@ async fn house_at(
         folder,
         readiness,
         metrics,
-        router: control_router(state),
+        router: control_router(state, Router::new()),
         mixes,
         tasks,
     }
