@@ -22,7 +22,8 @@ pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Control, Http,
-    Join, Limits, Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
+    Join, Limits, Links, Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
+    TokenSource,
 };
 
 use crate::auth;
@@ -48,6 +49,8 @@ pub struct Config {
     pub apps: Apps,
     /// `[push]`
     pub push: Push,
+    /// `[links]`
+    pub links: Links,
     /// `[classes]`
     pub classes: Classes,
     /// `[limits]`
@@ -134,6 +137,7 @@ impl Config {
             auth: auth::Config::default(),
             apps: Apps::default(),
             push: Push::default(),
+            links: Links::default(),
             classes: Classes::default(),
             limits: Limits::default(),
             mixer: Mixer::default(),

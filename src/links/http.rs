@@ -21,10 +21,6 @@ use crate::media::{PerApp, StreamKey};
 
 /// Longest id: with its prefix it is the id of a mix, of 80 bytes at most.
 const MAX_ID_BYTES: usize = 64;
-/// Where the request names no limits.
-const ANSWER: Duration = Duration::from_secs(60);
-const START: Duration = Duration::from_secs(5 * 60);
-const GONE: Duration = Duration::from_secs(60);
 /// How long URLs are good where the request does not say: the contract's recommendation.
 const EXPIRES_IN: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -32,6 +28,8 @@ const EXPIRES_IN: Duration = Duration::from_secs(12 * 60 * 60);
 pub struct Rooms {
     pub links: Links,
     pub policy: Arc<Policy>,
+    /// Of links whose requests name none.
+    pub limits: Limits,
     /// Which applications exist here.
     pub apps: PerApp<()>,
     /// Scheme, host and port of URLs for which the request names none: `rtmp://live.example`.
@@ -79,6 +77,8 @@ struct LimitsRequest {
     start: Option<Duration>,
     #[serde(default, with = "humantime_serde")]
     gone: Option<Duration>,
+    #[serde(default, with = "humantime_serde")]
+    hold: Option<Duration>,
 }
 
 /// Which sub; where it may be left out, all of them.
@@ -132,6 +132,7 @@ struct ShownLimits {
     answer: String,
     start: String,
     gone: String,
+    hold: String,
 }
 
 #[derive(Serialize)]
@@ -180,7 +181,7 @@ async fn one(
 ) -> Result<Json<Shown>, api::Error> {
     let id = api::path(path)?;
     let seat = rooms.links.get(&id);
-    let seat = seat.ok_or_else(|| desk::Error::NotFound(id))?;
+    let seat = seat.ok_or(desk::Error::NotFound(id))?;
     Ok(Json(rooms.shown(&seat, SystemTime::now())))
 }
 
@@ -293,15 +294,19 @@ impl Rooms {
                 return Err(invalid(&field, format!("{sub:?} stands there twice")));
             }
         }
-        let limit = |field: &str, asked: Option<Duration>, default: Duration| {
-            let term = asked.unwrap_or(default);
-            api::term(&format!("limits.{field}"), term)?;
-            Ok::<_, api::Error>(i64::try_from(term.as_millis()).unwrap_or(i64::MAX))
+        let limit = |field: &str, asked: Option<Duration>, default: i64| match asked {
+            None => Ok(default),
+            Some(term) => {
+                api::term(&format!("limits.{field}"), term)?;
+                Ok::<_, api::Error>(i64::try_from(term.as_millis()).unwrap_or(i64::MAX))
+            }
         };
+        let (asked, default) = (request.limits, self.limits);
         let limits = Limits {
-            answer_ms: limit("answer", request.limits.answer, ANSWER)?,
-            start_ms: limit("start", request.limits.start, START)?,
-            gone_ms: limit("gone", request.limits.gone, GONE)?,
+            answer_ms: limit("answer", asked.answer, default.answer_ms)?,
+            start_ms: limit("start", asked.start, default.start_ms)?,
+            gone_ms: limit("gone", asked.gone, default.gone_ms)?,
+            hold_ms: limit("hold", asked.hold, default.hold_ms)?,
         };
         let expires_in = request.expires_in.unwrap_or(EXPIRES_IN);
         api::term("expires_in", expires_in)?;
@@ -355,6 +360,7 @@ impl Rooms {
                 answer: term(wish.limits.answer_ms),
                 start: term(wish.limits.start_ms),
                 gone: term(wish.limits.gone_ms),
+                hold: term(wish.limits.hold_ms),
             },
             parties: parties.collect(),
             mix: to_be.then(|| ShownMix {

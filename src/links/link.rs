@@ -142,6 +142,8 @@ pub struct Limits {
     pub start_ms: i64,
     /// Live, with the main or every sub gone.
     pub gone_ms: i64,
+    /// How long a sub that stopped publishing keeps its place in the picture.
+    pub hold_ms: i64,
 }
 
 /// What the answers' URLs are to be.

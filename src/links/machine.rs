@@ -9,9 +9,6 @@
 
 use super::link::{Layout, Link, MAX_REMEMBERED, Part, Reason, Seen, State, Sub};
 
-/// How long a sub that stopped publishing keeps its place in the picture: encoders of the contract try three times in 9 s.
-pub const HOLD_MS: i64 = 10_000;
-
 /// What somebody wants of a link, or the clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -74,7 +71,7 @@ pub fn mixed(link: &Link, now: i64) -> Vec<&str> {
         .filter(|sub| match sub.seen {
             Seen::Never => false,
             Seen::Here => true,
-            Seen::Away(since) => now.saturating_sub(since) < HOLD_MS,
+            Seen::Away(since) => now.saturating_sub(since) < link.wish.limits.hold_ms,
         });
     shown.map(|sub| sub.stream.as_str()).collect()
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::MAX_REMEMBERED;
-use super::machine::{HOLD_MS, Input, Refused, mixed, step};
+use super::machine::{Input, Refused, mixed, step};
 use super::scene::scene;
 use super::*;
 use crate::media::StreamKey;
@@ -19,6 +19,7 @@ use crate::store::Store;
 const ANSWER: i64 = 60_000;
 const START: i64 = 300_000;
 const GONE: i64 = 30_000;
+const HOLD: i64 = 10_000;
 
 fn wish(subs: &[&str], layout: Layout) -> Wish {
     Wish {
@@ -30,6 +31,7 @@ fn wish(subs: &[&str], layout: Layout) -> Wish {
             answer_ms: ANSWER,
             start_ms: START,
             gone_ms: GONE,
+            hold_ms: HOLD,
         },
         urls: Urls {
             expires_in: 43_200,
@@ -104,7 +106,7 @@ fn a_link_goes_from_its_request_to_its_end() {
     // Out of the picture after a while, and in again when it is back.
     stage.on_air.remove("b");
     assert_eq!(stage.pass(1), (State::Live, None));
-    stage.pass(HOLD_MS - 1);
+    stage.pass(HOLD - 1);
     assert_eq!(stage.mixed(), ["b"]);
     stage.pass(1);
     assert_eq!(stage.mixed(), Vec::<&str>::new());

@@ -248,6 +248,7 @@ pub async fn build(
     let links = links::Rooms {
         links,
         policy: state.policy.clone(),
+        limits: link_limits(&config.links),
         apps: per_app(config, |_| ()),
         base_url: state.base_url.clone(),
     };
@@ -267,6 +268,17 @@ impl Rooms {
         #[cfg(feature = "mixer")]
         self.mixer.shutdown().await;
         self.pushes.shutdown().await;
+    }
+}
+
+fn link_limits(config: &config::Links) -> links::Limits {
+    // At most a day, by the configuration's own bounds.
+    let ms = |term: std::time::Duration| i64::try_from(term.as_millis()).unwrap_or(i64::MAX);
+    links::Limits {
+        answer_ms: ms(config.answer),
+        start_ms: ms(config.start),
+        gone_ms: ms(config.gone),
+        hold_ms: ms(config.hold),
     }
 }
 
