@@ -79,8 +79,7 @@ impl Mixer {
         idle: Duration,
     ) -> Result<(MixInfo, Outcome), Error> {
         let long = self.shared.context.config.abandoned_after;
-        let most = long.saturating_sub(RETURN.min(long));
-        self.commit(self.prepared(id, request, Some(idle.min(most)))?)
+        self.commit(self.prepared(id, request, Some(counted(idle, long)))?)
     }
 
     fn prepared(
@@ -212,6 +211,11 @@ impl Mixer {
     }
 }
 
+/// What of the time without streams before the start counts, where a mix may be without them for `long`. Pure.
+fn counted(idle: Duration, long: Duration) -> Duration {
+    idle.min(long.saturating_sub(RETURN))
+}
+
 fn taken(key: &StreamKey) -> Error {
     conflict("output.stream", format!("{key} is being published already"))
 }
@@ -270,5 +274,29 @@ fn check_codecs(relay: &Relay, key: &StreamKey) -> Result<(), Error> {
                 "{key} is in {codec}, the mix would be in H.264 and AAC-LC; set codec_change to true to allow it"
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_without_streams_counts_on_but_for_a_last_minute_to_come_back_in() {
+        for (idle, long, wanted) in [
+            (0, 900, 0),
+            (400, 900, 400),
+            (839, 900, 839),
+            // 900 s less a minute.
+            (860, 900, 840),
+            (1_000_000, 900, 840),
+            (50, 70, 10),
+            // Who may be without for less than a minute gets all of it.
+            (50, 60, 0),
+            (50, 5, 0),
+        ] {
+            let [idle, long, wanted] = [idle, long, wanted].map(Duration::from_secs);
+            assert_eq!(counted(idle, long), wanted, "{idle:?} of {long:?}");
+        }
     }
 }
