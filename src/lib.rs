@@ -29,6 +29,7 @@ pub mod push;
 
 pub mod api;
 pub mod compat;
+pub mod links;
 
 pub mod config;
 pub mod server;

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::compat;
 use crate::config::{self, Config, Remark, TokenError};
+use crate::links;
 use crate::net::descriptors;
 use crate::net::tls::{CertificateError, Certificates, TrustError};
 use crate::store::{self, Store};
@@ -115,7 +116,12 @@ impl Server {
         let compat_door = Door::bind("compat.listen", &config.compat.listen, Default::default())?;
         let store = open_store(&config).await?;
         let (elsewhere, handed) = mpsc::channel(HANDED);
-        let (rooms, api, compat) = rooms::build(
+        let rooms::Built {
+            rooms,
+            api,
+            compat,
+            links,
+        } = rooms::build(
             &config,
             rooms::Given {
                 store,
@@ -163,7 +169,7 @@ impl Server {
         let public = api::public_router(server.rooms.readiness.clone());
         let public = api::serve_handed(handed, server.http[0], public, stop());
         server.tasks.spawn(report(public));
-        let mut router = api::control_router(api);
+        let mut router = api::control_router(api, links::router(links));
         if let Some(state) = compat {
             router = router.merge(compat::router(state.clone(), compat::Listener::Control));
             let own = compat::router(state, compat::Listener::Own);
@@ -239,6 +245,11 @@ impl Server {
     #[cfg(feature = "mixer")]
     pub fn mix_events(&self) -> tokio::sync::broadcast::Receiver<crate::mixer::Event> {
         self.rooms.mixer.events()
+    }
+
+    /// What becomes of links, from now on, in order.
+    pub fn link_events(&self) -> tokio::sync::broadcast::Receiver<links::Event> {
+        self.rooms.links.events()
     }
 
     /// Makes another configuration hold as far as it can without a restart. Nobody is disconnected.

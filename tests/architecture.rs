@@ -22,7 +22,7 @@ const ROWS: &[(Neighbours, &[&str])] = &[
         &["main", "cli", "demo", "load", "probe"],
     ),
     (Neighbours::Together, &["server", "config"]),
-    (Neighbours::Together, &["api", "compat"]),
+    (Neighbours::Together, &["api", "compat", "links"]),
     (
         Neighbours::Apart,
         &["ingest", "playback", "push", "mixer", "hooks"],

@@ -13,12 +13,15 @@ use super::strict::Strict;
 use super::{Error, MAX_BODY_BYTES};
 
 /// A body as it came, or why it did not.
-pub(super) type Body = Result<Bytes, BytesRejection>;
+pub type Body = Result<Bytes, BytesRejection>;
 /// Path parameters, or why they could not be read.
-pub(super) type Path<T> = Result<axum::extract::Path<T>, PathRejection>;
+pub type Path<T> = Result<axum::extract::Path<T>, PathRejection>;
 
 /// The body's bytes.
-pub(super) fn bytes(body: Body) -> Result<Bytes, Error> {
+///
+/// # Errors
+/// When it is too long, or was cut short.
+pub fn bytes(body: Body) -> Result<Bytes, Error> {
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Error::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -30,11 +33,17 @@ pub(super) fn bytes(body: Body) -> Result<Bytes, Error> {
 }
 
 /// The body as `T`. Whatever content type it claims: there is only JSON here, and many clients claim something else.
-pub(super) fn json<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
+///
+/// # Errors
+/// As for [`bytes`] and [`parse`].
+pub fn json<T: DeserializeOwned>(body: Body) -> Result<T, Error> {
     parse(&bytes(body)?)
 }
 
 /// JSON text as `T`, with the path of the field in the message when it does not fit.
+///
+/// # Errors
+/// When it is no JSON, or no `T`.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     match Json::from_bytes(text) {
         Ok(Json(Strict(value))) => Ok(value),
@@ -60,7 +69,10 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
 const TERMS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(315_576_000);
 
 /// Refuses a duration in `field` that is outside one second to ten years.
-pub(super) fn term(field: &str, term: Duration) -> Result<(), Error> {
+///
+/// # Errors
+/// With the field's name.
+pub fn term(field: &str, term: Duration) -> Result<(), Error> {
     if TERMS.contains(&term) {
         return Ok(());
     }
@@ -73,7 +85,10 @@ pub(super) fn term(field: &str, term: Duration) -> Result<(), Error> {
 }
 
 /// The path's parameters.
-pub(super) fn path<T>(path: Path<T>) -> Result<T, Error> {
+///
+/// # Errors
+/// When they are not what the path is for.
+pub fn path<T>(path: Path<T>) -> Result<T, Error> {
     path.map(|axum::extract::Path(value)| value)
         .map_err(|rejection| Error::invalid(rejection.body_text()))
 }

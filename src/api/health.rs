@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Error, error};
+use super::{Error, Mixes, error};
 use crate::auth::LIMITS;
 use crate::media::{Class, Feed};
 use crate::metrics;
@@ -139,7 +139,7 @@ fn collect(state: &super::State) {
     metrics.set_bans(state.bans.count());
     let near = state.policy.near_misses();
     metrics.set_near_misses(near.forgiven, near.refused);
-    let push = state.pushes.metrics();
+    let push = state.pushes.handle().metrics();
     metrics.set_push(&metrics::Push {
         by_state: &push.by_state,
         stalled: push.stalled,

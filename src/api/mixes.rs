@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -18,6 +19,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::Error;
 use super::body::{self, Body, Path};
 use super::describe::mixes as described;
+use super::durable::{KeptMixes, When};
 use crate::media::StreamKey;
 use crate::metrics::MixLoad;
 
@@ -115,11 +117,33 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MixError>> + Sen
 /// The end of a mix, to be awaited.
 pub type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
+/// What is done between a change's being found good and its being made; when it fails, nothing is changed.
+pub type Keep<'a> = Box<dyn FnOnce(Made) -> Pending<'a, ()> + Send + 'a>;
+
 /// What the endpoints need of a mixer. Mixes are shown as the mixer describes them; each has `inputs`, each with a
 /// `state`.
 pub trait Mixes: Send + Sync {
     /// Makes or changes a mix from the JSON text of a request.
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)>;
+    /// As [`Self::put`], with `keep` between the judgement, whose outcome it is told, and the change. Another mix may
+    /// come in between, so that the change is refused after `keep` was done.
+    fn put_kept<'a>(
+        &'a self,
+        id: &'a str,
+        scene: &'a [u8],
+        keep: Keep<'a>,
+    ) -> Pending<'a, (Made, Value)> {
+        Box::pin(async move {
+            let there = self.get(id).is_some();
+            keep(if there { Made::Changed } else { Made::Created }).await?;
+            self.put(id, scene).await
+        })
+    }
+    /// Makes a mix that ran before the server's start and had had none of its streams for `idle`.
+    fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
+        let _ = idle;
+        Box::pin(async move { Ok(self.put(id, scene).await?.1) })
+    }
     /// Draws the scene of such a request without making a mix.
     fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn>;
     /// One mix; `None` when the id is not known.
@@ -154,8 +178,8 @@ impl From<MixError> for Error {
     }
 }
 
-fn mixes(state: &super::State) -> Result<&dyn Mixes, Error> {
-    state.mixes.as_deref().ok_or_else(|| {
+fn mixes(state: &super::State) -> Result<&KeptMixes, Error> {
+    state.mixes.as_ref().ok_or_else(|| {
         Error::new(
             StatusCode::NOT_IMPLEMENTED,
             "mixer_not_built",
@@ -182,16 +206,20 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Result<Json<
 #[utoipa::path(get, path = "/api/v1/mixes/{id}", operation_id = "get_mix", tag = "mixes",
     params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
     responses(
-        (status = 200, description = "as it stands", body = described::Mix),
+        (status = 200, description = "as it stands", body = described::AnyMix),
         (status = 404, description = "no such mix"),
         (status = 501, description = "built without the mixer")))]
 pub(super) async fn get(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
-) -> Result<Json<Value>, Error> {
+) -> Result<Response, Error> {
     let id = body::path(path)?;
+    let mixes = mixes(&state)?;
     let absent = || Error::not_found(format!("no mix has the id {id:?}"));
-    mixes(&state)?.get(&id).map(Json).ok_or_else(absent)
+    // In this order: a tag that is too old makes a change fail, one that is too new would make it go through.
+    let tag = mixes.tag(&id).map(|tag| [tag.header()]);
+    let mix = mixes.get(&id).ok_or_else(absent)?;
+    Ok((tag, Json(mix)).into_response())
 }
 
 /// What must be known of a scene before the mixer sees it: the mixer does not know which applications there are.
@@ -202,33 +230,37 @@ struct Asked {
 
 /// Makes a mix, or changes it while it runs.
 #[utoipa::path(put, path = "/api/v1/mixes/{id}", operation_id = "put_mix", tag = "mixes",
-    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$"), ("If-Match" = Option<String>, Header, description = "Only if it is at this ETag or revision, in quotes"), ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
     request_body = described::Scene,
     responses(
-        (status = 200, description = "it is changed, or was so already", body = described::Mix),
-        (status = 201, description = "it is made", body = described::Mix),
+        (status = 200, description = "it is changed, or was so already", body = described::AnyMix),
+        (status = 201, description = "it is made", body = described::AnyMix),
         (status = 409, description = "it contradicts what is there"),
         (status = 501, description = "built without the mixer"),
-        (status = 503, description = "there is no room for it, or it cannot be mixed now")))]
+        (status = 503, description = "there is no room for it, or it cannot be mixed now"),
+        (status = 412, description = "it is at another revision")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
+    headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), Error> {
+) -> Result<Response, Error> {
     let mixes = mixes(&state)?;
     let id = body::path(path)?;
+    let when = When::read(&headers)?;
     let scene: Bytes = body::bytes(body)?;
     // What is no JSON at all is told here, with its own code; what the scene lacks, the mixer tells.
     let asked: Asked = body::parse(&scene)?;
     if let Some(app) = asked.app {
         super::urls::check_app(&state, &app)?;
     }
-    let (made, mix) = mixes.put(&id, &scene).await?;
-    let code = match made {
+    let change = mixes.put_when(&id, &scene, when).await?;
+    let code = match change.made {
         Made::Created => StatusCode::CREATED,
         Made::Changed | Made::Unchanged => StatusCode::OK,
     };
-    Ok((code, Json(mix)))
+    let tag = change.tag.map(|tag| [tag.header()]);
+    Ok((code, tag, Json(change.mix)).into_response())
 }
 
 /// Draws a scene without making a mix.
@@ -369,18 +401,21 @@ fn base64(bytes: &[u8]) -> String {
 
 /// Begins a mix's end: it is gone when its output is back with the source.
 #[utoipa::path(delete, path = "/api/v1/mixes/{id}", operation_id = "delete_mix", tag = "mixes",
-    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$")),
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,80}$"), ("If-Match" = Option<String>, Header, description = "Only if it is at this ETag or revision, in quotes"), ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
     responses(
-        (status = 202, description = "it is ending", body = described::Mix),
+        (status = 202, description = "it is ending", body = described::AnyMix),
         (status = 404, description = "no such mix"),
         (status = 501, description = "built without the mixer"),
-        (status = 503, description = "the mixer failed")))]
+        (status = 503, description = "the mixer failed"),
+        (status = 412, description = "it is at another revision")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,
+    headers: HeaderMap,
 ) -> Result<(StatusCode, Json<Value>), Error> {
     let id = body::path(path)?;
-    let mix = mixes(&state)?.remove(&id).await?;
+    let when = When::read(&headers)?;
+    let mix = mixes(&state)?.remove_when(&id, when).await?;
     Ok((StatusCode::ACCEPTED, Json(mix)))
 }
 

@@ -13,6 +13,7 @@ mod bans;
 mod body;
 mod dead;
 mod describe;
+mod durable;
 mod error;
 mod events;
 mod health;
@@ -40,11 +41,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bans::Bans;
-pub use body::parse;
+pub use body::{Body, Path, bytes, parse, path, term};
+pub use durable::{KeptMixes, KeptPushes, Tag, When};
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
-pub use mixes::{Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Pending, Wish};
+pub use mixes::{Clash, Drawn, Flaw, Gone, Keep, Made, MixError, Mixes, Pending, Wish};
+pub use urls::plain_url;
 
 use crate::auth::{Gate, Policy, Secret};
 use crate::hooks::Hooks;
@@ -53,7 +56,6 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::Admission;
 use crate::playback::Playback;
-use crate::push::Pushes;
 use crate::relay::Relay;
 
 /// Largest request body. A mix of sixteen inputs has about 3 KB.
@@ -63,9 +65,9 @@ const MAX_BODY_BYTES: usize = 256 << 10;
 pub struct State {
     pub relay: Relay,
     pub playback: Playback,
-    pub pushes: Pushes,
+    pub pushes: KeptPushes,
     /// `None`: built without the mixer.
-    pub mixes: Option<Arc<dyn Mixes>>,
+    pub mixes: Option<KeptMixes>,
     pub policy: Arc<Policy>,
     pub gate: Arc<Gate>,
     pub bans: Bans,
@@ -92,8 +94,8 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Everything, for the private listener.
-pub fn control_router(state: State) -> Router {
+/// Everything, for the private listener; `beside` are paths of other rooms that ask for the same token.
+pub fn control_router(state: State, beside: Router) -> Router {
     let state = Arc::new(state);
     let listeners = events::Listeners::default();
     Router::new()
@@ -131,6 +133,7 @@ pub fn control_router(state: State) -> Router {
         .route("/api/v1/urls/sign", post(urls::sign))
         .route("/api/v1/urls/verify", post(urls::verify))
         .route("/metrics", get(health::metrics))
+        .merge(beside.with_state(()))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), access::check))

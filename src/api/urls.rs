@@ -96,16 +96,7 @@ pub(super) async fn sign(
     check_app(&state, &request.app)?;
     let key = stream_key(&request.app, &request.stream)?;
     body::term("expires_in", request.expires_in)?;
-    let base = request.base.as_deref().unwrap_or(&state.base_url);
-    let base = base.trim_end_matches('/');
-    let plain = format!("{base}/{}/{}", key.app(), key.stream());
-    // The base is the operator's text; what it is good for shows when the whole is parsed.
-    let parsed = Target::parse(&plain).map_err(|e| Error::invalid(format!("base: {e}")))?;
-    if parsed.app != key.app() || !parsed.query.is_empty() {
-        return Err(Error::invalid(
-            "base: has more than scheme, host and port; expected rtmp://host[:port]",
-        ));
-    }
+    let plain = plain_url(request.base.as_deref().unwrap_or(&state.base_url), &key)?;
     let purpose = match request.action {
         Purposes::Push => Purpose::Push,
         Purposes::Peer => Purpose::Peer,
@@ -125,6 +116,23 @@ pub(super) async fn sign(
         query,
         expires_at: humantime::format_rfc3339_seconds(expires_at).to_string(),
     }))
+}
+
+/// The URL of a stream below `base`, unsigned.
+///
+/// # Errors
+/// When the base is no scheme, host and port.
+pub fn plain_url(base: &str, key: &StreamKey) -> Result<String, Error> {
+    let base = base.trim_end_matches('/');
+    let plain = format!("{base}/{}/{}", key.app(), key.stream());
+    // The base is the operator's text; what it is good for shows when the whole is parsed.
+    let parsed = Target::parse(&plain).map_err(|e| Error::invalid(format!("base: {e}")))?;
+    if parsed.app != key.app() || !parsed.query.is_empty() {
+        return Err(Error::invalid(
+            "base: has more than scheme, host and port; expected rtmp://host[:port]",
+        ));
+    }
+    Ok(plain)
 }
 
 /// What a client with this URL would hear, as publisher and as player.

@@ -24,7 +24,8 @@ pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Control, Http,
-    Join, Limits, Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl, TokenSource,
+    Join, Limits, Links, Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
+    TokenSource,
 };
 
 use crate::auth;
@@ -52,6 +53,8 @@ pub struct Config {
     pub apps: Apps,
     /// `[push]`
     pub push: Push,
+    /// `[links]`
+    pub links: Links,
     /// `[classes]`
     pub classes: Classes,
     /// `[limits]`
@@ -139,6 +142,7 @@ impl Config {
             auth: auth::Config::default(),
             apps: Apps::default(),
             push: Push::default(),
+            links: Links::default(),
             classes: Classes::default(),
             limits: Limits::default(),
             mixer: Mixer::default(),

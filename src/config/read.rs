@@ -15,8 +15,8 @@ use super::reader::{
 };
 use super::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Config, Control,
-    Env, Http, Join, Limits, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign, State,
-    TargetUrl, TokenSource, check, compat, hooks,
+    Env, Http, Join, Limits, Links, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign,
+    State, TargetUrl, TokenSource, check, compat, hooks,
 };
 use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
 use crate::logging;
@@ -108,6 +108,7 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
             .optional_section("apps", |t| apps(t, &mut own_keys))
             .unwrap_or_default(),
         push: root.section("push", |t| push(t, default.push)),
+        links: root.section("links", |t| links(t, default.links)),
         classes: root.section("classes", |t| Classes {
             low_latency: t.section("low_latency", |t| class(t, default.classes.low_latency)),
             viewer: t.section("viewer", |t| class(t, default.classes.viewer)),
@@ -301,6 +302,16 @@ fn push(t: &mut Table<'_>, default: Push) -> Push {
         ),
         ca_file: t.optional("ca_file", absolute),
         rules: t.list("rules", rule),
+    }
+}
+
+fn links(t: &mut Table<'_>, default: Links) -> Links {
+    let limit = || duration(Duration::from_secs(1)..=MAX_WAIT);
+    Links {
+        answer: t.value("answer", default.answer, limit()),
+        start: t.value("start", default.start, limit()),
+        gone: t.value("gone", default.gone, limit()),
+        hold: t.value("hold", default.hold, duration(Duration::ZERO..=MAX_WAIT)),
     }
 }
 

@@ -168,6 +168,19 @@ pub struct Push {
     pub rules: Vec<Rule>,
 }
 
+/// `[links]`: how long a link may stand where it does, unless its request says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Links {
+    /// Without an answer to the request.
+    pub answer: Duration,
+    /// Accepted, and not live.
+    pub start: Duration,
+    /// Live, with the main or every sub gone.
+    pub gone: Duration,
+    /// How long a sub that stopped publishing keeps its place in the picture.
+    pub hold: Duration,
+}
+
 /// `[[push.rules]]` and `[[apps.NAME.push]]`: every published stream of `app` whose name matches goes to `url`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -440,6 +453,17 @@ impl Default for Push {
             steady: seconds(10),
             ca_file: None,
             rules: Vec::new(),
+        }
+    }
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            answer: seconds(60),
+            start: seconds(5 * 60),
+            gone: seconds(60),
+            hold: seconds(10),
         }
     }
 }

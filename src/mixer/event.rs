@@ -110,19 +110,22 @@ impl Herald {
 #[derive(Debug)]
 pub(super) struct Vigil {
     heard: Instant,
+    /// What had passed by then without any.
+    before: Duration,
 }
 
 impl Vigil {
-    pub fn new(now: Instant) -> Self {
-        Self { heard: now }
+    /// Begins now, when nothing has come for `before`.
+    pub fn new(now: Instant, before: Duration) -> Self {
+        Self { heard: now, before }
     }
 
     /// Takes note of whether any stream comes now; has none for `long`?
     pub fn is_over(&mut self, long: Duration, any: bool, now: Instant) -> bool {
         if any {
-            self.heard = now;
+            (self.heard, self.before) = (now, Duration::ZERO);
         }
-        now.saturating_duration_since(self.heard) >= long
+        self.before + now.saturating_duration_since(self.heard) >= long
     }
 }
 
@@ -134,15 +137,20 @@ mod tests {
     fn a_vigil_ends_when_nothing_has_come_for_that_long_since_the_beginning_or_the_latest() {
         let long = Duration::from_secs(900);
         let start = Instant::now();
-        for (name, heard, over_at) in [("never", None, 900), ("for a while", Some(500), 1_400)] {
-            let mut vigil = Vigil::new(start);
+        for (name, before, heard, over_at) in [
+            ("never", 0, None, 900),
+            ("for a while", 0, Some(500), 1_400),
+            ("before it began", 700, None, 200),
+            ("before and after", 700, Some(500), 1_400),
+        ] {
+            let mut vigil = Vigil::new(start, Duration::from_secs(before));
             let over = (0..2_000).find(|&second| {
                 let now = start + Duration::from_secs(second);
                 vigil.is_over(long, heard.is_some_and(|until| second <= until), now)
             });
             assert_eq!(over, Some(over_at), "{name}");
         }
-        let mut vigil = Vigil::new(start);
+        let mut vigil = Vigil::new(start, Duration::ZERO);
         let comes_back = (1..100).any(|n| {
             let now = start + Duration::from_secs(n * 899);
             vigil.is_over(long, true, now)

@@ -37,6 +37,7 @@ mod picture;
 mod preview;
 mod priority;
 mod program;
+mod put;
 mod recolour;
 mod resample;
 mod run;
@@ -78,17 +79,15 @@ pub use input::InputState;
 pub use layout::{Rect, Size};
 pub use observer::{Observer, Stage};
 pub use preview::{LayoutInfo, Placed, Preview, Wish};
+pub use put::Prepared;
 pub use scene::{
     InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, PRESETS, Scene, Template,
 };
 
-use crate::media::{Codec, Feed, Kind, Slot, StreamKey};
-use crate::relay::{PublishError, Relay};
-use cast::Stills;
+use crate::media::Kind;
+use crate::relay::Relay;
 use encoder::Encoder;
-use error::conflict;
 use letters::Fonts;
-use outlet::Outlet;
 use output::SharedObserver;
 use scene::Draft;
 use session::{Context, Session};
@@ -264,70 +263,6 @@ impl Mixer {
         self.shared.sessions()
     }
 
-    /// Makes the mix `id` what the request says: starts it, or changes it while it runs. The same scene twice changes
-    /// nothing. Inputs that are absent are waited for; still pictures are fetched and decoded before anything is
-    /// changed, which may take seconds. Blocks for that long.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] and [`Error::Picture`] for the request's own mistakes; [`Error::Conflict`] when the output is taken, would feed on
-    /// itself, has another name than before, or would change its codec, and while the mix is ending;
-    /// [`Error::Overloaded`] when the machine has no room for it.
-    pub fn put(&self, id: &str, request: MixRequest) -> Result<(MixInfo, Outcome), Error> {
-        check_id(id)?;
-        let draft = Scene::draft(&request)?;
-        self.check_engine(&draft)?;
-        let order = draft.order.clone();
-        let scene = draft.accept()?;
-        let running = self.sessions().get(id).cloned();
-        if running.as_ref().is_some_and(|session| session.has(&scene))
-            && let Some(session) = running
-        {
-            return Ok((session.info(), Outcome::Unchanged));
-        }
-        let kept = running.map(|session| session.stills()).unwrap_or_default();
-        let stills = self.stills(&scene, &order, &kept)?;
-        let mut sessions = self.sessions();
-        admit::outputs(&sessions, id, &scene)?;
-        admit::streams(&sessions, id, &scene, &order)?;
-        self.check_cost(&sessions, id, &scene)?;
-        if let Some(session) = sessions.get(id) {
-            let outcome = change(session, scene, stills)?;
-            return Ok((session.info(), outcome));
-        }
-        let relay = &self.shared.context.relay;
-        if scene.in_place && !scene.output.codec_change {
-            check_codecs(relay, &scene.output.key)?;
-        }
-        let zero = Instant::now();
-        let outlet = if scene.in_place {
-            Outlet::in_place(relay, &scene.output.key)
-        } else {
-            Outlet::under(&scene.output.key, id, relay, &self.shared.context.runtime)
-        };
-        let outlet = outlet.map_err(|error| match error {
-            PublishError::Busy(_) => conflict(
-                Clash::Taken,
-                "output.stream",
-                format!("{} is being published already", scene.output.key),
-            ),
-            PublishError::Mixed => conflict(
-                Clash::Taken,
-                "output.stream",
-                format!("{} is held by another mix", scene.output.key),
-            ),
-        })?;
-        let (shared, own_id) = (self.shared.clone(), id.to_owned());
-        let ended = move || {
-            shared.sessions().remove(&own_id);
-            shared.gone.notify_waiters();
-        };
-        let context = self.shared.context.clone();
-        let session = Session::start(id, scene, stills, outlet, zero, context, ended)?;
-        sessions.insert(id.to_owned(), session.clone());
-        drop(sessions);
-        Ok((session.info(), Outcome::Created))
-    }
-
     /// The scene of a request as an image, drawn as a mix would draw it. What a mix refuses and can be drawn, like a box
     /// that leaves the canvas, is warned of. Fetches still pictures as [`Self::put`] does, and blocks for that long.
     ///
@@ -465,69 +400,5 @@ impl Shared {
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
         // The map is valid after every statement.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn check_id(id: &str) -> Result<(), Error> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if (1..=MAX_ID_BYTES).contains(&id.len()) && id.chars().all(allowed) {
-        return Ok(());
-    }
-    Err(Error::Invalid {
-        path: "id".into(),
-        message: format!(
-            "the id has {} bytes; a mix's id has 1 to {MAX_ID_BYTES} of A-Z a-z 0-9 _ . -",
-            id.len()
-        ),
-    })
-}
-
-fn change(session: &Session, scene: Scene, stills: Stills) -> Result<Outcome, Error> {
-    if session.is_ending() {
-        return Err(conflict(
-            Clash::Ending,
-            "id",
-            "this mix is ending; wait until it is gone".into(),
-        ));
-    }
-    let old = session.scene();
-    if old == scene {
-        return Ok(Outcome::Unchanged);
-    }
-    if old.output.key != scene.output.key || old.in_place != scene.in_place {
-        return Err(conflict(
-            Clash::Fixed,
-            "output.stream",
-            "a running mix keeps its output; delete it and make another".into(),
-        ));
-    }
-    session.change(scene, stills);
-    Ok(Outcome::Changed)
-}
-
-/// A mix in place must not change the codecs of the name behind the viewers' backs.
-fn check_codecs(relay: &Relay, key: &StreamKey) -> Result<(), Error> {
-    let headers = relay.watch(key, Feed::Source).headers();
-    let info = relay.stream_info(key).and_then(|info| info.publisher);
-    let video = info.as_ref().and_then(|p| p.video).map(|t| t.codec);
-    let audio = info.as_ref().and_then(|p| p.audio).map(|t| t.codec);
-    let foreign = match (video, audio) {
-        (Some(video), _) if video != Codec::H264 => Some(format!("{video:?}")),
-        (_, Some(audio)) if audio != Codec::Aac => Some(format!("{audio:?}")),
-        _ => headers
-            .find(Kind::Audio, Slot::Sequence)
-            .and_then(|header| format::audio_config(&format::body(header)?))
-            .filter(|config| !config.plain)
-            .map(|_| "HE-AAC".to_owned()),
-    };
-    match foreign {
-        None => Ok(()),
-        Some(codec) => Err(conflict(
-            Clash::Codec,
-            "output.codec_change",
-            format!(
-                "{key} is in {codec}, the mix would be in H.264 and AAC-LC; set codec_change to true to allow it"
-            ),
-        )),
     }
 }

@@ -54,6 +54,17 @@ pub(super) struct Context {
     pub faults: Arc<super::tests::faults::Faults>,
 }
 
+/// What a mix begins with.
+pub(super) struct Beginning {
+    pub scene: Scene,
+    pub stills: Stills,
+    pub outlet: Outlet,
+    /// The moment of the output's time 0.
+    pub zero: Instant,
+    /// How long it has been without any of its streams.
+    pub idle: Duration,
+}
+
 /// What the lead gave when the mix started; kept whatever becomes of the lead.
 #[derive(Debug, Clone, Copy)]
 struct Base {
@@ -110,20 +121,23 @@ enum End {
 }
 
 impl Session {
-    /// Starts the mix and its thread. `zero` is the moment of the output's time 0. `ended` is called on the thread
-    /// as the last thing.
+    /// Starts the mix and its thread. `ended` is called on the thread as the last thing.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         id: &str,
-        scene: Scene,
-        stills: Stills,
-        outlet: Outlet,
-        zero: Instant,
+        beginning: Beginning,
         context: Context,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Arc<Self>, Error> {
+        let Beginning {
+            scene,
+            stills,
+            outlet,
+            zero,
+            idle,
+        } = beginning;
         let asleep = scene.output.passthrough == Passthrough::Auto;
         let session = Arc::new(Self {
             id: id.to_owned(),
@@ -143,7 +157,7 @@ impl Session {
                 why: None,
             }),
             watch: Mutex::new(Watch {
-                vigil: Vigil::new(Instant::now()),
+                vigil: Vigil::new(Instant::now(), idle),
                 states: Vec::new(),
             }),
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),

@@ -18,6 +18,7 @@ use self::studio::{
     Anchor, Frame, Look, Seen, Viewer, decode, eventually, is_sequence, key, levels, mixing_threads,
 };
 use super::*;
+use crate::media::Codec;
 use crate::relay::{self, Origin};
 
 /// Real-time tests one after the other: together they would measure the machine.

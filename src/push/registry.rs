@@ -149,11 +149,19 @@ impl Pushes {
     /// When the description is wrong, there are too many targets, the id is a rule's, or the server is going down.
     pub fn put(&self, id: &str, spec: Spec) -> Result<(Put, Status), Error> {
         check_id(id)?;
-        let target = Target::parse(spec)?;
-        if let Some(SignWith::Key(key)) = target.sign.as_ref().map(|sign| &sign.with) {
-            self.check_key(key)?;
-        }
+        let target = self.parse(spec)?;
         self.put_target(id, target, Origin::Api)
+    }
+
+    /// What [`Self::put`] of this would do, without doing it.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    pub fn check(&self, id: &str, spec: Spec) -> Result<Put, Error> {
+        check_id(id)?;
+        let target = self.parse(spec)?;
+        let table = self.shared.lock();
+        self.judge(&table, id, &target)
     }
 
     /// One target; `None` when the id is not known.
@@ -261,28 +269,17 @@ impl Pushes {
         let shared = &self.shared;
         let now = Instant::now();
         let mut table = shared.lock();
-        if shared.stop.is_cancelled() {
-            return Err(Error::Closed);
-        }
+        let put = self.judge(&table, id, &target)?;
         let old = table.entries.get(id);
-        if let Some(entry) = old
-            && entry.target == target
-            && !entry.stop.is_cancelled()
+        if put == Put::Unchanged
+            && let Some(entry) = old
         {
-            return Ok((Put::Unchanged, entry.status(id, now)));
-        }
-        let limit = shared.config.max_targets;
-        if old.is_none() && table.entries.len() >= limit {
-            return Err(Error::Full { limit });
+            return Ok((put, entry.status(id, now)));
         }
         let before = old.map(|entry| {
             entry.stop.cancel();
             entry.done.clone()
         });
-        let put = match before {
-            Some(_) => Put::Changed,
-            None => Put::Created,
-        };
         let config = &shared.config;
         let group = target.group.as_ref().map(|group| {
             let (failover, steady) = (config.failover, config.steady);
@@ -293,6 +290,30 @@ impl Pushes {
         let status = entry.status(id, now);
         table.entries.insert(id.to_owned(), entry);
         Ok((put, status))
+    }
+
+    /// What putting the target does to the table.
+    fn judge(&self, table: &Table, id: &str, target: &Target) -> Result<Put, Error> {
+        if self.shared.stop.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        let limit = self.shared.config.max_targets;
+        match table.entries.get(id) {
+            Some(entry) if entry.target == *target && !entry.stop.is_cancelled() => {
+                Ok(Put::Unchanged)
+            }
+            Some(_) => Ok(Put::Changed),
+            None if table.entries.len() >= limit => Err(Error::Full { limit }),
+            None => Ok(Put::Created),
+        }
+    }
+
+    fn parse(&self, spec: Spec) -> Result<Target, Error> {
+        let target = Target::parse(spec)?;
+        if let Some(SignWith::Key(key)) = target.sign.as_ref().map(|sign| &sign.with) {
+            self.check_key(key)?;
+        }
+        Ok(target)
     }
 
     fn check_key(&self, id: &str) -> Result<(), Error> {

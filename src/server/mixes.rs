@@ -1,18 +1,22 @@
 //! The mixer behind the API's trait: JSON in, JSON out, refusals translated, numbers to the metrics.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use crate::api::{self, Clash, Drawn, Flaw, Gone, Made, MixError, Mixes, Pending, Wish};
+use crate::api::{
+    self, Clash, Drawn, Flaw, Gone, Keep, KeptMixes, Made, MixError, Mixes, Pending, Wish,
+};
 use crate::compat::Picture;
 use crate::config;
 use crate::media::{Kind, StreamKey};
 use crate::metrics::{Metrics, MixLoad};
-use crate::mixer::{self, Mixer, Outcome};
+use crate::mixer::{self, Change, Ending, Event, InputState, MixRequest, Mixer, Outcome};
 use crate::relay::Relay;
 
 /// Builds the mixer room.
@@ -135,31 +139,61 @@ impl Adapter {
             fetching: Turns::new(FETCHING, "mixes that get pictures"),
         }
     }
+
+    /// A place for a request that has to get still pictures; `None` for any other.
+    async fn turn(
+        &self,
+        id: &str,
+        request: &MixRequest,
+    ) -> Result<Option<OwnedSemaphorePermit>, MixError> {
+        match self.mixer.has_to_get_pictures(id, request) {
+            true => Ok(Some(self.fetching.take().await?)),
+            false => Ok(None),
+        }
+    }
 }
 
 impl Mixes for Adapter {
     fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
+        self.put_kept(id, scene, Box::new(|_| Box::pin(async { Ok(()) })))
+    }
+
+    fn put_kept<'a>(
+        &'a self,
+        id: &'a str,
+        scene: &'a [u8],
+        keep: Keep<'a>,
+    ) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
             let request = api::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
-            let (mixer, id) = (self.mixer.clone(), id.to_owned());
-            let turn = match mixer.has_to_get_pictures(&id, &request) {
-                true => Some(self.fetching.take().await?),
-                false => None,
-            };
+            let turn = self.turn(id, &request).await?;
             // Building pipelines takes milliseconds: not on the threads that carry media.
-            let put = off_the_media_path(move || {
-                let put = mixer.put(&id, request);
+            let (mixer, own) = (self.mixer.clone(), id.to_owned());
+            let prepared = off_the_media_path(move || {
+                let prepared = mixer.prepare(&own, request);
                 // Not before the work is done: the caller may have gone long ago.
                 drop(turn);
-                put
+                prepared
+            })
+            .await?;
+            keep(made(prepared.outcome())).await?;
+            let mixer = self.mixer.clone();
+            let (info, outcome) = off_the_media_path(move || mixer.commit(prepared)).await?;
+            Ok((made(outcome), shown(&info)?))
+        })
+    }
+
+    fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
+        Box::pin(async move {
+            let request = api::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
+            let turn = self.turn(id, &request).await?;
+            let (mixer, id) = (self.mixer.clone(), id.to_owned());
+            let restored = off_the_media_path(move || {
+                let restored = mixer.restore(&id, request, idle);
+                drop(turn);
+                restored
             });
-            let (info, outcome) = put.await?;
-            let made = match outcome {
-                Outcome::Created => Made::Created,
-                Outcome::Changed => Made::Changed,
-                Outcome::Unchanged => Made::Unchanged,
-            };
-            Ok((made, shown(&info)?))
+            shown(&restored.await?.0)
         })
     }
 
@@ -233,6 +267,68 @@ impl Mixes for Adapter {
     }
 }
 
+fn made(outcome: Outcome) -> Made {
+    match outcome {
+        Outcome::Created => Made::Created,
+        Outcome::Changed => Made::Changed,
+        Outcome::Unchanged => Made::Unchanged,
+    }
+}
+
+/// Tells the keeper of mixes what becomes of them, until `stop`.
+pub async fn follow(
+    mut events: broadcast::Receiver<Event>,
+    kept: KeptMixes,
+    stop: CancellationToken,
+) {
+    let mut company = Company::default();
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = stop.cancelled() => return,
+        };
+        match event {
+            Ok(event) => {
+                if let Some(any) = company.heard(&event) {
+                    kept.company(&event.mix, any);
+                }
+                if let Change::Ended(why) = event.change {
+                    kept.ended(&event.mix, why == Ending::Asked);
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => kept.look_for_ended(),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Which streams of each mix come. Pure.
+#[derive(Debug, Default)]
+struct Company(HashMap<String, HashSet<Arc<str>>>);
+
+impl Company {
+    /// Whether any comes now, when that has just changed.
+    fn heard(&mut self, event: &Event) -> Option<bool> {
+        match &event.change {
+            Change::Started | Change::Ended(_) => {
+                self.0.remove(&event.mix);
+                None
+            }
+            Change::State { .. } => None,
+            Change::Input { id, to, .. } => {
+                let live = self.0.entry(event.mix.clone()).or_default();
+                let before = !live.is_empty();
+                match to {
+                    InputState::Live => live.insert(id.clone()),
+                    _ => live.remove(id),
+                };
+                let after = !live.is_empty();
+                (before != after).then_some(after)
+            }
+        }
+    }
+}
+
 async fn off_the_media_path<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, mixer::Error> + Send + 'static,
 ) -> Result<T, MixError> {
@@ -303,6 +399,41 @@ mod tests {
             told.await.expect("it is told, though nobody listened");
         }
         adapter.mixer.shutdown().await;
+    }
+
+    #[test]
+    fn a_mix_has_company_from_its_first_stream_to_its_last() {
+        let mut company = Company::default();
+        let mut hear = |mix: &str, change: Change| {
+            company.heard(&Event {
+                mix: mix.into(),
+                output: StreamKey::new("live", "a").unwrap(),
+                change,
+                sequence: 1,
+                at: std::time::SystemTime::now(),
+            })
+        };
+        let input = |id: &str, to: InputState| Change::Input {
+            id: id.into(),
+            from: InputState::Waiting,
+            to,
+        };
+        for (mix, change, told) in [
+            ("m", Change::Started, None),
+            ("m", input("a", InputState::Live), Some(true)),
+            ("m", input("b", InputState::Live), None),
+            ("n", input("a", InputState::Live), Some(true)),
+            ("m", input("a", InputState::Held), None),
+            ("m", input("b", InputState::Held), Some(false)),
+            ("m", input("b", InputState::Hidden), None),
+            ("m", input("b", InputState::Live), Some(true)),
+            ("m", Change::Ended(Ending::Asked), None),
+            // Another of the same id.
+            ("m", Change::Started, None),
+            ("m", input("b", InputState::Live), Some(true)),
+        ] {
+            assert_eq!(hear(mix, change.clone()), told, "{mix} {change:?}");
+        }
     }
 
     /// On a clock that runs ahead while nobody has anything to do.

@@ -11,12 +11,13 @@ use super::Error;
 use super::facts;
 use super::reload::Live;
 use super::signer::PolicySigner;
-use crate::api;
+use crate::api::{self, KeptMixes, KeptPushes};
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
 use crate::compat;
 use crate::config::{self, Config};
 use crate::hooks::{self, Door, Hooks};
 use crate::ingest::{self, Ingest};
+use crate::links::{self, Links};
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -41,6 +42,18 @@ pub struct Rooms {
     tellers: Tellers,
     #[cfg(feature = "mixer")]
     pub mixer: Arc<crate::mixer::Mixer>,
+    pub links: Links,
+    /// Whoever makes mixes, or remembers what becomes of them.
+    following: CancellationToken,
+}
+
+/// The rooms, and what is called over HTTP.
+pub struct Built {
+    pub rooms: Rooms,
+    pub api: api::State,
+    /// `None`: the compatible interface has no account.
+    pub compat: Option<Arc<compat::State>>,
+    pub links: links::Rooms,
 }
 
 /// What the rooms are given besides the configuration.
@@ -55,13 +68,13 @@ pub struct Given {
 }
 
 /// Builds the rooms, and what the API and, where there is an account of it, the compatible interface call. Bans that were
-/// kept hold when it is done.
+/// kept hold when it is done, and mixes, pushes and links are there again.
 pub async fn build(
     config: &Config,
     given: Given,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<(Rooms, api::State, Option<Arc<compat::State>>), Error> {
+) -> Result<Built, Error> {
     let Given {
         store,
         token,
@@ -85,7 +98,7 @@ pub async fn build(
     };
     let hooks = Hooks::open(hooks, store.clone(), metrics.clone());
     let hooks = hooks.await.map_err(Error::Hooks)?;
-    let bans = api::Bans::load(store, gate.clone())
+    let bans = api::Bans::load(store.clone(), gate.clone())
         .await
         .map_err(Error::Store)?;
     let relay = Relay::new(relay_config(config, &memory));
@@ -146,10 +159,28 @@ pub async fn build(
         &config.state,
         metrics.clone(),
     )?;
+    let following = shutdown.child_token();
     #[cfg(feature = "mixer")]
-    let mixes = Some(Arc::new(super::mixes::Adapter::new(mixer.clone())) as Arc<dyn api::Mixes>);
+    let plain = Arc::new(super::mixes::Adapter::new(mixer.clone()));
+    #[cfg(feature = "mixer")]
+    let mixes = {
+        let adapter = plain.clone();
+        // Before the first mix is made, so that nothing is missed.
+        let events = mixer.events();
+        let kept = KeptMixes::load(adapter, store.clone(), tasks.clone(), following.clone()).await;
+        let kept = kept.map_err(Error::Store)?;
+        tasks.spawn(super::mixes::follow(
+            events,
+            kept.clone(),
+            following.clone(),
+        ));
+        Some(kept)
+    };
     #[cfg(not(feature = "mixer"))]
-    let mixes: Option<Arc<dyn api::Mixes>> = None;
+    let mixes: Option<KeptMixes> = None;
+    let kept_pushes = KeptPushes::load(pushes.clone(), store.clone(), tasks.clone())
+        .await
+        .map_err(Error::Store)?;
 
     let readiness = api::Readiness::new();
     let live = Arc::new(Live {
@@ -175,10 +206,22 @@ pub async fn build(
         hooks.journal().clone(),
         tellers.stop(),
     ));
-    if config.compat.url_mixes
-        && let Some(mixes) = &mixes
-    {
-        let follow = compat::by_url::follow(relay.clone(), mixes.clone(), shutdown.clone());
+    let dyn_mixes = || {
+        let kept = mixes.clone()?;
+        Some(Arc::new(kept) as Arc<dyn api::Mixes>)
+    };
+    let links = Links::load(
+        relay.clone(),
+        dyn_mixes(),
+        store.clone(),
+        tasks.clone(),
+        following.clone(),
+    );
+    let links = links.await.map_err(Error::Store)?;
+    // Nothing of these mixes is kept: they are there again with their publishers.
+    #[cfg(feature = "mixer")]
+    if config.compat.url_mixes {
+        let follow = compat::by_url::follow(relay.clone(), plain, following.clone());
         tasks.spawn(follow);
     }
     let compat = (!config.compat.accounts.is_empty()).then(|| {
@@ -186,7 +229,7 @@ pub async fn build(
         tasks.spawn(seen.clone().follow(relay.clone(), shutdown.clone()));
         Arc::new(compat::State {
             relay: relay.clone(),
-            mixes: mixes.clone(),
+            mixes: dyn_mixes(),
             gate: gate.clone(),
             bans: bans.clone(),
             tasks: tasks.clone(),
@@ -200,7 +243,7 @@ pub async fn build(
     let state = api::State {
         relay: relay.clone(),
         playback,
-        pushes: pushes.clone(),
+        pushes: kept_pushes,
         mixes,
         policy,
         gate,
@@ -227,13 +270,29 @@ pub async fn build(
         tellers,
         #[cfg(feature = "mixer")]
         mixer,
+        following,
+        links: links.clone(),
     };
-    Ok((rooms, state, compat))
+    let links = links::Rooms {
+        links,
+        policy: state.policy.clone(),
+        limits: link_limits(&config.links),
+        apps: per_app(config, |_| ()),
+        base_url: state.base_url.clone(),
+    };
+    Ok(Built {
+        rooms,
+        api: state,
+        compat,
+        links,
+    })
 }
 
 impl Rooms {
     /// Ends what makes media or sends it elsewhere, in the order in which media flows.
     pub async fn end(&self) {
+        // What ends from now on is to be there again after the next start.
+        self.following.cancel();
         #[cfg(feature = "mixer")]
         self.mixer.shutdown().await;
         self.pushes.shutdown().await;
@@ -261,6 +320,17 @@ impl Tellers {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+fn link_limits(config: &config::Links) -> links::Limits {
+    // At most a day, by the configuration's own bounds.
+    let ms = |term: std::time::Duration| i64::try_from(term.as_millis()).unwrap_or(i64::MAX);
+    links::Limits {
+        answer_ms: ms(config.answer),
+        start_ms: ms(config.start),
+        gone_ms: ms(config.gone),
+        hold_ms: ms(config.hold),
     }
 }
 

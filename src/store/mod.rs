@@ -1,6 +1,6 @@
 //! What outlives the process: one SQLite file under `state.dir`, written by one thread.
 //!
-//! Owns the file, its schema and the steps from older ones ([`schema`]), and the rows as plain values ([`BanRow`], [`LetterRow`], [`EpochRow`]).
+//! Owns the file, its schema and the steps from older ones ([`schema`]), and the rows as plain values ([`BanRow`], [`MixRow`], [`LetterRow`] and others).
 //! Refuses to know what a row means: whoever reads it parses it. Nobody on the way of media or of a connecting client
 //! asks here; what they need is in memory, read once at the start. Called by `api` and `server`.
 //!
@@ -8,6 +8,7 @@
 //! cut. The file is in WAL mode, so it can be read and backed up with SQLite's own tools while the server runs.
 
 mod bans;
+mod desired;
 mod outbox;
 mod schema;
 
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 pub use bans::BanRow;
+pub use desired::{LinkRow, MixRow, PushRow};
 pub use outbox::{Due, EpochChange, EpochRow, LetterRow, OutboxState};
 
 /// The file within `state.dir`.

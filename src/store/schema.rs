@@ -46,6 +46,24 @@ const STEPS: &[&str] = &[
     UPDATE outbox SET created_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000;
     ALTER TABLE outbox ADD COLUMN error TEXT NOT NULL DEFAULT '';
     CREATE TABLE runs (latest INTEGER NOT NULL) STRICT;",
+    // 4: mixes, pushes and links as they were asked for. Times are UNIX milliseconds.
+    "CREATE TABLE mixes (
+        id TEXT PRIMARY KEY,
+        scene TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        idle_since INTEGER
+    ) STRICT;
+    CREATE TABLE pushes (
+        id TEXT PRIMARY KEY,
+        spec TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE links (
+        id TEXT PRIMARY KEY,
+        body TEXT NOT NULL
+    ) STRICT;",
 ];
 
 /// Takes the steps that the file has not taken yet, each whole or not at all.

@@ -58,15 +58,35 @@ async fn what_was_kept_is_there_after_the_next_start() {
 }
 
 impl Store {
-    /// From now on changes of bans fail at the commit and no sooner, as they do on a full disk: each breaks a reference
-    /// that nothing but the commit looks at.
+    /// From now on changes of bans, mixes, pushes and links fail at the commit and no sooner, as they do on a full disk:
+    /// each breaks a reference that nothing but the commit looks at.
     pub(crate) async fn refuse_commits(&self) {
-        let broken = "CREATE TABLE promises (
-                to_whom INTEGER REFERENCES bans (id) DEFERRABLE INITIALLY DEFERRED);
-            CREATE TRIGGER made AFTER INSERT ON bans BEGIN INSERT INTO promises VALUES (0); END;
-            CREATE TRIGGER kept AFTER UPDATE ON bans BEGIN INSERT INTO promises VALUES (0); END;
-            CREATE TRIGGER gone AFTER DELETE ON bans BEGIN INSERT INTO promises VALUES (0); END;";
-        self.run(move |file| file.execute_batch(broken))
+        let mut broken = "CREATE TABLE promises (
+            to_whom INTEGER REFERENCES bans (id) DEFERRABLE INITIALLY DEFERRED);"
+            .to_owned();
+        for table in ["bans", "mixes", "pushes", "links"] {
+            for change in ["INSERT", "UPDATE", "DELETE"] {
+                broken += &format!(
+                    "CREATE TRIGGER {table}_{change} AFTER {change} ON {table}
+                    BEGIN INSERT INTO promises VALUES (0); END;"
+                );
+            }
+        }
+        self.run(move |file| file.execute_batch(&broken))
+            .await
+            .unwrap();
+    }
+
+    /// Takes commits again.
+    pub(crate) async fn take_commits(&self) {
+        let mut mended = String::new();
+        for table in ["bans", "mixes", "pushes", "links"] {
+            for change in ["INSERT", "UPDATE", "DELETE"] {
+                mended += &format!("DROP TRIGGER {table}_{change};");
+            }
+        }
+        mended += "DROP TABLE promises;";
+        self.run(move |file| file.execute_batch(&mended))
             .await
             .unwrap();
     }

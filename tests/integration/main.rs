@@ -8,10 +8,14 @@ mod cost;
 #[cfg(feature = "mixer")]
 mod demo;
 mod description;
+#[cfg(feature = "mixer")]
+mod durable;
 mod edge;
 mod hooks;
 mod kit;
 mod lessons;
+#[cfg(feature = "mixer")]
+mod links;
 #[cfg(feature = "mixer")]
 mod mix;
 mod mutation;

@@ -19,6 +19,12 @@ use crate::edge::house::{TOKEN, Urls, configuration};
 static OPEN: Semaphore = Semaphore::const_new(MOST as usize);
 const MOST: u32 = 2;
 
+/// A place for one that keeps no [`Studio`], and is to count as one.
+#[cfg(feature = "mixer")]
+pub async fn place() -> SemaphorePermit<'static> {
+    OPEN.acquire().await.expect("never closed")
+}
+
 /// Waits until nobody mixes, and keeps others from it: for tests that need both cores to tell the server's doing from the
 /// machine's.
 #[cfg(feature = "mixer")]
@@ -90,20 +96,7 @@ impl Studio {
 
     /// Publishes, and waits until the stream is on air.
     pub async fn publish(&self, name: &str, show: &Show) -> Publisher {
-        let mut publisher = Publisher::start(&self.urls.push(name), show).expect("ffmpeg");
-        let path = format!("/api/v1/streams/live/{name}");
-        let what = format!("{name} on air");
-        let live = poll(&what, SOON, || async {
-            let answer = self.api.get(&path).await.ok()?;
-            answer.json()["publisher"]["video"]
-                .is_object()
-                .then_some(())
-        });
-        if let Err(deadline) = live.await {
-            publisher.check().unwrap_or_else(|e| panic!("{e}"));
-            panic!("{deadline}");
-        }
-        publisher
+        publish(&self.urls, &self.api, name, show).await
     }
 
     /// A `PUT` that has to succeed.
@@ -112,7 +105,25 @@ impl Studio {
     }
 }
 
-fn succeeded(answer: Answer) -> Value {
+/// Publishes to a server, and waits until the stream is on air.
+pub async fn publish(urls: &Urls, api: &Client, name: &str, show: &Show) -> Publisher {
+    let mut publisher = Publisher::start(&urls.push(name), show).expect("ffmpeg");
+    let path = format!("/api/v1/streams/live/{name}");
+    let what = format!("{name} on air");
+    let live = poll(&what, SOON, || async {
+        let answer = api.get(&path).await.ok()?;
+        answer.json()["publisher"]["video"]
+            .is_object()
+            .then_some(())
+    });
+    if let Err(deadline) = live.await {
+        publisher.check().unwrap_or_else(|e| panic!("{e}"));
+        panic!("{deadline}");
+    }
+    publisher
+}
+
+pub fn succeeded(answer: Answer) -> Value {
     assert!(answer.is_success(), "{}: {}", answer.status, answer.body);
     answer.json()
 }

@@ -239,7 +239,7 @@ enum Sei {
 #[derive(ToSchema)]
 #[schema(as = Mixes)]
 pub(in crate::api) struct Mixes {
-    mixes: Vec<Mix>,
+    mixes: Vec<AnyMix>,
     capacity: Capacity,
 }
 
@@ -250,6 +250,35 @@ struct Capacity {
     budget: u32,
     cost: u32,
     can_accept: bool,
+}
+
+/// A mix, or what was kept of one.
+#[derive(ToSchema)]
+#[schema(as = AnyMix)]
+#[serde(untagged)]
+#[allow(clippy::large_enum_variant)]
+pub(in crate::api) enum AnyMix {
+    Shown(Mix),
+    Kept(KeptMix),
+}
+
+/// A mix that was kept from before the server's start, and cannot be made.
+#[derive(ToSchema)]
+#[schema(as = KeptMix)]
+pub(in crate::api) struct KeptMix {
+    id: String,
+    revision: i64,
+    state: State,
+    app: Option<String>,
+    #[schema(value_type = Vec<Object>)]
+    inputs: Vec<()>,
+    /// It holds no name.
+    #[schema(value_type = Object)]
+    output: (),
+    error: String,
+    /// As it was asked for.
+    #[schema(value_type = Object)]
+    scene: (),
 }
 
 /// A mix as it stands.

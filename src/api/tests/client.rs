@@ -29,7 +29,12 @@ impl Client {
 
     /// One request on a connection of its own. The content type is deliberately not JSON's.
     pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
-        let exchange = self.exchange(method, path, body);
+        self.call_with(method, path, "", body).await
+    }
+
+    /// With further headers, each of them a whole line.
+    pub async fn call_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let exchange = self.exchange(method, path, headers, body);
         tokio::time::timeout(Duration::from_secs(30), exchange)
             .await
             .expect("an answer comes in time")
@@ -39,7 +44,7 @@ impl Client {
         self.call("POST", path, &body.to_string()).await
     }
 
-    async fn exchange(&self, method: &str, path: &str, body: &str) -> Answer {
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let mut head = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Content-Type: text/plain\r\nContent-Length: {}\r\n",
@@ -48,6 +53,7 @@ impl Client {
         if let Some(token) = &self.token {
             head.push_str(&format!("Authorization: Bearer {token}\r\n"));
         }
+        head.push_str(headers);
         head.push_str("\r\n");
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         socket.write_all(head.as_bytes()).await.unwrap();

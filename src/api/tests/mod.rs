@@ -3,6 +3,7 @@
 mod access;
 mod bans;
 mod client;
+mod durable;
 mod examples;
 mod health;
 mod hooks;
@@ -20,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::client::{Answer, Client};
+use self::mixes::Scenes;
 use super::*;
 use crate::auth::{self, Key, KeyId, Rules};
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::metrics::MixLoad;
 use crate::net::Bounds;
-use crate::push::{self, SignError, Signer};
+use crate::push::{self, Pushes, SignError, Signer};
 use crate::reason::Reason;
 use crate::relay::{Origin, Publisher, Query};
 use crate::store::Store;
@@ -45,96 +47,6 @@ impl Signer for NoKeys {
     }
 }
 
-/// Remembers scenes as they came, and refuses those that say so.
-#[derive(Default)]
-struct Scenes(Mutex<Vec<(String, Value)>>);
-
-impl Mixes for Scenes {
-    fn put<'a>(&'a self, id: &'a str, scene: &'a [u8]) -> Pending<'a, (Made, Value)> {
-        Box::pin(async move {
-            let scene: Value = body::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
-            match scene["fail"].as_str() {
-                Some("conflict") => {
-                    return Err(MixError::Conflict {
-                        path: "output".into(),
-                        clash: Clash::Taken,
-                        message: "is taken".into(),
-                    });
-                }
-                Some("unavailable") => return Err(MixError::Unavailable("no encoder".into())),
-                _ => {}
-            }
-            let mut all = self.0.lock().unwrap();
-            let made = match all.iter().find(|(known, _)| known == id) {
-                None => Made::Created,
-                Some((_, old)) if *old == scene => Made::Unchanged,
-                Some(_) => Made::Changed,
-            };
-            all.retain(|(known, _)| known != id);
-            all.push((id.to_owned(), scene.clone()));
-            Ok((made, scene))
-        })
-    }
-
-    fn preview<'a>(&'a self, scene: &'a [u8], wish: Wish) -> Pending<'a, Drawn> {
-        Box::pin(async move {
-            let scene: Value = body::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
-            if let Some(message) = scene["fail"].as_str() {
-                return Err(MixError::Unreadable(message.into()));
-            }
-            let width = wish.width.unwrap_or(540);
-            let input = json!({"id": "a", "layer": 1, "x": 0, "y": 0, "width": 540, "height": 960, "real": wish.live});
-            Ok(Drawn {
-                png: format!("picture of {width}").into_bytes(),
-                layout: json!({"canvas": {"width": 540, "height": 960}, "inputs": [input]}),
-                warnings: vec![
-                    json!({"path": "inputs[1].layer", "kind": "covered", "message": "behind"}),
-                ],
-            })
-        })
-    }
-
-    fn get(&self, id: &str) -> Option<Value> {
-        let all = self.0.lock().unwrap();
-        let found = all.iter().find(|(known, _)| known == id);
-        found.map(|(_, scene)| scene.clone())
-    }
-
-    fn list(&self) -> Vec<Value> {
-        let all = self.0.lock().unwrap();
-        all.iter().map(|(_, scene)| scene.clone()).collect()
-    }
-
-    fn decoders(&self) -> [(&'static str, usize); 2] {
-        [("audio", 0), ("video", 0)]
-    }
-
-    fn load(&self) -> MixLoad {
-        MixLoad {
-            budget: 150,
-            cost: 46,
-            can_accept: true,
-            ..MixLoad::default()
-        }
-    }
-
-    fn picture_size(&self, _: &StreamKey) -> Option<(u32, u32)> {
-        None
-    }
-
-    fn gone(&self) -> Gone<'_> {
-        Box::pin(std::future::pending())
-    }
-
-    fn remove<'a>(&'a self, id: &'a str) -> Pending<'a, Value> {
-        let found = self.get(id);
-        Box::pin(async move {
-            found.ok_or_else(|| MixError::NotFound(format!("no mix has the id {id:?}")))?;
-            Ok(json!({"id": id, "state": "ending"}))
-        })
-    }
-}
-
 struct House {
     hooks: Hooks,
     shutdown: CancellationToken,
@@ -142,13 +54,35 @@ struct House {
     gate: Arc<Gate>,
     policy: Arc<Policy>,
     store: Store,
-    _folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     router: Router,
+    mixes: Option<KeptMixes>,
+    tasks: TaskTracker,
+}
+
+impl House {
+    /// Waits until all changes that were begun are made.
+    async fn settled(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
 }
 
 async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    house_at(Arc::new(folder), store, mixes).await
+}
+
+/// A house with what another has kept.
+async fn house_at(
+    folder: Arc<tempfile::TempDir>,
+    store: Store,
+    mixes: Option<Arc<dyn Mixes>>,
+) -> House {
     let key = |id, secret| Key::new(KeyId::new(id), Secret::new(secret));
     let relay = Relay::new(crate::relay::Config::default());
     let metrics = Metrics::new();
@@ -167,11 +101,22 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
     }));
     let memory = Memory::new(1 << 30);
     let gate = Arc::new(Gate::new(policy.clone(), Rules::default(), memory.clone()));
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
     let bans = Bans::load(store.clone(), gate.clone()).await.unwrap();
     let hooks = hooks::open_nobody(store.clone(), metrics.clone()).await;
     let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let mixes = match mixes {
+        Some(mixes) => {
+            let stop = CancellationToken::new();
+            let kept = KeptMixes::load(mixes, store.clone(), tasks.clone(), stop);
+            Some(kept.await.unwrap())
+        }
+        None => None,
+    };
+    let pushes = Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys));
+    let pushes = KeptPushes::load(pushes, store.clone(), tasks.clone())
+        .await
+        .unwrap();
     let state = State {
         hooks: hooks.clone(),
         shutdown: shutdown.clone(),
@@ -184,12 +129,12 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         }),
         relay: relay.clone(),
         playback,
-        pushes: Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys)),
-        mixes,
+        pushes,
+        mixes: mixes.clone(),
         policy: policy.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
-        tasks: TaskTracker::new(),
+        tasks: tasks.clone(),
         token: Secret::new(TOKEN),
         apps: PerApp {
             named: [("live".to_owned(), ())].into(),
@@ -204,10 +149,12 @@ async fn house(mixes: Option<Arc<dyn Mixes>>) -> House {
         gate,
         policy,
         store,
-        _folder: folder,
+        folder,
         readiness,
         metrics,
-        router: control_router(state),
+        router: control_router(state, Router::new()),
+        mixes,
+        tasks,
     }
 }
 

@@ -26,7 +26,7 @@ const ABOVE: Region = Region {
 };
 
 impl Legacy {
-    async fn mix(&self, para: Value) -> Value {
+    pub async fn mix(&self, para: Value) -> Value {
         let body = json!({
             "timestamp": 1_490_079_362, "eventid": "1490079362",
             "interface": {"interfaceName": "Mix_StreamV2", "para": para},
@@ -41,7 +41,7 @@ impl Legacy {
     }
 }
 
-fn start(inputs: Value) -> Value {
+pub fn start(inputs: Value) -> Value {
     json!({
         "app_id": "", "interface": "mix_streamv2.start_mix_stream_advanced",
         "mix_stream_session_id": "a", "output_stream_id": "a", "domain": "", "path": "",
@@ -49,11 +49,11 @@ fn start(inputs: Value) -> Value {
     })
 }
 
-fn main() -> Value {
+pub fn main() -> Value {
     json!({"input_stream_id": "a", "layout_params": {"image_layer": 1}})
 }
 
-fn sub(layout: Value) -> Value {
+pub fn sub(layout: Value) -> Value {
     let mut sub = json!({"input_stream_id": "b", "layout_params": {"image_layer": 2}});
     let fields = sub["layout_params"].as_object_mut().expect("an object");
     fields.extend(layout.as_object().expect("an object").clone());

@@ -5,7 +5,7 @@
 mod by_url;
 mod callbacks;
 #[cfg(feature = "mixer")]
-mod legacy;
+pub mod legacy;
 #[cfg(feature = "mixer")]
 mod recorded;
 mod sdk;
@@ -24,7 +24,7 @@ const SECRET_ID: &str = "AKIDexample0123456789";
 const SECRET_KEY: &str = "secret-0123456789abcdef";
 
 /// An account that may do everything in `live`, and a picture.
-fn account() -> String {
+pub fn account() -> String {
     let picture = format!("{}/docs/templates/10.png", env!("CARGO_MANIFEST_DIR"));
     format!(
         "[compat]\nlisten = \"127.0.0.1:0\"\npictures = {{ 10 = \"{picture}\" }}\n\
@@ -40,11 +40,11 @@ fn now() -> u64 {
 }
 
 /// The legacy form, without a token.
-struct Legacy(Client);
+pub struct Legacy(Client);
 
 impl Legacy {
     #[cfg(feature = "mixer")]
-    fn new(client: &Client) -> Self {
+    pub fn new(client: &Client) -> Self {
         Self(Client::new(client.address(), None))
     }
 
