@@ -28,8 +28,8 @@ const APPID: u64 = 1_251_000_001;
 
 /// Mixes as they were put, which are gone as soon as somebody waits for it.
 #[derive(Default)]
-struct Stage {
-    mixes: Mutex<BTreeMap<String, Value>>,
+pub(super) struct Stage {
+    pub mixes: Mutex<BTreeMap<String, Value>>,
     refusal: Mutex<Option<MixError>>,
 }
 
@@ -43,6 +43,13 @@ impl Mixes for Stage {
             scene["id"] = json!(id);
             scene["state"] = json!("live");
             let mut mixes = self.mixes.lock().unwrap();
+            if mixes.get(id).is_some_and(|mix| mix["state"] == "ending") {
+                return Err(MixError::Conflict {
+                    path: "id".into(),
+                    clash: Clash::Ending,
+                    message: "is ending".into(),
+                });
+            }
             mixes.insert(id.to_owned(), scene.clone());
             Ok((Made::Created, scene))
         })

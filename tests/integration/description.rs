@@ -13,7 +13,7 @@ use crate::edge::client;
 use crate::edge::house::{House, TOKEN};
 
 /// Cases for each endpoint, besides those at the edges of each field.
-const CASES: &str = "25";
+const CASES: &str = "15";
 /// Longer than this takes even a machine that is busy; it is killed then.
 const PATIENCE: Duration = Duration::from_secs(90);
 

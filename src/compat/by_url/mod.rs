@@ -135,3 +135,66 @@ impl Hand {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::compat::tests::Stage;
+    use crate::media::StreamKey;
+    use crate::relay::{Config, Publisher, Query};
+
+    fn publish(relay: &Relay, name: &str, layer: &str) -> Publisher {
+        let key = StreamKey::new("live", name).unwrap();
+        let query = format!("txTime=593B719C&mix=layer:{layer};session_id:7;t_id:1");
+        let origin = Origin::Anchor {
+            address: ([192, 0, 2, 7], 5_000).into(),
+            key_id: None,
+            query: Query::new(&query),
+        };
+        relay.publish(&key, origin).unwrap()
+    }
+
+    async fn until(stage: &Stage, what: &str, id: &str, state: Option<&str>) {
+        let reached = async {
+            loop {
+                let mix = stage.mixes.lock().unwrap().get(id).cloned();
+                if mix.as_ref().and_then(|mix| mix["state"].as_str()) == state {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        reached.unwrap_or_else(|_| panic!("{what}: {:?}", stage.mixes));
+    }
+
+    #[tokio::test]
+    async fn section_1_6_a_sub_that_returns_at_once_is_mixed_when_its_last_mix_is_gone() {
+        let relay = Relay::new(Config::default());
+        let stage = Arc::new(Stage::default());
+        // Left by an earlier life of the server, and by somebody else.
+        for id in ["url.live.9", "show"] {
+            let mix = json!({"id": id, "state": "live"});
+            stage.mixes.lock().unwrap().insert(id.to_owned(), mix);
+        }
+        let _main = publish(&relay, "a", "b");
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follow(relay.clone(), stage.clone(), stop.clone()));
+        until(&stage, "a stranger", "url.live.9", Some("ending")).await;
+        let mut sub = publish(&relay, "b", "s");
+        for _ in 0..3 {
+            until(&stage, "both are there", "url.live.7", Some("live")).await;
+            drop(sub);
+            until(&stage, "one is gone", "url.live.7", Some("ending")).await;
+            sub = publish(&relay, "b", "s");
+        }
+        until(&stage, "both are there", "url.live.7", Some("live")).await;
+        assert_eq!(stage.mixes.lock().unwrap()["show"]["state"], "live");
+        stop.cancel();
+        following.await.unwrap();
+    }
+}
