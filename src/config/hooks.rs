@@ -129,6 +129,15 @@ pub(super) fn warnings(config: &Config) -> Vec<Remark> {
             });
         }
     }
+    if let Some(ask) = ask.filter(|ask| ask.address.is_exposed()) {
+        found.push(Remark {
+            path: "hooks.authorize.url".to_owned(),
+            message: format!(
+                "{}: questions have the queries of URLs in them, and are not encrypted",
+                ask.address
+            ),
+        });
+    }
     if ask.is_some_and(|ask| ask.on_failure == OnFailure::Allow) {
         found.push(Remark {
             path: "hooks.authorize.on_failure".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use url::Url;
+use url::{Host, Url};
 
 /// `http[s]://host[:port]/path?query`. Prints with `***` for its query: there may be a key in it.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,9 +25,15 @@ impl Address {
         Ok(Self(url))
     }
 
-    /// Whether what is sent there can be read on the way.
-    pub fn is_plain(&self) -> bool {
-        self.0.scheme() == "http"
+    /// Whether what is sent there can be read on the way: without TLS, to another host.
+    pub fn is_exposed(&self) -> bool {
+        let is_here = match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        self.0.scheme() == "http" && !is_here
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -66,6 +72,22 @@ mod tests {
             ("backend", false),
         ] {
             assert_eq!(Address::parse(text).is_ok(), ok, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_host_without_tls_is_exposed() {
+        for (text, exposed) in [
+            ("http://backend/", true),
+            ("http://192.0.2.1/", true),
+            ("http://[2001:db8::1]/", true),
+            ("http://localhost:8080/", false),
+            ("http://127.0.0.1/", false),
+            ("http://[::1]/", false),
+            ("https://backend/", false),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(address.is_exposed(), exposed, "{text}");
         }
     }
 

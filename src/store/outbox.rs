@@ -382,18 +382,18 @@ impl Store {
     /// When the file cannot be read.
     pub async fn outbox(&self) -> Result<OutboxState, Error> {
         self.run(|file| {
-            file.query_row(
-                "SELECT count(*) FILTER (WHERE dead = 0), count(*) FILTER (WHERE dead = 1),
-                    min(created_at) FILTER (WHERE dead = 0) FROM outbox",
-                [],
-                |row| {
-                    Ok(OutboxState {
-                        waiting: row.get(0)?,
-                        dead: row.get(1)?,
-                        oldest_at: row.get(2)?,
-                    })
-                },
-            )
+            let count = |dead: i64| {
+                let sql = "SELECT count(*) FROM outbox WHERE dead = ?1";
+                file.query_row(sql, params![dead], |row| row.get(0))
+            };
+            // Later ones have higher ids, so that the index tells which is the oldest.
+            let oldest = "SELECT created_at FROM outbox
+                WHERE id = (SELECT min(id) FROM outbox WHERE dead = 0)";
+            Ok(OutboxState {
+                waiting: count(0)?,
+                dead: count(1)?,
+                oldest_at: file.query_row(oldest, [], |row| row.get(0)).optional()?,
+            })
         })
         .await
     }

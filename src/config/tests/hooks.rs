@@ -67,12 +67,16 @@ fn mistakes_are_named_with_their_paths_and_without_secrets() {
 }
 
 #[test]
-fn letting_in_without_an_answer_and_short_secrets_are_remarked() {
+fn letting_in_without_an_answer_questions_in_the_open_and_short_secrets_are_remarked() {
     let text = "[hooks]\nwebhooks = [{ url = \"http://b/\", secret = \"short\", events = \"mix\" }]\n\
         authorize = { url = \"http://b/\", on_failure = \"allow\" }";
     let remarks = parse(text).unwrap().warnings();
     let paths: Vec<_> = remarks.iter().map(|r| r.path.as_str()).collect();
-    for path in ["hooks.authorize.on_failure", "hooks.webhooks[0].secret"] {
+    for path in [
+        "hooks.authorize.on_failure",
+        "hooks.authorize.url",
+        "hooks.webhooks[0].secret",
+    ] {
         assert!(paths.contains(&path), "{paths:?}");
     }
 }

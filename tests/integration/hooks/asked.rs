@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use linkmic::probe::http;
+use linkmic::probe::process::poll;
 use serde_json::json;
 
 use super::receiver::{Receiver, Reply, Request};
 use super::told::metric;
+use crate::edge::SOON;
 use crate::edge::client::{Client, No};
+use crate::edge::clip::clip;
 use crate::edge::house::House;
-use linkmic::probe::http;
+use crate::edge::programs::{Player, Publisher, recorded};
 
 fn authorize(url: &str, more: &str) -> String {
     format!("[hooks]\nauthorize = {{ url = \"{url}\", {more} }}\n")
@@ -252,4 +256,44 @@ async fn who_waits_for_an_answer_holds_up_no_other_publisher_of_his_lane() {
         begin.elapsed()
     );
     assert!(slow.await.expect("no panic").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_of_the_field_hear_what_the_back_end_says() {
+    let back_end = Receiver::deciding(None, |request, _| match is_for(request, "refused") {
+        true => Reply::Says(
+            200,
+            "{\"allow\": false, \"message\": \"the room is closed\"}",
+        ),
+        false => Reply::Says(200, ""),
+    })
+    .await;
+    let house = House::open_with("", &authorize(&back_end.url("/"), "timeout = \"8s\"")).await;
+    let file = clip().await.path();
+    let folder = tempfile::tempdir().expect("a folder");
+    let nothing = folder.path().join("nothing.flv");
+    let refused = [
+        Publisher::Ffmpeg.start(file, &house.urls.push("refused")),
+        Publisher::Rtmp2Sink.start(file, &house.urls.push("refused")),
+        Player::Rtmpdump.start(&house.urls.plain("refused"), &nothing),
+    ];
+    for mut program in refused {
+        let ended = program.end(SOON).await.expect("it ends by itself");
+        assert!(!ended.success(), "{}", program.said());
+        // What it said may be read a moment after its end.
+        let heard = poll("its last words", SOON, || async {
+            program.said().contains("the room is closed").then_some(())
+        });
+        let heard = heard.await;
+        heard.unwrap_or_else(|e| panic!("{e}: {}", program.said()));
+    }
+    let recording = folder.path().join("good.flv");
+    let mut player = Player::Ffmpeg.start(&house.http_flv("good"), &recording);
+    let mut publisher = Publisher::Ffmpeg.start(file, &house.urls.push("good"));
+    publisher
+        .success(SOON)
+        .await
+        .expect("it publishes all of it");
+    player.success(SOON).await.expect("it plays to the end");
+    assert!(!recorded(&recording).is_empty());
 }

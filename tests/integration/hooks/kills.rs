@@ -19,6 +19,9 @@ const KILLS: usize = 20;
 /// A kill comes so many milliseconds after the beginning of its cycle, at most.
 const WITHIN: u64 = 25;
 
+/// All of it, with a start of the server for each kill.
+const AT_MOST: Duration = Duration::from_secs(90);
+
 /// A state directory that outlives its servers.
 struct Place {
     file: String,
@@ -126,6 +129,11 @@ fn cycles(requests: &[Request], event_type: u64) -> HashSet<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_in_two_hundred_publishes_lose_nothing_and_change_no_order() {
+    let all = tokio::time::timeout(AT_MOST, kills());
+    all.await.expect("it takes no longer");
+}
+
+async fn kills() {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("a clock");

@@ -48,6 +48,12 @@ fn types(requests: &[Request]) -> Vec<&str> {
     words.collect()
 }
 
+/// What an id counts within a run of the server.
+fn number(id: &Value) -> u64 {
+    let (_, number) = id.as_str().expect("an id").split_once('-').expect("a run");
+    number.parse().expect("a number")
+}
+
 /// A series of the metrics page.
 pub async fn metric(house: &House, series: &str) -> f64 {
     let page = house.ask("/metrics").await.body;
@@ -144,10 +150,6 @@ async fn what_is_refused_or_redirected_comes_again_and_in_order() {
     let taken = &requests[2..];
     assert_eq!(types(taken), ["publish", "unpublish"].repeat(3));
     assert!(requests.iter().all(is_signed));
-    let number = |id: &Value| -> u64 {
-        let (_, number) = id.as_str().expect("an id").split_once('-').expect("a run");
-        number.parse().expect("a number")
-    };
     assert!(
         taken
             .windows(2)
@@ -190,7 +192,11 @@ async fn who_does_not_answer_holds_up_nobody_else() {
 #[tokio::test]
 async fn a_webhook_is_told_of_players_and_pushes_where_it_wants_them() {
     let back_end = Receiver::open().await;
-    let house = House::open_with("", &webhook(&back_end.url("/"), "[\"play\", \"push\"]")).await;
+    let house = House::open_with(
+        "",
+        &webhook(&back_end.url("/"), "[\"publish\", \"play\", \"push\"]"),
+    )
+    .await;
     let mut publisher = Client::publish(&house.urls.push("a"))
         .await
         .expect("granted");
@@ -219,6 +225,14 @@ async fn a_webhook_is_told_of_players_and_pushes_where_it_wants_them() {
         ))
     };
     let (play, push) = back_end.until("a player and a push that fails", told).await;
+    // What is about one stream comes in the order of its ids, whoever told it.
+    let numbers: Vec<u64> = back_end
+        .requests()
+        .iter()
+        .map(|r| number(&r.json["id"]))
+        .collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    assert_eq!(back_end.requests()[0].json["type"], "publish");
     assert_eq!(play["data"]["class"], "low_latency");
     assert_eq!(play["data"]["address"], "127.0.0.1");
     assert_eq!(
