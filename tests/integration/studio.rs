@@ -25,6 +25,9 @@ pub async fn place() -> SemaphorePermit<'static> {
     OPEN.acquire().await.expect("never closed")
 }
 
+/// A busy machine makes encoders late, and every step down would be another header.
+const STEADY: &[(&str, &str)] = &[("LINKMIC__MIXER__DEGRADE", "false")];
+
 /// Waits until nobody mixes, and keeps others from it: for tests that need both cores to tell the server's doing from the
 /// machine's.
 #[cfg(feature = "mixer")]
@@ -52,20 +55,29 @@ impl Studio {
 
     /// With further sections of configuration.
     pub async fn open_with(more: &str) -> Self {
-        Self::with_permit(OPEN.acquire().await.expect("never closed"), more).await
+        Self::with_permit(OPEN.acquire().await.expect("never closed"), more, STEADY).await
     }
 
     /// As above, with no other at the time.
     #[cfg(feature = "mixer")]
     pub async fn open_alone(more: &str) -> Self {
-        Self::with_permit(alone().await, more).await
+        Self::with_permit(alone().await, more, STEADY).await
     }
 
-    async fn with_permit(permit: SemaphorePermit<'static>, more: &str) -> Self {
+    /// As above, its mixes free to step down when their encoders cannot keep up.
+    #[cfg(feature = "mixer")]
+    pub async fn open_to_overload(more: &str) -> Self {
+        Self::with_permit(alone().await, more, &[]).await
+    }
+
+    async fn with_permit(
+        permit: SemaphorePermit<'static>,
+        more: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let text = configuration(folder.path(), "", more);
-        // A busy machine makes encoders late, and every step down would be another header.
-        let env: Env = [("LINKMIC__MIXER__DEGRADE", "false")].into_iter().collect();
+        let env: Env = env.iter().copied().collect();
         let config = Config::parse(&text, "test", &env).expect("a configuration");
         let server = Server::start(config.clone()).await.expect("it starts");
         Self {

@@ -21,8 +21,9 @@ use crate::mixer::picture::Pool;
 
 /// Frames that may wait in front of the encoder: more means that it cannot keep up.
 const MAX_BACKLOG: u64 = 3;
-/// A picture is repeated for frames that were left out, so that the output keeps its rate, but not for longer than this.
-const MAX_REPEATED: Duration = Duration::from_secs(1);
+/// A picture is repeated for frames that were left out, so that the output keeps its rate, but not for longer than this. An
+/// encoder that is truly too slow owes some 2 s by the time it is replaced, and a repetition costs the next one a few ms.
+const MAX_REPEATED: Duration = Duration::from_secs(5);
 
 /// The video encoder and what is in front of it.
 pub struct Frames<P: Packets> {
@@ -181,5 +182,53 @@ impl<P: Packets> Frames<P> {
 
     pub fn line(&mut self) -> &mut Line {
         &mut self.coder.line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::*;
+    use crate::mixer::encoder::Encoder;
+    use crate::mixer::format::DEFAULT_AUDIO;
+
+    struct Nobody;
+
+    impl Packets for Nobody {
+        fn video(&self, _: Packet<'_>) {}
+        fn audio(&self, _: Packet<'_>) {}
+    }
+
+    #[test]
+    fn what_a_replaced_encoder_owes_is_made_up_for_to_the_last_frame() {
+        gst::init().unwrap();
+        let settings = Settings {
+            size: Size {
+                width: 64,
+                height: 64,
+            },
+            fps: 30,
+            video_kbps: 200,
+            audio: DEFAULT_AUDIO,
+            audio_kbps: 96,
+            encoder: Encoder::find(Default::default()).unwrap(),
+            preset: "ultrafast".into(),
+            key_frame_interval: Duration::from_secs(2),
+        };
+        let (zero, nobody) = (Instant::now(), Arc::new(Nobody));
+        let mut frames = Frames::new(&settings, zero, nobody.clone()).unwrap();
+        let pts = |n| n * 1_000_000_000 / 30;
+        assert_eq!(frames.push(0, pts, |_| {}), Some(1));
+        frames.replace(&settings, zero, nobody, || Some(0)).unwrap();
+        // Two seconds: 59 repetitions and the frame itself.
+        assert_eq!(frames.push(60, pts, |_| {}), Some(60));
+        // Of a minute, in which the process stood still, five seconds.
+        let put = loop {
+            match frames.push(1_860, pts, |_| {}) {
+                None => assert!(zero.elapsed() < Duration::from_secs(30)),
+                Some(put) => break put,
+            }
+        };
+        assert_eq!(put, 151);
     }
 }

@@ -314,3 +314,52 @@ async fn a_stream_of_its_own_shows_nothing_but_what_was_asked_for() {
         "{times:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_of_a_new_name_wait_for_a_main_that_returns() {
+    let (_guard, relay, mixer) = studio_with(quick()).await;
+    let main = Anchor::start(&relay, "main", MAIN);
+    mixer.put("m", one_and_one("own")).unwrap();
+    let viewer = Viewer::attach(&relay, "own");
+    viewer.next(60).await;
+    drop(main);
+    eventually("offline", || !relay.is_published(&key("main"))).await;
+    assert!(relay.is_published(&key("own")), "the mix holds its name");
+    let other = Look {
+        colour: 0x00ffff,
+        ..MAIN
+    };
+    let _main = Anchor::start(&relay, "main", other);
+    eventually("goes on", || splice(&viewer.seen(), 1).is_some()).await;
+    viewer.watch_for(500).await;
+    assert_eq!(codecs(&mixer), [0, 0, 0]);
+    // And it is mixed as any other.
+    let _sub = Anchor::start(&relay, "sub", SUBS[0]);
+    eventually("mixed", || splice(&viewer.seen(), 2).is_some()).await;
+    viewer.watch_for(1_000).await;
+    mixer.shutdown().await;
+
+    let seen = viewer.seen();
+    let times = video_times(&seen);
+    assert!(times.windows(2).all(|w| w[1] > w[0]), "{times:?}");
+    let [back, mixed] = [1, 2].map(|nth| splice(&seen, nth).unwrap());
+    let is_picture = |s: &&Seen| s.message.kind == Kind::Video && !s.message.is_header();
+    for at in [back, mixed] {
+        assert!(
+            seen[at..]
+                .iter()
+                .find(is_picture)
+                .unwrap()
+                .message
+                .is_video_key()
+        );
+    }
+    let film = decode(&seen);
+    let at = |index: usize| seen[index].message.dts.0;
+    let (x, y) = BOXES[0];
+    let (frames, _) = film.between(at(back), at(mixed));
+    assert_colours("back", &frames, &[(60, 400, other.colour)]);
+    let (frames, _) = film.between(at(mixed) + 200, at(mixed) + 900);
+    let places = [(60, 400, other.colour), (x + 60, y + 130, SUBS[0].colour)];
+    assert_colours("mixed", &frames, &places);
+}

@@ -7,6 +7,7 @@ mod isolation;
 mod losses;
 mod misbehaviour;
 mod mistakes;
+mod overload;
 mod passing;
 mod priority;
 mod reading;

@@ -1,6 +1,6 @@
 //! What an output shows of inputs that carry their numbers, in the inputs' own media time.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use linkmic::probe::player::Seen;
 use linkmic::probe::process::Log;
@@ -102,26 +102,33 @@ impl Wire {
     /// Fails unless all that came is one stream: one header of each kind, every picture one frame after the one before,
     /// and sound without a hole.
     pub fn assert_untouched(&self) {
-        let got = self.got.lock();
         for (type_id, steps) in [(kind::VIDEO, FRAME..=FRAME), (kind::AUDIO, 20..=23)] {
-            let headers = got.iter().filter(|message| is_header(message, type_id));
-            assert_eq!(headers.count(), 1, "headers of kind {type_id}");
-            let frames = got.iter().filter(|message| is_frame(message, type_id));
-            let times: Vec<i64> = frames.map(|message| i64::from(message.timestamp)).collect();
-            assert!(
-                times.len() > 20,
-                "{} messages of kind {type_id}",
-                times.len()
-            );
-            // Sound of just before the first picture is moved there.
-            let odd: Vec<i64> = times
-                .windows(2)
-                .skip(2)
-                .map(|pair| pair[1] - pair[0])
-                .filter(|step| !steps.contains(step))
-                .collect();
+            assert_eq!(self.headers(type_id), 1, "headers of kind {type_id}");
+            let odd = self.odd_steps(type_id, steps);
             assert!(odd.is_empty(), "steps of kind {type_id}: {odd:?}");
         }
+    }
+
+    /// Headers of that kind that came.
+    pub fn headers(&self, type_id: u8) -> usize {
+        let got = self.got.lock();
+        let headers = got.iter().filter(|message| is_header(message, type_id));
+        headers.count()
+    }
+
+    /// Where frames of that kind are not so many ms apart, how many they are.
+    pub fn odd_steps(&self, type_id: u8, steps: RangeInclusive<i64>) -> Vec<i64> {
+        let got = self.got.lock();
+        let frames = got.iter().filter(|message| is_frame(message, type_id));
+        let times: Vec<i64> = frames.map(|message| i64::from(message.timestamp)).collect();
+        assert!(
+            times.len() > 20,
+            "{} messages of kind {type_id}",
+            times.len()
+        );
+        // Sound of just before the first picture is moved there.
+        let steps_taken = times.windows(2).skip(2).map(|pair| pair[1] - pair[0]);
+        steps_taken.filter(|step| !steps.contains(step)).collect()
     }
 }
 
