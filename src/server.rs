@@ -3,6 +3,8 @@
 //!
 //! The only place where rooms of one row meet. Called by the command line, by the demo and by tests.
 
+#[cfg(test)]
+mod described;
 mod doors;
 mod facts;
 #[cfg(feature = "mixer")]

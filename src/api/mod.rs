@@ -12,7 +12,7 @@ mod access;
 mod bans;
 mod body;
 mod dead;
-mod describe;
+pub mod describe;
 mod durable;
 mod error;
 mod events;
@@ -94,8 +94,14 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// Everything, for the private listener; `beside` are paths of other rooms that ask for the same token.
-pub fn control_router(state: State, beside: Router) -> Router {
+/// Paths of another room that ask for the same token.
+pub struct Beside {
+    pub paths: Router,
+    pub description: utoipa::openapi::OpenApi,
+}
+
+/// Everything, for the private listener.
+pub fn control_router(state: State, beside: Beside) -> Router {
     let state = Arc::new(state);
     let listeners = events::Listeners::default();
     Router::new()
@@ -133,13 +139,13 @@ pub fn control_router(state: State, beside: Router) -> Router {
         .route("/api/v1/urls/sign", post(urls::sign))
         .route("/api/v1/urls/verify", post(urls::verify))
         .route("/metrics", get(health::metrics))
-        .merge(beside.with_state(()))
+        .merge(beside.paths.with_state(()))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), access::check))
         // Health is asked by machines without tokens, and the description is in the documents: outside the check.
         .merge(health::router(state.readiness.clone()))
-        .merge(describe::router())
+        .merge(describe::router(describe::text(&[beside.description])))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(state)
 }

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::{OpenApi, ToSchema};
 
 use super::desk::{self, Links, Seat, mix_id};
 use super::link::{self, Layout, Limits, Link, Part, Reason, Urls, Wish};
@@ -37,7 +38,14 @@ pub struct Rooms {
 }
 
 /// The paths, for a router that asks for the control token.
-pub fn router(rooms: Rooms) -> Router {
+pub fn router(rooms: Rooms) -> api::Beside {
+    api::Beside {
+        paths: paths().with_state(Arc::new(rooms)),
+        description: description(),
+    }
+}
+
+fn paths() -> Router<Arc<Rooms>> {
     Router::new()
         .route("/api/v1/links", get(list).post(request))
         .route("/api/v1/links/{id}", get(one))
@@ -46,70 +54,97 @@ pub fn router(rooms: Rooms) -> Router {
         .route("/api/v1/links/{id}/cancel", post(cancel))
         .route("/api/v1/links/{id}/leave", post(leave))
         .route("/api/v1/links/{id}/invite", post(invite))
-        .with_state(Arc::new(rooms))
 }
 
-#[derive(Deserialize)]
+/// What the API's description has of this room.
+#[derive(OpenApi)]
+#[openapi(paths(list, one, request, accept, reject, cancel, leave, invite))]
+struct Description;
+
+/// For the description that the server puts together.
+pub fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+/// Either `sub` or `subs` says who joins.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LinkRequest, example = json!({"app": "live", "main": "8888_a", "sub": "8888_b"}))]
 struct Request {
+    /// Left out, one is made; the same wish under the same id is the same link.
     id: Option<String>,
     app: String,
     main: String,
     sub: Option<String>,
+    /// Up to three; one in the layout `pk`.
     subs: Option<Vec<String>>,
     #[serde(default)]
     layout: Layout,
     #[serde(default)]
     limits: LimitsRequest,
+    /// Of URLs, from each answer on: a duration like `12h`.
     #[serde(default, with = "humantime_serde")]
+    #[schema(value_type = Option<String>)]
     expires_in: Option<Duration>,
     #[serde(default)]
     push_urls: bool,
     base: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+/// Durations like `30s`; those of the configuration where left out.
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LinkLimitsRequest)]
 struct LimitsRequest {
     #[serde(default, with = "humantime_serde")]
+    #[schema(value_type = Option<String>)]
     answer: Option<Duration>,
     #[serde(default, with = "humantime_serde")]
+    #[schema(value_type = Option<String>)]
     start: Option<Duration>,
     #[serde(default, with = "humantime_serde")]
+    #[schema(value_type = Option<String>)]
     gone: Option<Duration>,
     #[serde(default, with = "humantime_serde")]
+    #[schema(value_type = Option<String>)]
     hold: Option<Duration>,
 }
 
 /// Which sub; where it may be left out, all of them.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LinkWhich)]
 struct Which {
     sub: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LinkWho)]
 struct Who {
     who: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LinkInvited)]
 struct Invited {
     sub: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LinkNothing)]
 struct Nothing {}
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Links)]
 struct Listed {
     links: Vec<Shown>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Link)]
 struct Shown {
     id: String,
     state: link::State,
@@ -127,7 +162,8 @@ struct Shown {
     mix: Option<ShownMix>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LinkLimits)]
 struct ShownLimits {
     answer: String,
     start: String,
@@ -135,18 +171,23 @@ struct ShownLimits {
     hold: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LinkMix)]
 struct ShownMix {
     id: String,
     /// As the mix tells; `null` while it is not there.
+    #[schema(value_type = Option<String>)]
     state: Value,
+    #[schema(value_type = Option<String>)]
     error: Value,
 }
 
 /// One side of a link, with what it needs.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LinkParty)]
 struct Party {
     stream: String,
+    #[schema(value_type = String)]
     role: &'static str,
     /// Of a sub; a main is always `accepted`.
     state: Part,
@@ -158,7 +199,8 @@ struct Party {
     push: Option<Signed>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LinkUrl)]
 struct Signed {
     stream: String,
     url: Option<String>,
@@ -167,6 +209,10 @@ struct Signed {
     error: Option<String>,
 }
 
+/// All links, those that ended lately too.
+#[utoipa::path(get, path = "/api/v1/links", operation_id = "list_links", tag = "links",
+    responses(
+        (status = 200, description = "all of them", body = Listed)))]
 async fn list(State(rooms): State<Arc<Rooms>>) -> Json<Listed> {
     let now = SystemTime::now();
     let seats = rooms.links.list();
@@ -175,6 +221,12 @@ async fn list(State(rooms): State<Arc<Rooms>>) -> Json<Listed> {
     })
 }
 
+/// One link.
+#[utoipa::path(get, path = "/api/v1/links/{id}", operation_id = "get_link", tag = "links",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,64}$")),
+    responses(
+        (status = 200, description = "as it stands", body = Shown),
+        (status = 404, description = "no such link")))]
 async fn one(
     State(rooms): State<Arc<Rooms>>,
     path: Path<String>,
@@ -185,6 +237,14 @@ async fn one(
     Ok(Json(rooms.shown(&seat, SystemTime::now())))
 }
 
+/// Asks for a link.
+#[utoipa::path(post, path = "/api/v1/links", operation_id = "request_link", tag = "links",
+    request_body = Request,
+    responses(
+        (status = 200, description = "it was there already", body = Shown),
+        (status = 201, description = "it is made", body = Shown),
+        (status = 409, description = "not as it stands"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 async fn request(State(rooms): State<Arc<Rooms>>, body: Body) -> Result<Response, api::Error> {
     let mut request: Request = api::parse(&api::bytes(body)?)?;
     let id = match request.id.take() {
@@ -200,6 +260,15 @@ async fn request(State(rooms): State<Arc<Rooms>>, body: Body) -> Result<Response
     Ok((code, Json(rooms.shown(&seat, SystemTime::now()))).into_response())
 }
 
+/// Takes a sub in, or all who were asked.
+#[utoipa::path(post, path = "/api/v1/links/{id}/accept", operation_id = "accept_link", tag = "links",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,64}$")),
+    request_body = Option<Which>,
+    responses(
+        (status = 200, description = "as it stands", body = Shown),
+        (status = 404, description = "no such link"),
+        (status = 409, description = "not as it stands"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 async fn accept(
     State(rooms): State<Arc<Rooms>>,
     path: Path<String>,
@@ -209,6 +278,15 @@ async fn accept(
     rooms.act(path, Input::Accept(which.sub)).await
 }
 
+/// Says no for a sub, or for all who were asked.
+#[utoipa::path(post, path = "/api/v1/links/{id}/reject", operation_id = "reject_link", tag = "links",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,64}$")),
+    request_body = Option<Which>,
+    responses(
+        (status = 200, description = "as it stands", body = Shown),
+        (status = 404, description = "no such link"),
+        (status = 409, description = "not as it stands"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 async fn reject(
     State(rooms): State<Arc<Rooms>>,
     path: Path<String>,
@@ -218,6 +296,15 @@ async fn reject(
     rooms.act(path, Input::Reject(which.sub)).await
 }
 
+/// Calls it off.
+#[utoipa::path(post, path = "/api/v1/links/{id}/cancel", operation_id = "cancel_link", tag = "links",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,64}$")),
+    request_body = Option<Nothing>,
+    responses(
+        (status = 200, description = "as it stands", body = Shown),
+        (status = 404, description = "no such link"),
+        (status = 409, description = "not as it stands"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 async fn cancel(
     State(rooms): State<Arc<Rooms>>,
     path: Path<String>,
@@ -227,6 +314,15 @@ async fn cancel(
     rooms.act(path, Input::Cancel).await
 }
 
+/// A sub leaves, or the main, which ends it.
+#[utoipa::path(post, path = "/api/v1/links/{id}/leave", operation_id = "leave_link", tag = "links",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,64}$")),
+    request_body = Who,
+    responses(
+        (status = 200, description = "as it stands", body = Shown),
+        (status = 404, description = "no such link"),
+        (status = 409, description = "not as it stands"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 async fn leave(
     State(rooms): State<Arc<Rooms>>,
     path: Path<String>,
@@ -236,6 +332,15 @@ async fn leave(
     rooms.act(path, Input::Leave(who)).await
 }
 
+/// Asks one more sub.
+#[utoipa::path(post, path = "/api/v1/links/{id}/invite", operation_id = "invite_link", tag = "links",
+    params(("id" = String, Path, pattern = "^[A-Za-z0-9_.-]{1,64}$")),
+    request_body = Invited,
+    responses(
+        (status = 200, description = "as it stands", body = Shown),
+        (status = 404, description = "no such link"),
+        (status = 409, description = "not as it stands"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 async fn invite(
     State(rooms): State<Arc<Rooms>>,
     path: Path<String>,

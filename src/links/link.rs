@@ -8,8 +8,11 @@ pub const MAX_SUBS: usize = 3;
 pub(super) const MAX_REMEMBERED: usize = 32;
 
 /// Where a link stands. It only goes on, never back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = LinkState)]
 pub enum State {
     /// Nobody has accepted yet.
     Requested,
@@ -34,8 +37,9 @@ impl State {
 }
 
 /// Why a link ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = LinkReason)]
 pub enum Reason {
     /// All who were asked said no.
     Rejected,
@@ -66,8 +70,9 @@ impl Reason {
 }
 
 /// Where a sub stands in its link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = LinkPart)]
 pub enum Part {
     /// Asked, or asking.
     Requested,
@@ -113,8 +118,9 @@ pub struct Sub {
 }
 
 /// How the streams are arranged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = LinkLayout)]
 pub enum Layout {
     /// The main fills the picture, subs stand in a column at its right.
     #[default]

@@ -23,5 +23,5 @@ mod tests;
 
 pub use desk::{Error, Links, Seat};
 pub use event::Event;
-pub use http::{Rooms, router};
+pub use http::{Rooms, description, router};
 pub use link::{Layout, Limits, Link, MAX_SUBS, Part, Reason, Seen, State, Sub, Urls, Wish};

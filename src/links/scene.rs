@@ -37,9 +37,11 @@ pub fn scene(link: &Link, subs: &[&str]) -> Value {
 }
 
 /// What an anchor's encoder is best set to: the official clients' presets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = LinkEncoder)]
 pub struct Encoder {
     /// The official clients' name for it.
+    #[schema(value_type = String)]
     pub preset: &'static str,
     pub width: u32,
     pub height: u32,

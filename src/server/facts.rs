@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::hooks::{Fact, Hooks, Journal, Kind};
 use crate::ingest;
+use crate::links;
 use crate::media::StreamKey;
 use crate::media::health::Report;
 use crate::push;
@@ -40,6 +41,27 @@ pub async fn pushes(events: Receiver<push::Event>, journal: Journal, stop: Cance
                 "push": id, "state": state.as_str(), "error": error,
                 "failures_in_a_row": failures_in_a_row,
             }),
+        }
+    };
+    carry(events, fact, &journal, &stop).await;
+}
+
+/// Tells what becomes of links, until `stop`.
+pub async fn links(events: Receiver<links::Event>, journal: Journal, stop: CancellationToken) {
+    let fact = |event: links::Event| {
+        let links::Event {
+            id,
+            key,
+            from,
+            to,
+            reason,
+            at,
+        } = event;
+        Fact {
+            kind: Kind::Link,
+            stream: key,
+            at,
+            data: json!({ "link": id, "from": from, "to": to, "reason": reason }),
         }
     };
     carry(events, fact, &journal, &stop).await;

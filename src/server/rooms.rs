@@ -218,6 +218,11 @@ pub async fn build(
         following.clone(),
     );
     let links = links.await.map_err(Error::Store)?;
+    tellers.spawn(facts::links(
+        links.events(),
+        hooks.journal().clone(),
+        tellers.stop(),
+    ));
     // Nothing of these mixes is kept: they are there again with their publishers.
     #[cfg(feature = "mixer")]
     if config.compat.url_mixes {

@@ -3,15 +3,14 @@
 //! Each file of endpoints describes its own: `#[utoipa::path]` on its handlers, `ToSchema` on its bodies, and a
 //! `Description` that lists the handlers. [`PARTS`] has these files. What holds everywhere is added here, so that nobody
 //! has to write it again: who may call, which errors any endpoint answers with, what an error looks like, and that answers
-//! leave no field out. docs/api/openapi.json is this text, kept by a test.
+//! leave no field out. Rooms whose paths stand beside ours give theirs to the server, which puts the text together; docs/api/openapi.json is it.
 
 pub(super) mod mixes;
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
-
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::{HeaderName, header};
 use axum::routing;
 use serde::Serialize;
@@ -52,31 +51,33 @@ struct Problem {
 #[openapi(paths(get), components(schemas(Problem)))]
 struct Description;
 
-/// What is served and kept in docs/api.
-static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let text = serde_json::to_string_pretty(&whole());
+/// What is served and kept in docs/api; `beside` are the descriptions of other rooms' paths.
+pub fn text(beside: &[utoipa::openapi::OpenApi]) -> String {
+    let text = serde_json::to_string_pretty(&whole(beside));
     // Maps with texts for keys are always JSON.
     text.unwrap_or_default() + "\n"
-});
+}
 
 /// Where it is served, to whom it may concern.
-pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(super) fn router<S: Clone + Send + Sync + 'static>(text: String) -> Router<S> {
+    let text = Bytes::from(text);
     Router::new()
-        .route("/api/v1/openapi.json", routing::get(get))
+        .route("/api/v1/openapi.json", routing::get(|| get(text)))
         .method_not_allowed_fallback(error::method_not_allowed)
 }
 
 /// This description.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "health", security(()),
     responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
-async fn get() -> ([(HeaderName, &'static str); 1], &'static str) {
-    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
+async fn get(text: Bytes) -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
-fn whole() -> Value {
+fn whole(beside: &[utoipa::openapi::OpenApi]) -> Value {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for part in PARTS {
-        let part = serde_json::to_value(part()).unwrap_or_default();
+    let own = PARTS.map(|part| part());
+    for part in own.iter().chain(beside) {
+        let part = serde_json::to_value(part).unwrap_or_default();
         paths.extend(entries(&part["paths"]));
         schemas.extend(entries(&part["components"]["schemas"]));
     }
@@ -90,7 +91,7 @@ fn whole() -> Value {
         "info": {
             "title": "linkmic control API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Streams, mixes, pushes, bans, keys and URLs of one server. docs/api.md tells it for people.",
+            "description": "Streams, mixes, links, pushes, bans, keys, URLs and events of one server. docs/api.md tells it for people.",
             "license": {"name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE")},
         },
         "servers": [{"url": "/", "description": "the [control] listener"}],

@@ -47,6 +47,13 @@ impl Signer for NoKeys {
     }
 }
 
+fn nothing_beside() -> Beside {
+    Beside {
+        paths: Router::new(),
+        description: utoipa::openapi::OpenApi::default(),
+    }
+}
+
 struct House {
     hooks: Hooks,
     shutdown: CancellationToken,
@@ -152,7 +159,7 @@ async fn house_at(
         folder,
         readiness,
         metrics,
-        router: control_router(state, Router::new()),
+        router: control_router(state, nothing_beside()),
         mixes,
         tasks,
     }
