@@ -10,7 +10,6 @@ use tokio_util::task::TaskTracker;
 
 use super::link::MAX_REMEMBERED;
 use super::machine::{Input, Refused, mixed, step};
-use super::scene::scene;
 use super::*;
 use crate::media::StreamKey;
 use crate::relay::{self, Origin, Relay};
@@ -227,6 +226,7 @@ fn those_who_left_are_not_remembered_for_ever() {
 #[cfg(feature = "mixer")]
 #[test]
 fn the_mixer_takes_the_scenes_of_links() {
+    use super::scene::scene;
     use crate::mixer::{MixRequest, Scene};
     for (layout, subs) in [
         (Layout::Linkmic, &["b"][..]),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use linkmic::config::{Config, Env};
 use linkmic::probe::http::Client;
@@ -303,4 +304,97 @@ async fn a_session_of_the_compatible_interface_goes_on_after_a_kill() {
     life.kill().await;
     let life = home.begin().await;
     assert_eq!(life.get("/api/v1/mixes").await["mixes"], json!([]));
+}
+
+/// Makes a mix and a push another one each, and tells their revisions.
+async fn change(life: &Life, number: u64) -> [u64; 2] {
+    let mut scene = scene("a");
+    scene["inputs"][1]["id"] = json!(format!("sub{number}"));
+    let url = format!("rtmp://127.0.0.1:1/live/{number}");
+    let push = json!({"app": "live", "stream": "a", "url": url});
+    let (mix, push) = tokio::join!(
+        life.put("/api/v1/mixes/show", &scene),
+        life.put("/api/v1/pushes/cdn", &push),
+    );
+    [mix, push].map(|made| made["revision"].as_u64().expect("a number"))
+}
+
+/// How often it is killed while changes come as fast as they are answered.
+const KILLS: usize = 12;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_before_a_kill_at_any_moment_is_there_after_it() {
+    let home = Home::found("").await;
+    let seed = std::env::var("LINKMIC_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok());
+    let mut random: u64 = seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.expect("a clock").as_nanos() as u64 | 1
+    });
+    println!("LINKMIC_SEED={random}");
+    // What was answered last: the number in it, and its revision.
+    let mut answered = [(0, 0), (0, 0)];
+    let mut sent = 0_u64;
+    for life in 0..KILLS {
+        let mut life = match life {
+            0 => home.begin().await,
+            _ => {
+                let life = home.begin().await;
+                let mix = life.get("/api/v1/mixes/show").await;
+                let push = life.get("/api/v1/pushes/cdn").await;
+                let number = |text: &Value| -> u64 {
+                    let text = text.as_str().expect("a text");
+                    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+                    digits.parse().expect("a number")
+                };
+                let url = push["url"].as_str().expect("a URL");
+                let there = [
+                    (number(&mix["inputs"][1]["id"]), mix["revision"].as_u64()),
+                    (
+                        number(&url[url.rfind('/').expect("a path")..].into()),
+                        push["revision"].as_u64(),
+                    ),
+                ];
+                for ((number, revision), (last, at)) in there.into_iter().zip(answered) {
+                    let revision = revision.expect("a number");
+                    // One more may have been written, and its answer lost.
+                    assert!(
+                        (number == last && revision == at) || (number > last && revision == at + 1),
+                        "{number} at revision {revision} after {last} at {at} was answered"
+                    );
+                }
+                answered = there.map(|(number, revision)| (number, revision.expect("a number")));
+                life
+            }
+        };
+        // xorshift64
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        if sent == 0 {
+            // So that there is something to ask for in the next life.
+            sent += 1;
+            answered = change(&life, sent).await.map(|revision| (sent, revision));
+        }
+        let wait = Duration::from_micros(5_000 + random % 120_000);
+        let until = tokio::time::sleep(wait);
+        tokio::pin!(until);
+        loop {
+            sent += 1;
+            let both = change(&life, sent);
+            tokio::select! {
+                biased;
+                () = &mut until => {
+                    life.process.kill().await;
+                    break;
+                }
+                revisions = both => answered = revisions.map(|revision| (sent, revision)),
+            }
+        }
+    }
+    assert!(
+        sent > KILLS as u64,
+        "{sent} changes are too few to tell anything"
+    );
 }

@@ -60,12 +60,14 @@ impl KeptPushes {
                     .map_err(|e| e.to_string()),
                 Err(error) => Err(error.message),
             };
-            match &made {
-                Ok(()) => info!(push = row.id, "push is there again"),
-                Err(error) => warn!(push = row.id, error, "a push that was kept cannot be made"),
+            if let Err(error) = &made {
+                warn!(push = row.id, error, "a push that was kept cannot be made");
             }
             let why = made.err();
             table.insert(row.id.clone(), Entry { row, why });
+        }
+        if !table.is_empty() {
+            info!(pushes = table.len(), "pushes were kept");
         }
         Ok(Self(Arc::new(Inner {
             pushes,
