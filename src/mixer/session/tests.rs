@@ -19,8 +19,9 @@ fn mixer() -> (Mixer, Receiver<Event>) {
 }
 
 fn put(mixer: &Mixer) -> Result<Arc<Session>, Error> {
-    let request =
-        json!({"app": "live", "inputs": [{"stream": "a", "layer": 1}], "output": {"stream": "b"}});
+    // One that may pass waits asleep, and says so.
+    let request = json!({"app": "live", "inputs": [{"stream": "a", "layer": 1}],
+        "output": {"stream": "b", "passthrough": "never"}});
     mixer.put("m", serde_json::from_value(request).unwrap())?;
     Ok(mixer.sessions().get("m").cloned().unwrap())
 }
