@@ -3,7 +3,7 @@
 mod bans;
 mod client;
 mod durable;
-mod examples;
+pub(crate) mod examples;
 mod mixes;
 
 use std::sync::{Arc, Mutex};
