@@ -87,7 +87,6 @@ impl From<Refused> for MixError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Mix(error) => error,
-            Refused::Stale(message) => MixError::Conflict(message),
             other => MixError::Unavailable(other.to_string()),
         }
     }
