@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::link::MAX_REMEMBERED;
 use super::machine::{Input, Refused, mixed, step};
 use super::*;
+use crate::api::tests::durable::Studio;
 use crate::api::tests::examples::is_as_documented;
 use crate::auth::{self, Secret};
 use crate::media::{PerApp, StreamKey};
@@ -395,6 +396,50 @@ async fn a_link_is_one_by_its_id_and_there_again_after_a_restart() {
         2,
         "kept for who can read it"
     );
+}
+
+#[tokio::test]
+async fn a_mix_that_is_refused_is_told_of_and_made_when_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let relay = Relay::new(relay::Config::default());
+    let studio = Arc::new(Studio::default());
+    *studio.down.lock().unwrap() = true;
+    let links = Links::load(
+        relay.clone(),
+        Some(studio.clone()),
+        store.clone(),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
+    let links = links.await.unwrap();
+    let until = async |what: &str, wanted: &dyn Fn(Seat) -> bool| {
+        let start = Instant::now();
+        while !wanted(links.get("l").unwrap()) {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            tokio::task::yield_now().await;
+        }
+    };
+    let asked = wish(&["b"], Layout::Linkmic);
+    links.request("l".into(), asked).await.unwrap();
+    links.act("l", Input::Accept(None)).await.unwrap();
+    let publish = |name: &str| {
+        let key = StreamKey::new("live", name).unwrap();
+        let origin = Origin::Mix { id: "test".into() };
+        relay.publish(&key, origin).unwrap()
+    };
+    let _both = (publish("a"), publish("b"));
+    until("told", &|seat| seat.trouble.is_some() && seat.mix.is_none()).await;
+    assert_eq!(links.get("l").unwrap().link.state, State::Live);
+    *studio.down.lock().unwrap() = false;
+    let made =
+        |seat: Seat| seat.trouble.is_none() && seat.mix.is_some_and(|mix| mix["id"] == "link.l");
+    until("made", &made).await;
+    links.act("l", Input::Cancel).await.unwrap();
+    until("ending", &|seat| {
+        seat.mix.is_some_and(|mix| mix["state"] == "ending")
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -7,13 +7,13 @@ use super::*;
 
 /// A mixer that judges, waits for the disk, and then does.
 #[derive(Default)]
-struct Studio {
+pub(crate) struct Studio {
     mixes: Mutex<BTreeMap<String, Value>>,
     restored: Mutex<Vec<(String, Duration)>>,
     /// Refuses what it has found good.
     fickle: Mutex<bool>,
     /// Can make nothing.
-    down: Mutex<bool>,
+    pub(crate) down: Mutex<bool>,
 }
 
 impl Studio {

@@ -2,7 +2,7 @@
 
 mod bans;
 mod client;
-mod durable;
+pub(crate) mod durable;
 pub(crate) mod examples;
 mod mixes;
 
