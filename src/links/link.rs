@@ -82,6 +82,8 @@ pub enum Part {
     /// Nobody answered in time.
     Unanswered,
     Left,
+    /// It did not publish for too long while others did.
+    Gone,
 }
 
 /// Whether somebody publishes, as far as the link has seen. Times are UNIX milliseconds.
@@ -144,9 +146,9 @@ impl Layout {
 pub struct Limits {
     /// A request without an answer.
     pub answer_ms: i64,
-    /// Accepted, and not live.
+    /// Accepted, and not live; of a sub: accepted, and not yet publishing.
     pub start_ms: i64,
-    /// Live, with the main or every sub gone.
+    /// Live, with the main or every sub gone; of a sub: gone.
     pub gone_ms: i64,
     /// How long a sub that stopped publishing keeps its place in the picture.
     pub hold_ms: i64,

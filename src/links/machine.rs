@@ -125,10 +125,17 @@ impl Link {
             };
             return self.end(why, now);
         }
-        let answer = self.wish.limits.answer_ms;
+        let (limits, live) = (self.wish.limits, self.state == State::Live);
         for sub in &mut self.subs {
-            if sub.part == Part::Requested && now >= sub.since.saturating_add(answer) {
-                sub.go(Part::Unanswered, now);
+            // No place is held for ever by who does not come.
+            let (since, limit, then) = match (sub.part, sub.seen) {
+                (Part::Requested, _) => (sub.since, limits.answer_ms, Part::Unanswered),
+                (Part::Accepted, Seen::Never) if live => (sub.since, limits.start_ms, Part::Gone),
+                (Part::Accepted, Seen::Away(since)) if live => (since, limits.gone_ms, Part::Gone),
+                _ => continue,
+            };
+            if now >= since.saturating_add(limit) {
+                sub.go(then, now);
             }
         }
         self.end_if_empty(Reason::Left, now);
@@ -285,6 +292,7 @@ fn away(name: &str, part: Part) -> Refused {
         Part::Rejected => "was rejected",
         Part::Unanswered => "was not answered in time",
         Part::Left => "has left",
+        Part::Gone => "was gone for too long",
         Part::Requested | Part::Accepted => "is in it",
     };
     Refused::Conflict(format!("sub: {name:?} {what}; invite it again"))

@@ -1,8 +1,11 @@
 //! The machine by its table and by chance, and the desk where the disk takes nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
 use proptest::prelude::*;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +14,10 @@ use tokio_util::task::TaskTracker;
 use super::link::MAX_REMEMBERED;
 use super::machine::{Input, Refused, mixed, step};
 use super::*;
-use crate::media::StreamKey;
+use crate::api::tests::durable::Studio;
+use crate::api::tests::examples::is_as_documented;
+use crate::auth::{self, Secret};
+use crate::media::{PerApp, StreamKey};
 use crate::relay::{self, Origin, Relay};
 use crate::store::Store;
 
@@ -127,6 +133,10 @@ fn every_limit_ends_a_link_for_its_own_reason() {
     let mut stage = Stage::new(&["b"], Layout::Linkmic);
     stage.act(Input::Accept(None));
     stage.on_air.insert("a");
+    // That the sub has come and gone meanwhile is its affair.
+    stage.on_air = BTreeSet::from(["b"]);
+    stage.pass(0);
+    stage.on_air = BTreeSet::from(["a"]);
     assert_eq!(stage.pass(START - 1), (State::Accepted, None));
     assert_eq!(stage.pass(1), (State::Ended, Some(Reason::NotStarted)));
 
@@ -208,6 +218,35 @@ fn subs_are_asked_answer_and_leave_each_for_itself() {
     );
     let mut stage = Stage::new(&["b"], Layout::Pk);
     assert!(stage.try_to(Input::Invite("c".into())).is_err());
+}
+
+#[test]
+fn a_sub_that_does_not_come_holds_no_place_for_ever() {
+    let mut stage = Stage::live(&["b", "c"]);
+    stage.act(Input::Invite("d".into()));
+    stage.act(Input::Accept(name("d")));
+    let gone = |stage: &Stage| -> Vec<String> {
+        let gone = stage.link.subs_that_are(Part::Gone);
+        gone.map(|sub| sub.stream.clone()).collect()
+    };
+    stage.on_air.remove("c");
+    stage.pass(0);
+    stage.pass(GONE - 1);
+    assert_eq!(gone(&stage), Vec::<String>::new());
+    assert_eq!(stage.pass(1), (State::Live, None));
+    assert_eq!(gone(&stage), ["c"]);
+    stage.pass(START - GONE - 1);
+    assert_eq!(gone(&stage), ["c"]);
+    assert_eq!(stage.pass(1), (State::Live, None));
+    assert_eq!(gone(&stage), ["c", "d"], "it never came");
+    // Who comes after that is asked anew.
+    stage.on_air.insert("c");
+    stage.pass(0);
+    assert_eq!(stage.mixed(), ["b"]);
+    assert!(stage.try_to(Input::Accept(name("c"))).is_err());
+    stage.act(Input::Invite("c".into()));
+    stage.act(Input::Accept(name("c")));
+    assert_eq!(stage.mixed(), ["b", "c"]);
 }
 
 #[test]
@@ -357,6 +396,112 @@ async fn a_link_is_one_by_its_id_and_there_again_after_a_restart() {
         2,
         "kept for who can read it"
     );
+}
+
+#[tokio::test]
+async fn a_mix_that_is_refused_is_told_of_and_made_when_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let relay = Relay::new(relay::Config::default());
+    let studio = Arc::new(Studio::default());
+    *studio.down.lock().unwrap() = true;
+    let links = Links::load(
+        relay.clone(),
+        Some(studio.clone()),
+        store.clone(),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
+    let links = links.await.unwrap();
+    let until = async |what: &str, wanted: &dyn Fn(Seat) -> bool| {
+        let start = Instant::now();
+        while !wanted(links.get("l").unwrap()) {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            tokio::task::yield_now().await;
+        }
+    };
+    let asked = wish(&["b"], Layout::Linkmic);
+    links.request("l".into(), asked).await.unwrap();
+    links.act("l", Input::Accept(None)).await.unwrap();
+    let publish = |name: &str| {
+        let key = StreamKey::new("live", name).unwrap();
+        let origin = Origin::Mix { id: "test".into() };
+        relay.publish(&key, origin).unwrap()
+    };
+    let _both = (publish("a"), publish("b"));
+    until("told", &|seat| seat.trouble.is_some() && seat.mix.is_none()).await;
+    assert_eq!(links.get("l").unwrap().link.state, State::Live);
+    *studio.down.lock().unwrap() = false;
+    let made =
+        |seat: Seat| seat.trouble.is_none() && seat.mix.is_some_and(|mix| mix["id"] == "link.l");
+    until("made", &made).await;
+    links.act("l", Input::Cancel).await.unwrap();
+    until("ending", &|seat| {
+        seat.mix.is_some_and(|mix| mix["state"] == "ending")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn links_answer_as_documented() {
+    use tower::ServiceExt;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let relay = Relay::new(relay::Config::default());
+    let key = auth::Key::new(
+        auth::KeyId::new("main"),
+        Secret::new("push-0123456789abcdef"),
+    );
+    let policy = auth::Config {
+        push_keys: vec![key],
+        ..auth::Config::default()
+    };
+    let router = router(Rooms {
+        links: desk(&store, &relay).await,
+        policy: Arc::new(auth::Policy::new(policy)),
+        limits: wish(&["b"], Layout::Linkmic).limits,
+        apps: PerApp {
+            named: [("live".to_owned(), ())].into(),
+            others: None,
+        },
+        base_url: "rtmp://live.example".into(),
+    });
+    let call = async |method: &str, path: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(path);
+        let answer = router
+            .clone()
+            .oneshot(request.body(Body::from(body)).unwrap());
+        let answer = answer.await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (
+            status,
+            serde_json::from_slice::<serde_json::Value>(&bytes).unwrap(),
+        )
+    };
+    let wish =
+        r#"{"id": "evening", "app": "live", "main": "anna", "sub": "ben", "push_urls": true}"#;
+    assert_eq!(call("POST", "/api/v1/links", wish).await.0, 201);
+    let (status, accepted) = call("POST", "/api/v1/links/evening/accept", "").await;
+    assert_eq!(status, 200);
+    is_as_documented("link", &accepted);
+    let (_, all) = call("GET", "/api/v1/links", "").await;
+    is_as_documented("link", &all["links"][0]);
+    // Good for what they are for: as a client with this URL would hear.
+    let url = accepted["parties"][1]["play"][0]["url"].as_str().unwrap();
+    assert!(
+        url.starts_with("rtmp://live.example/live/anna?txSecret="),
+        "{url}"
+    );
+    let (status, ended) = call("POST", "/api/v1/links/evening/leave", r#"{"who": "anna"}"#).await;
+    assert_eq!((status, &ended["reason"]), (200, &"left".into()));
+    assert_eq!(
+        call("POST", "/api/v1/links/evening/invite", r#"{"sub": "a b"}"#)
+            .await
+            .0,
+        400
+    );
+    assert_eq!(call("GET", "/api/v1/links/other", "").await.0, 404);
 }
 
 fn streams() -> impl Strategy<Value = String> {

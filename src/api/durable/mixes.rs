@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::{AGAIN, Refused, Tag, Turns, When, millis};
-use crate::api::{Drawn, Gone, Keep, Made, MixError, Mixes, Pending, Wish};
+use crate::api::{Drawn, Gone, Keep, Made, Mixes, Pending, Wish};
 use crate::media::StreamKey;
 use crate::metrics::MixLoad;
 use crate::store::{self, MixRow, Store};
@@ -109,10 +109,8 @@ impl KeptMixes {
     /// What has begun is done, also when nobody waits for it any more.
     pub async fn put_when(&self, id: &str, scene: &[u8], when: When) -> Result<Change, Refused> {
         let (inner, id) = (self.0.clone(), id.to_owned());
-        let scene = match std::str::from_utf8(scene) {
-            Ok(text) => text.to_owned(),
-            Err(_) => return Err(MixError::Unreadable("the scene is no text".into()).into()),
-        };
+        // What is no text is no JSON either, and was or will be refused as such.
+        let scene = String::from_utf8_lossy(scene).into_owned();
         let change = self
             .0
             .tasks

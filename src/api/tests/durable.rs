@@ -7,11 +7,13 @@ use super::*;
 
 /// A mixer that judges, waits for the disk, and then does.
 #[derive(Default)]
-struct Studio {
+pub(crate) struct Studio {
     mixes: Mutex<BTreeMap<String, Value>>,
     restored: Mutex<Vec<(String, Duration)>>,
     /// Refuses what it has found good.
     fickle: Mutex<bool>,
+    /// Can make nothing.
+    pub(crate) down: Mutex<bool>,
 }
 
 impl Studio {
@@ -41,6 +43,9 @@ impl Mixes for Studio {
     ) -> Pending<'a, (Made, Value)> {
         Box::pin(async move {
             let scene = Self::read(scene)?;
+            if *self.down.lock().unwrap() {
+                return Err(MixError::Invalid("watermark: connection refused".into()));
+            }
             let old = self.get(id);
             let made = match old {
                 None => Made::Created,
@@ -118,7 +123,11 @@ async fn begin() -> (Arc<Studio>, House, Client) {
 
 /// The next one.
 async fn again(house: &House) -> (Arc<Studio>, House, Client) {
-    let studio = Arc::new(Studio::default());
+    again_with(house, Studio::default()).await
+}
+
+async fn again_with(house: &House, studio: Studio) -> (Arc<Studio>, House, Client) {
+    let studio = Arc::new(studio);
     let house = house_at(
         house.folder.clone(),
         house.store.clone(),
@@ -189,19 +198,24 @@ async fn mixes_are_there_again_with_their_ids_scenes_and_revisions() {
 #[tokio::test]
 async fn a_mix_that_ended_by_itself_stays_so_and_one_that_a_shutdown_ended_does_not() {
     let (studio, house, client) = begin().await;
-    for id in ["alone", "shut", "anew"] {
+    for id in ["alone", "shut", "anew", "unheard"] {
         client
             .call("PUT", &format!("/api/v1/mixes/{id}"), &scene(1))
             .await;
     }
+    let kept = house.mixes.as_ref().unwrap();
+    // Its end was among events that were missed.
+    studio.ends("unheard");
+    kept.look_for_ended();
+    house.settled().await;
     for id in ["alone", "shut", "anew"] {
         studio.ends(id);
     }
     // Made again before anybody heard of the end.
     client.call("PUT", "/api/v1/mixes/anew", &scene(2)).await;
-    house.mixes.as_ref().unwrap().ended("alone", false);
-    house.mixes.as_ref().unwrap().ended("shut", true);
-    house.mixes.as_ref().unwrap().ended("anew", false);
+    kept.ended("alone", false);
+    kept.ended("shut", true);
+    kept.ended("anew", false);
     house.settled().await;
     let (studio, ..) = again(&house).await;
     let there: Vec<_> = studio.mixes.lock().unwrap().keys().cloned().collect();
@@ -434,6 +448,35 @@ async fn what_is_no_mix_or_push_to_this_version_is_kept_and_told_of() {
     assert_eq!(
         listed(&client, "pushes", "revision").await,
         json!({"good": 4})
+    );
+}
+
+#[tokio::test]
+async fn a_mix_that_cannot_be_made_at_the_start_is_tried_again() {
+    let (_, house, client) = begin().await;
+    client.call("PUT", "/api/v1/mixes/m", &scene(1)).await;
+    let down = Studio {
+        down: Mutex::new(true),
+        ..Studio::default()
+    };
+    let (studio, _house, client) = again_with(&house, down).await;
+    let states = listed(&client, "mixes", "state").await;
+    assert_eq!(states, json!({"m": "failed"}));
+    *studio.down.lock().unwrap() = false;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let start = Instant::now();
+    while listed(&client, "mixes", "state").await != json!({"m": "live"}) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it is tried again"
+        );
+    }
+    let mix = client.call("GET", "/api/v1/mixes/m", "").await.json();
+    assert_eq!(
+        (&mix["scene"]["n"], &mix["revision"]),
+        (&json!(1), &json!(1))
     );
 }
 

@@ -41,7 +41,7 @@ fn differences(at: &str, shown: &Value, real: &Value) -> Vec<String> {
     }
 }
 
-pub(super) fn is_as_documented(name: &str, real: &Value) {
+pub(crate) fn is_as_documented(name: &str, real: &Value) {
     let found = differences(name, &example(name), real);
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -3,8 +3,8 @@
 mod access;
 mod bans;
 mod client;
-mod durable;
-mod examples;
+pub(crate) mod durable;
+pub(crate) mod examples;
 mod health;
 mod hooks;
 mod mixes;
