@@ -198,6 +198,10 @@ impl Feeder {
     async fn video(&mut self, item: &Item, key: bool, arrival: Option<Instant>) {
         let message = item.message();
         if !self.source.wants_pictures() {
+            // Of a stream that was there already its sound's header comes with its key frames only.
+            if let Some(headers) = item.headers().cloned() {
+                self.headers(&headers, Kind::Audio);
+            }
             self.needs_key = true;
             self.video.dismiss();
             return;
@@ -252,6 +256,9 @@ impl Feeder {
     }
 
     async fn audio(&mut self, item: &Item, arrival: Option<Instant>) {
+        if let Some(headers) = item.headers().cloned() {
+            self.headers(&headers, Kind::Audio);
+        }
         // Old sound is of no use: frames decode alone.
         let Some(now) = arrival else {
             return;
@@ -261,9 +268,6 @@ impl Feeder {
             return;
         }
         let message = item.message();
-        if let Some(headers) = item.headers().cloned() {
-            self.headers(&headers, Kind::Audio);
-        }
         if let Some(coding) = Coding::of_frame(message) {
             self.audio.follow(message, coding);
         }

@@ -363,3 +363,28 @@ async fn viewers_of_a_new_name_wait_for_a_main_that_returns() {
     let places = [(60, 400, other.colour), (x + 60, y + 130, SUBS[0].colour)];
     assert_colours("mixed", &frames, &places);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_to_a_new_name_that_began_by_mixing_passes_when_the_sub_has_gone() {
+    let (_guard, relay, mixer) = studio_with(quick()).await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let sub = Anchor::start(&relay, "sub", SUBS[0]);
+    let of_sub = Viewer::attach(&relay, "sub");
+    of_sub.next(60).await;
+    mixer.put("m", one_and_one("own")).unwrap();
+    let viewer = Viewer::attach(&relay, "own");
+    eventually("mixes", || is(&mixer, MixState::Live)).await;
+    viewer.watch_for(500).await;
+    drop(sub);
+    eventually("passes", || is(&mixer, MixState::Passing)).await;
+    eventually("no codec", || codecs(&mixer) == [0, 0, 0]).await;
+    viewer.watch_for(500).await;
+    mixer.shutdown().await;
+    let seen = viewer.seen();
+    let at = splice(&seen, 1).unwrap();
+    assert_eq!(splice(&seen, 2), None);
+    let film = decode(&seen);
+    assert_eq!(film.frames.len(), video_times(&seen).len());
+    let (frames, _) = film.between(seen[at].message.dts.0, i64::MAX / 100);
+    assert_colours("passed", &frames, &[(60, 400, MAIN.colour)]);
+}

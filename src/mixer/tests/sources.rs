@@ -226,3 +226,24 @@ async fn a_stream_is_in_twenty_mixes_at_most() {
     assert_eq!(decoders(&mixer), (0, 0));
     mixer.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_alone_of_a_stream_that_is_on_the_air_already_is_heard() {
+    let (_guard, relay, mixer) = studio().await;
+    let _anchor = Anchor::start(&relay, "a", MAIN);
+    // Its headers are long sent, and its next key frame is up to a second away.
+    Viewer::attach(&relay, "a").next(100).await;
+    let radio = json!({"app": "live", "inputs": [{"canvas": "#000000", "layer": 1}, {"stream": "a", "kind": "audio", "layer": 2}],
+        "output": {"stream": "radio", "width": 160, "height": 120, "fps": 10}});
+    mixer
+        .put("radio", serde_json::from_value(radio).unwrap())
+        .unwrap();
+    let radio = Viewer::attach(&relay, "radio");
+    on_air(&radio).await;
+    assert_eq!(decoders(&mixer), (0, 1));
+    let (from, to) = settled(&radio).await;
+    let film = decode(&radio.seen());
+    let (_, sound) = film.between(from, to);
+    assert!(is_steady(&levels(sound, MAIN.hz), 0.2));
+    mixer.shutdown().await;
+}
