@@ -84,6 +84,8 @@ async fn relayed(
 ) -> Latencies {
     let from = Instant::now();
     sleep(window).await;
+    // What came before what was sent: a picture that is sent in between would be taken for the one of a round before.
+    let came: Vec<Vec<Arrival>> = peers.iter().map(|peer| wire::all(&peer.seen)).collect();
     let sent = Sent {
         clip,
         times: wire::all(&publisher.sent),
@@ -100,8 +102,7 @@ async fn relayed(
         .map(|at| (clip.pieces[at].tag.body.as_slice(), at))
         .collect();
     let mut latencies = Latencies::default();
-    for peer in peers {
-        let seen: Vec<Arrival> = wire::all(&peer.seen);
+    for seen in &came {
         for (arrival, tag) in seen.iter().filter(|(at, _)| *at >= from) {
             let at = known.get(tag.body.as_slice());
             if let Some(left) = at.and_then(|&at| sent.newest(at, *arrival)) {

@@ -465,7 +465,8 @@ async fn links_answer_as_documented() {
             others: None,
         },
         base_url: "rtmp://live.example".into(),
-    });
+    })
+    .paths;
     let call = async |method: &str, path: &str, body: &'static str| {
         let request = Request::builder().method(method).uri(path);
         let answer = router

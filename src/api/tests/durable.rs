@@ -44,7 +44,11 @@ impl Mixes for Studio {
         Box::pin(async move {
             let scene = Self::read(scene)?;
             if *self.down.lock().unwrap() {
-                return Err(MixError::Invalid("watermark: connection refused".into()));
+                return Err(MixError::Invalid {
+                    path: "watermark".into(),
+                    flaw: Flaw::Picture,
+                    message: "connection refused".into(),
+                });
             }
             let old = self.get(id);
             let made = match old {
