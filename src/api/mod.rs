@@ -25,7 +25,7 @@ mod readers;
 mod streams;
 mod strict;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod urls;
 
 use std::future::Future;

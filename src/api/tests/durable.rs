@@ -7,7 +7,7 @@ use super::*;
 
 /// A mixer that judges, waits for the disk, and then does.
 #[derive(Default)]
-struct Studio {
+pub(crate) struct Studio {
     mixes: Mutex<BTreeMap<String, Value>>,
     restored: Mutex<Vec<(String, Duration)>>,
     /// Refuses what it has found good.
@@ -23,7 +23,7 @@ impl Studio {
         }
     }
 
-    fn ends(&self, id: &str) {
+    pub(crate) fn ends(&self, id: &str) {
         self.mixes.lock().unwrap().remove(id);
     }
 }

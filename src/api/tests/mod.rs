@@ -3,7 +3,7 @@
 mod access;
 mod bans;
 mod client;
-mod durable;
+pub(crate) mod durable;
 mod examples;
 mod health;
 mod hooks;
