@@ -141,7 +141,13 @@ pub trait Mixes: Send + Sync {
             self.put(id, scene).await
         })
     }
-    /// Makes a mix that ran before the server's start and had had none of its streams for `idle`.
+    /// Whether still pictures have to be fetched to make that mix, which may take seconds.
+    fn gets_pictures(&self, id: &str, scene: &[u8]) -> bool {
+        let _ = (id, scene);
+        false
+    }
+    /// Makes a mix that ran before the server's start and had had none of its streams for `idle`. How many are made at once
+    /// is the caller's affair.
     fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
         let _ = idle;
         Box::pin(async move { Ok(self.put(id, scene).await?.1) })

@@ -12,6 +12,8 @@ pub(crate) struct Studio {
     restored: Mutex<Vec<(String, Duration)>>,
     /// Refuses what it has found good.
     fickle: Mutex<bool>,
+    /// Mixes with pictures that are being made, and the most at once.
+    fetching: Mutex<(usize, usize)>,
 }
 
 impl Studio {
@@ -62,8 +64,23 @@ impl Mixes for Studio {
         })
     }
 
+    fn gets_pictures(&self, _: &str, scene: &[u8]) -> bool {
+        Self::read(scene).is_ok_and(|scene| !scene["watermark"].is_null())
+    }
+
     fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
         Box::pin(async move {
+            if self.gets_pictures(id, scene) {
+                {
+                    let (now, most) = &mut *self.fetching.lock().unwrap();
+                    *now += 1;
+                    *most = (*most).max(*now);
+                }
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                self.fetching.lock().unwrap().0 -= 1;
+            }
             let (_, mix) = self.put(id, scene).await?;
             self.restored.lock().unwrap().push((id.to_owned(), idle));
             Ok(mix)
@@ -239,6 +256,46 @@ async fn the_time_without_streams_counts_on_through_a_restart() {
     let (studio, ..) = again(&house).await;
     let idle: BTreeMap<_, _> = studio.restored.lock().unwrap().drain(..).collect();
     assert!(idle["live"] < Duration::from_secs(60), "{idle:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_streams_that_go_and_come_at_once_the_last_news_holds() {
+    let (_, house, client) = begin().await;
+    let ids: Vec<_> = (0..20).map(|n| format!("m{n}")).collect();
+    for id in &ids {
+        client
+            .call("PUT", &format!("/api/v1/mixes/{id}"), &scene(1))
+            .await;
+    }
+    let (kept, names) = (house.mixes.clone().unwrap(), ids.clone());
+    // On a thread of the runtime, as the server's own follower.
+    let told = tokio::spawn(async move {
+        for id in &names {
+            kept.company(id, false);
+            kept.company(id, true);
+        }
+    });
+    told.await.unwrap();
+    house.settled().await;
+    let (studio, ..) = again(&house).await;
+    let restored = studio.restored.lock().unwrap();
+    assert_eq!(restored.len(), ids.len());
+    for (id, idle) in restored.iter() {
+        assert_eq!(*idle, Duration::ZERO, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn mixes_with_pictures_are_made_a_few_at_a_time_at_the_start_and_each_gets_its_turn() {
+    let (_, house, client) = begin().await;
+    let marked = json!({"app": "live", "watermark": {"file": "logo"}}).to_string();
+    for n in 0..12 {
+        let path = format!("/api/v1/mixes/m{n}");
+        assert_eq!(client.call("PUT", &path, &marked).await.status, 201);
+    }
+    let (studio, ..) = again(&house).await;
+    assert_eq!(studio.restored.lock().unwrap().len(), 12);
+    assert_eq!(*studio.fetching.lock().unwrap(), (0, 4));
 }
 
 #[tokio::test]
