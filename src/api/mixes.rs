@@ -245,7 +245,7 @@ struct Asked {
         (status = 201, description = "it is made", body = described::AnyMix),
         (status = 409, description = "it contradicts what is there"),
         (status = 501, description = "built without the mixer"),
-        (status = 503, description = "there is no room for it, or it cannot be mixed now"),
+        (status = 503, description = "there is no room for it, it cannot be mixed now, or it could not be written to the disk, and nothing has changed"),
         (status = 412, description = "it is at another revision")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
@@ -399,7 +399,7 @@ fn listed(warnings: &[Value]) -> String {
         (status = 202, description = "it is ending", body = described::AnyMix),
         (status = 404, description = "no such mix"),
         (status = 501, description = "built without the mixer"),
-        (status = 503, description = "the mixer failed"),
+        (status = 503, description = "the mixer failed, or it could not be written to the disk, and nothing has changed"),
         (status = 412, description = "it is at another revision")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,

@@ -363,8 +363,16 @@ async fn what_the_disk_does_not_take_is_refused_and_changes_nothing() {
     client.call("PUT", "/api/v1/mixes/m", &scene(1)).await;
     client.call("PUT", "/api/v1/pushes/p", &target("a")).await;
     house.store.refuse_commits().await;
+    let described = &describe::whole(&[])["paths"];
     for _ in 0..2 {
         for (method, path, body) in &calls {
+            let (kind, _) = path.rsplit_once('/').unwrap();
+            let told = &described[format!("{kind}/{{id}}")][method.to_lowercase()];
+            let told = told["responses"]["503"]["description"].as_str();
+            assert!(
+                told.is_some_and(|told| told.contains("disk")),
+                "{method} {path}: {told:?}"
+            );
             let answer = client.call(method, path, body).await;
             is_error(&answer, 503, "storage");
         }
