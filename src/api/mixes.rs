@@ -141,7 +141,13 @@ pub trait Mixes: Send + Sync {
             self.put(id, scene).await
         })
     }
-    /// Makes a mix that ran before the server's start and had had none of its streams for `idle`.
+    /// Whether still pictures have to be fetched to make that mix, which may take seconds.
+    fn gets_pictures(&self, id: &str, scene: &[u8]) -> bool {
+        let _ = (id, scene);
+        false
+    }
+    /// Makes a mix that ran before the server's start and had had none of its streams for `idle`. How many are made at once
+    /// is the caller's affair.
     fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
         let _ = idle;
         Box::pin(async move { Ok(self.put(id, scene).await?.1) })
@@ -239,7 +245,7 @@ struct Asked {
         (status = 201, description = "it is made", body = described::AnyMix),
         (status = 409, description = "it contradicts what is there"),
         (status = 501, description = "built without the mixer"),
-        (status = 503, description = "there is no room for it, or it cannot be mixed now"),
+        (status = 503, description = "there is no room for it, it cannot be mixed now, or it could not be written to the disk, and nothing has changed"),
         (status = 412, description = "it is at another revision")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
@@ -393,7 +399,7 @@ fn listed(warnings: &[Value]) -> String {
         (status = 202, description = "it is ending", body = described::AnyMix),
         (status = 404, description = "no such mix"),
         (status = 501, description = "built without the mixer"),
-        (status = 503, description = "the mixer failed"),
+        (status = 503, description = "the mixer failed, or it could not be written to the disk, and nothing has changed"),
         (status = 412, description = "it is at another revision")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,

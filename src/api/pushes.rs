@@ -95,7 +95,7 @@ pub(super) async fn get(
         (status = 200, description = "it is changed, or was so already", body = Any),
         (status = 201, description = "it is made", body = Any),
         (status = 409, description = "a rule made it, or there are too many"),
-        (status = 503, description = "the server goes down"),
+        (status = 503, description = "the server goes down, or it could not be written to the disk, and nothing has changed"),
         (status = 412, description = "it is at another revision")))]
 pub(super) async fn put(
     State(state): State<Arc<super::State>>,
@@ -124,7 +124,8 @@ pub(super) async fn put(
         (status = 200, description = "its last numbers", body = Any),
         (status = 404, description = "no such push"),
         (status = 409, description = "a rule made it"),
-        (status = 412, description = "it is at another revision")))]
+        (status = 412, description = "it is at another revision"),
+        (status = 503, description = "it could not be written to the disk, and nothing has changed")))]
 pub(super) async fn delete(
     State(state): State<Arc<super::State>>,
     path: Path<String>,

@@ -84,8 +84,8 @@ struct Entry {
     link: Link,
     /// The disk has an older one.
     unwritten: bool,
-    /// The scene that its mix was last made to show.
-    shown: Option<Value>,
+    /// The scene that its mix was last made to show, and the mix's revision then.
+    shown: Option<(Value, Value)>,
     /// Why its mix is not as it should be.
     trouble: Option<String>,
 }
@@ -247,18 +247,20 @@ impl Inner {
         Ok((self.seat(entry), true))
     }
 
-    /// The oldest of those that ended makes room for another.
+    /// The oldest of those that ended, and whose mix has too, makes room for another.
     async fn make_room(&self) -> Result<(), Error> {
-        let oldest = {
+        let mut over: Vec<_> = {
             let table = self.table();
             if table.len() < MAX_LINKS {
                 return Ok(());
             }
             let over = table.values().filter(|entry| entry.link.is_over());
-            let oldest = over.min_by_key(|entry| entry.link.since);
-            oldest.map(|entry| entry.link.id.clone())
+            over.map(|entry| (entry.link.since, entry.link.id.clone()))
+                .collect()
         };
-        let id = oldest.ok_or(Error::Full)?;
+        over.sort();
+        let oldest = over.into_iter().find(|(_, id)| !self.has_mix(id));
+        let (_, id) = oldest.ok_or(Error::Full)?;
         self.store.delete_link(id.clone()).await?;
         self.table().remove(&id);
         Ok(())
@@ -341,7 +343,9 @@ impl Inner {
         let (old, now) = (entry.link, now());
         if old.is_over() {
             let age = u64::try_from(now.saturating_sub(old.since)).unwrap_or(0);
-            if Duration::from_millis(age) >= REMEMBERED && !entry.unwritten {
+            let forgotten = Duration::from_millis(age) >= REMEMBERED;
+            // Whoever forgets it before its mix is gone leaves that to nobody.
+            if forgotten && !entry.unwritten && !self.has_mix(id) {
                 let deleted = self.store.delete_link(id.to_owned()).await;
                 if deleted.is_ok() {
                     self.table().remove(id);
@@ -374,19 +378,21 @@ impl Inner {
         };
         let mix = mix_id(id);
         let subs = machine::mixed(&entry.link, now());
-        let there = mixes.get(&mix).is_some_and(|mix| mix["state"] != "ending");
-        let done: Result<Option<Value>, MixError> = if subs.is_empty() {
+        let there = mixes.get(&mix).filter(|mix| mix["state"] != "ending");
+        let done: Result<_, MixError> = if subs.is_empty() {
             match there {
-                true => mixes.remove(&mix).await.map(|_| None),
-                false => Ok(None),
+                Some(_) => mixes.remove(&mix).await.map(|_| None),
+                None => Ok(None),
             }
         } else {
             let scene = scene::scene(&entry.link, &subs);
-            match there && entry.shown.as_ref() == Some(&scene) {
-                true => Ok(Some(scene)),
+            let revision = |mix: &Value| mix["revision"].clone();
+            let as_left = there.map(|mix| (scene.clone(), revision(&mix)));
+            match as_left.is_some() && entry.shown == as_left {
+                true => Ok(as_left),
                 false => {
                     let put = mixes.put(&mix, scene.to_string().as_bytes()).await;
-                    put.map(|_| Some(scene))
+                    put.map(|(_, mix)| Some((scene, revision(&mix))))
                 }
             }
         };
@@ -418,6 +424,11 @@ impl Inner {
             link: entry.link,
             trouble: entry.trouble,
         }
+    }
+
+    fn has_mix(&self, id: &str) -> bool {
+        let mixes = self.mixes.as_ref();
+        mixes.is_some_and(|mixes| mixes.get(&mix_id(id)).is_some())
     }
 
     fn publishes(&self, link: &Link, stream: &str) -> bool {

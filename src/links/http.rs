@@ -22,6 +22,8 @@ use crate::media::{PerApp, StreamKey};
 
 /// Longest id: with its prefix it is the id of a mix, of 80 bytes at most.
 const MAX_ID_BYTES: usize = 64;
+/// RFC 3339 has no later millisecond.
+const LAST_MS: u64 = 253_402_300_799_999;
 /// How long URLs are good where the request does not say: the contract's recommendation.
 const EXPIRES_IN: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -549,9 +551,9 @@ fn fresh_id() -> Result<String, api::Error> {
     Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }
 
-/// UNIX milliseconds as the API spells times.
+/// UNIX milliseconds as the API spells times; the last moment of the year 9999 for what is later.
 fn time(ms: i64) -> String {
-    let since = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    let since = Duration::from_millis(u64::try_from(ms).unwrap_or(0).min(LAST_MS));
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
@@ -568,5 +570,14 @@ impl From<desk::Error> for api::Error {
             }
             desk::Error::Internal => api::Error::internal(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_time_that_a_damaged_disk_gives_can_be_told() {
+        assert_eq!(super::time(i64::MIN), "1970-01-01T00:00:00.000Z");
+        assert_eq!(super::time(i64::MAX), "9999-12-31T23:59:59.999Z");
     }
 }

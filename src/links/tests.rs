@@ -1,5 +1,7 @@
 //! The machine by its table and by chance, and the desk where the disk takes nothing.
 
+mod mixes;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -183,16 +183,16 @@ impl Mixes for Adapter {
         })
     }
 
+    fn gets_pictures(&self, id: &str, scene: &[u8]) -> bool {
+        let request = api::parse::<MixRequest>(scene);
+        request.is_ok_and(|request| self.mixer.has_to_get_pictures(id, &request))
+    }
+
     fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
         Box::pin(async move {
             let request = api::parse(scene).map_err(|e| MixError::Unreadable(e.message))?;
-            let turn = self.turn(id, &request).await?;
             let (mixer, id) = (self.mixer.clone(), id.to_owned());
-            let restored = off_the_media_path(move || {
-                let restored = mixer.restore(&id, request, idle);
-                drop(turn);
-                restored
-            });
+            let restored = off_the_media_path(move || mixer.restore(&id, request, idle));
             shown(&restored.await?.0)
         })
     }
@@ -459,6 +459,11 @@ mod tests {
             "{refused}"
         );
         adapter.put("m", &plain).await.expect("it gets nothing");
+        // What was kept does not take part.
+        assert!(adapter.gets_pictures("n", &marked) && !adapter.gets_pictures("n", &plain));
+        let kept = adapter.restore("n", &marked, Duration::ZERO).await;
+        let kept = kept.expect_err("no such file");
+        assert!(matches!(kept, MixError::Invalid { .. }), "{kept}");
         turns.pop();
         // As often as there are places, and once more: each is given back.
         for _ in 0..2 {

@@ -1,5 +1,6 @@
 //! What was asked for and is to be so after a restart: mixes, pushes and links, as rows.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Row, params};
 
 use super::{Error, Store};
@@ -45,11 +46,20 @@ impl std::fmt::Debug for PushRow {
     }
 }
 
+/// A text column. What a failing disk has made no text of is replaced in it, so that one row does not keep all others from
+/// being read.
+fn text(row: &Row<'_>, column: &str) -> rusqlite::Result<String> {
+    match row.get_ref(column)? {
+        ValueRef::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        _ => row.get(column),
+    }
+}
+
 impl MixRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: row.get("id")?,
-            scene: row.get("scene")?,
+            id: text(row, "id")?,
+            scene: text(row, "scene")?,
             revision: row.get("revision")?,
             created_at: row.get("created_at")?,
             idle_since: row.get("idle_since")?,
@@ -60,8 +70,8 @@ impl MixRow {
 impl PushRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: row.get("id")?,
-            spec: row.get("spec")?,
+            id: text(row, "id")?,
+            spec: text(row, "spec")?,
             revision: row.get("revision")?,
             created_at: row.get("created_at")?,
         })
@@ -71,8 +81,8 @@ impl PushRow {
 impl LinkRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            id: row.get("id")?,
-            body: row.get("body")?,
+            id: text(row, "id")?,
+            body: text(row, "body")?,
         })
     }
 }

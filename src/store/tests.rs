@@ -295,3 +295,66 @@ fn a_database_of_somebody_else_is_left_alone() {
     let error = Store::open(dir.path()).unwrap_err();
     assert!(matches!(error, Error::Foreign { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_row_that_is_damaged_does_not_keep_the_others_from_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    for id in ["a", "b"] {
+        let mix = MixRow {
+            id: id.into(),
+            scene: "{}".into(),
+            revision: 1,
+            created_at: 1_000,
+            idle_since: None,
+        };
+        let push = PushRow {
+            id: id.into(),
+            spec: "{}".into(),
+            revision: 1,
+            created_at: 1_000,
+        };
+        let link = LinkRow {
+            id: id.into(),
+            body: "{}".into(),
+        };
+        store.put_mix(mix).await.unwrap();
+        store.put_push(push).await.unwrap();
+        store.put_link(link).await.unwrap();
+    }
+    drop(store);
+    until_closed(dir.path());
+    let file = Connection::open(dir.path().join(FILE)).unwrap();
+    let damage = "UPDATE mixes SET scene = CAST(x'7bff' AS TEXT) WHERE id = 'a';
+        UPDATE pushes SET spec = CAST(x'7bff' AS TEXT) WHERE id = 'a';
+        UPDATE links SET body = CAST(x'7bff' AS TEXT) WHERE id = 'a';";
+    file.execute_batch(damage).unwrap();
+    drop(file);
+    let store = reopen(dir.path());
+    let texts: [Vec<String>; 3] = [
+        store
+            .mixes()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| row.scene)
+            .collect(),
+        store
+            .pushes()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| row.spec)
+            .collect(),
+        store
+            .links()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| row.body)
+            .collect(),
+    ];
+    for all in texts {
+        assert_eq!(all, ["{\u{fffd}", "{}"]);
+    }
+}

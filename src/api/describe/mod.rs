@@ -73,7 +73,7 @@ async fn get(text: Bytes) -> ([(HeaderName, &'static str); 1], Bytes) {
     ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
-fn whole(beside: &[utoipa::openapi::OpenApi]) -> Value {
+pub(super) fn whole(beside: &[utoipa::openapi::OpenApi]) -> Value {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
     let own = PARTS.map(|part| part());
     for part in own.iter().chain(beside) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -18,6 +18,8 @@ use crate::store::{self, MixRow, Store};
 
 /// How long the start waits for what was kept to be made: all but pictures from slow addresses takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Mixes with still pictures that are made at once: each may hold a thread for seconds.
+const FETCHING: usize = 4;
 
 /// The mixer, and the store that remembers what it was asked for. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ struct Inner {
     tasks: TaskTracker,
     turns: Turns,
     table: Mutex<BTreeMap<String, Entry>>,
+    /// Since when mixes are without streams, where that is still to be noted; the newest of each.
+    company: Mutex<BTreeMap<String, Option<i64>>>,
 }
 
 /// What is known of a mix besides the mixer's part.
@@ -74,6 +78,7 @@ impl KeptMixes {
             tasks,
             turns: Turns::default(),
             table: Mutex::default(),
+            company: Mutex::default(),
         }));
         for row in rows {
             let id = row.id.clone();
@@ -160,13 +165,14 @@ impl KeptMixes {
         }
     }
 
-    /// Notes that streams of the mix come now, or that none does. Returns at once.
+    /// Notes that streams of the mix come now, or that none does. Returns at once; the last call holds.
     pub fn company(&self, id: &str, any: bool) {
         let since = (!any).then(|| millis(SystemTime::now()));
         let (inner, id) = (self.0.clone(), id.to_owned());
+        inner.news().insert(id.clone(), since);
         self.0
             .tasks
-            .spawn(async move { inner.note_idle(&id, since).await });
+            .spawn(async move { inner.note_company(&id).await });
     }
 }
 
@@ -342,6 +348,15 @@ impl Inner {
         }
     }
 
+    /// Tasks run in any order, so each notes the newest there is.
+    async fn note_company(&self, id: &str) {
+        let _turn = self.turns.take(id).await;
+        let newest = self.news().remove(id);
+        if let Some(since) = newest {
+            self.note_idle(id, since).await;
+        }
+    }
+
     async fn note_idle(&self, id: &str, since: Option<i64>) {
         if let Err(error) = self.store.note_idle_mix(id.to_owned(), since).await {
             warn!(mix = id, %error, "since when a mix is without its streams could not be kept");
@@ -357,10 +372,19 @@ impl Inner {
     /// Makes what is kept and not there. Are there any that could not be made?
     async fn make_absent(&self) -> bool {
         let absent = |(id, entry): (&String, &Entry)| {
-            matches!(entry.standing, Standing::Absent(_)).then(|| id.clone())
+            let kept = || (id.clone(), entry.row.scene.clone());
+            matches!(entry.standing, Standing::Absent(_)).then(kept)
         };
-        let ids: Vec<_> = self.table().iter().filter_map(absent).collect();
-        let makings = ids.iter().map(|id| self.make(id));
+        let all: Vec<_> = self.table().iter().filter_map(absent).collect();
+        let places = Semaphore::new(FETCHING);
+        let makings = all.iter().map(async |(id, scene)| {
+            // Each is tried each time, however long those before it take, and nobody else's request waits for them.
+            let _place = match self.mixes.gets_pictures(id, scene.as_bytes()) {
+                true => places.acquire().await.ok(),
+                false => None,
+            };
+            self.make(id).await
+        });
         let made = futures_util::future::join_all(makings).await;
         made.contains(&false)
     }
@@ -406,6 +430,11 @@ impl Inner {
         let made = standing == Standing::Running;
         self.table().insert(id.to_owned(), Entry { row, standing });
         made
+    }
+
+    fn news(&self) -> MutexGuard<'_, BTreeMap<String, Option<i64>>> {
+        // As the table.
+        self.company.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

@@ -14,6 +14,8 @@ pub(crate) struct Studio {
     fickle: Mutex<bool>,
     /// Can make nothing.
     pub(crate) down: Mutex<bool>,
+    /// Mixes with pictures that are being made, and the most at once.
+    fetching: Mutex<(usize, usize)>,
 }
 
 impl Studio {
@@ -25,7 +27,7 @@ impl Studio {
         }
     }
 
-    fn ends(&self, id: &str) {
+    pub(crate) fn ends(&self, id: &str) {
         self.mixes.lock().unwrap().remove(id);
     }
 }
@@ -71,8 +73,23 @@ impl Mixes for Studio {
         })
     }
 
+    fn gets_pictures(&self, _: &str, scene: &[u8]) -> bool {
+        Self::read(scene).is_ok_and(|scene| !scene["watermark"].is_null())
+    }
+
     fn restore<'a>(&'a self, id: &'a str, scene: &'a [u8], idle: Duration) -> Pending<'a, Value> {
         Box::pin(async move {
+            if self.gets_pictures(id, scene) {
+                {
+                    let (now, most) = &mut *self.fetching.lock().unwrap();
+                    *now += 1;
+                    *most = (*most).max(*now);
+                }
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                self.fetching.lock().unwrap().0 -= 1;
+            }
             let (_, mix) = self.put(id, scene).await?;
             self.restored.lock().unwrap().push((id.to_owned(), idle));
             Ok(mix)
@@ -259,6 +276,46 @@ async fn the_time_without_streams_counts_on_through_a_restart() {
     assert!(idle["live"] < Duration::from_secs(60), "{idle:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_streams_that_go_and_come_at_once_the_last_news_holds() {
+    let (_, house, client) = begin().await;
+    let ids: Vec<_> = (0..20).map(|n| format!("m{n}")).collect();
+    for id in &ids {
+        client
+            .call("PUT", &format!("/api/v1/mixes/{id}"), &scene(1))
+            .await;
+    }
+    let (kept, names) = (house.mixes.clone().unwrap(), ids.clone());
+    // On a thread of the runtime, as the server's own follower.
+    let told = tokio::spawn(async move {
+        for id in &names {
+            kept.company(id, false);
+            kept.company(id, true);
+        }
+    });
+    told.await.unwrap();
+    house.settled().await;
+    let (studio, ..) = again(&house).await;
+    let restored = studio.restored.lock().unwrap();
+    assert_eq!(restored.len(), ids.len());
+    for (id, idle) in restored.iter() {
+        assert_eq!(*idle, Duration::ZERO, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn mixes_with_pictures_are_made_a_few_at_a_time_at_the_start_and_each_gets_its_turn() {
+    let (_, house, client) = begin().await;
+    let marked = json!({"app": "live", "watermark": {"file": "logo"}}).to_string();
+    for n in 0..12 {
+        let path = format!("/api/v1/mixes/m{n}");
+        assert_eq!(client.call("PUT", &path, &marked).await.status, 201);
+    }
+    let (studio, ..) = again(&house).await;
+    assert_eq!(studio.restored.lock().unwrap().len(), 12);
+    assert_eq!(*studio.fetching.lock().unwrap(), (0, 4));
+}
+
 #[tokio::test]
 async fn a_change_of_what_is_no_more_as_it_was_is_refused() {
     let (_, _house, client) = begin().await;
@@ -324,8 +381,16 @@ async fn what_the_disk_does_not_take_is_refused_and_changes_nothing() {
     client.call("PUT", "/api/v1/mixes/m", &scene(1)).await;
     client.call("PUT", "/api/v1/pushes/p", &target("a")).await;
     house.store.refuse_commits().await;
+    let described = &describe::whole(&[])["paths"];
     for _ in 0..2 {
         for (method, path, body) in &calls {
+            let (kind, _) = path.rsplit_once('/').unwrap();
+            let told = &described[format!("{kind}/{{id}}")][method.to_lowercase()];
+            let told = told["responses"]["503"]["description"].as_str();
+            assert!(
+                told.is_some_and(|told| told.contains("disk")),
+                "{method} {path}: {told:?}"
+            );
             let answer = client.call(method, path, body).await;
             is_error(&answer, 503, "storage");
         }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::receiver::Receiver;
 use crate::edge::SOON;
 use crate::edge::client::Client;
 use crate::edge::house::{House, TOKEN};
@@ -162,6 +163,60 @@ async fn a_client_hears_the_types_and_streams_that_it_asks_for() {
             "{wrong}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_link_is_told_to_webhooks_and_to_who_listens() {
+    let back_end = Receiver::open().await;
+    let webhook = format!(
+        "[[hooks.webhooks]]\nurl = \"{}\"\nsecret = \"webhook-0123456789abcdef\"\nevents = [\"link\"]\n",
+        back_end.url("/hook")
+    );
+    let house = House::open_with("", &webhook).await;
+    let mut listener = Listener::open(&house, "?types=link", None).await;
+    let post = async |path: &str, body: Value| {
+        let answer = house.control().post(path, &body).await.expect("an answer");
+        assert!(answer.status < 300, "{path}: {}", answer.body);
+    };
+    let wish = json!({"id": "show", "app": "live", "main": "a", "sub": "b"});
+    post("/api/v1/links", wish).await;
+    post("/api/v1/links/show/accept", json!({})).await;
+    let _a = Client::publish(&house.urls.push("a"))
+        .await
+        .expect("granted");
+    let _b = Client::publish(&house.urls.push("b"))
+        .await
+        .expect("granted");
+    // What the link makes of that comes before the next call.
+    let mut heard = listener.hear(3).await;
+    post("/api/v1/links/show/leave", json!({"who": "a"})).await;
+    // Done twice is told once.
+    post("/api/v1/links/show/leave", json!({"who": "a"})).await;
+    post(
+        "/api/v1/links",
+        json!({"id": "next", "app": "live", "main": "a", "sub": "b"}),
+    )
+    .await;
+    heard.extend(listener.hear(2).await);
+    let told = back_end.wait(5).await;
+    let wanted = [
+        json!({"link": "show", "from": null, "to": "requested", "reason": null}),
+        json!({"link": "show", "from": "requested", "to": "accepted", "reason": null}),
+        json!({"link": "show", "from": "accepted", "to": "live", "reason": null}),
+        json!({"link": "show", "from": "live", "to": "ended", "reason": "left"}),
+        json!({"link": "next", "from": null, "to": "requested", "reason": null}),
+    ];
+    for (at, wanted) in wanted.iter().enumerate() {
+        assert_eq!(&heard[at].data["data"], wanted, "{at}");
+        let one = &told[at].json;
+        // The same to both, under the same id.
+        assert_eq!((&one["id"], &one["data"]), (&heard[at].data["id"], wanted));
+        assert_eq!(
+            (&one["type"], &one["app"], &one["stream"]),
+            (&json!("link"), &json!("live"), &json!("a"))
+        );
+    }
+    assert_eq!(told.len(), wanted.len());
 }
 
 #[tokio::test]
