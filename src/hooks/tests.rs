@@ -13,6 +13,7 @@ use super::scribe::Scribe;
 use super::*;
 use crate::reason::Reason;
 use crate::relay::{Event, Origin, Query, Relay};
+use crate::store::EpochChange;
 
 const KEY: &str = "5d41402abc4b2a76b9719d911017c592";
 
@@ -116,6 +117,20 @@ fn anchor(relay: &Relay, name: &str) -> crate::relay::Publisher {
     };
     let key = StreamKey::new("live", name).unwrap();
     relay.publish(&key, origin).unwrap()
+}
+
+/// As it is kept first.
+fn told(lane: &str, account: i64, due_at: i64) -> EpochChange {
+    EpochChange::Told(LetterRow {
+        id: 0,
+        lane: lane.to_owned(),
+        account,
+        body: json!({ "id": "1-1" }).to_string(),
+        attempts: 0,
+        due_at,
+        created_at: 5,
+        error: String::new(),
+    })
 }
 
 async fn store() -> (Store, tempfile::TempDir) {
@@ -334,18 +349,6 @@ async fn what_is_never_taken_is_dead_and_may_be_sent_again_or_forgotten() {
 #[tokio::test]
 async fn letters_of_many_lanes_are_due_each_lane_by_its_first() {
     let (store, _folder) = store().await;
-    let letter = |lane: &str, account: i64, due_at: i64| {
-        crate::store::EpochChange::Told(LetterRow {
-            id: 0,
-            lane: lane.into(),
-            account,
-            body: String::new(),
-            attempts: 0,
-            due_at,
-            created_at: 5,
-            error: String::new(),
-        })
-    };
     let letters = [
         ("b", 1, 0),
         ("a", 1, 0),
@@ -355,7 +358,7 @@ async fn letters_of_many_lanes_are_due_each_lane_by_its_first() {
         ("e", 1, 60),
         ("d", 1, 0),
     ];
-    let changes = letters.map(|(lane, account, due_at)| letter(lane, account, due_at));
+    let changes = letters.map(|(lane, account, due_at)| told(lane, account, due_at));
     assert_eq!(store.note_epochs(changes.to_vec()).await.unwrap(), 0);
     for (now, but, lanes, next_at) in [
         (50, vec![], &["b", "a", "c"][..], Some(60)),
@@ -382,24 +385,30 @@ async fn runs_rise_also_when_the_clock_steps_back() {
 #[tokio::test]
 async fn the_outbox_is_bounded_and_the_dead_make_room_first() {
     let (store, _folder) = store().await;
-    let letters = |count: usize| -> Vec<_> {
-        let letter = LetterRow {
-            id: 0,
-            lane: "a".into(),
-            account: 1,
-            body: String::new(),
-            attempts: 0,
-            due_at: 0,
-            created_at: 0,
-            error: String::new(),
-        };
-        let letter = || crate::store::EpochChange::Told(letter.clone());
-        std::iter::repeat_with(letter).take(count).collect()
-    };
+    let letters = |count: usize| vec![told("a", 1, 0); count];
     assert_eq!(store.note_epochs(letters(100_003)).await.unwrap(), 3);
     assert_eq!(store.note_epochs(letters(1)).await.unwrap(), 1);
     store.letter_refused(1, None, "").await.unwrap();
     assert_eq!(store.note_epochs(letters(2)).await.unwrap(), 1);
     let state = store.outbox().await.unwrap();
     assert_eq!((state.waiting, state.dead), (100_000, 0));
+}
+
+#[tokio::test]
+async fn a_letter_that_was_put_off_before_the_clock_was_set_back_is_due() {
+    let (store, _folder) = store().await;
+    let hour = 3_600_000;
+    let letters = vec![told("a", 1, 2 * hour), told("b", 1, hour + 60_000)];
+    assert_eq!(store.note_epochs(letters).await.unwrap(), 0);
+    for (now, lanes, next_at) in [
+        (2 * hour, &["a", "b"][..], None),
+        (2 * hour - 60_000, &["b"], Some(2 * hour)),
+        // It is an hour earlier than it was.
+        (hour, &["a"], Some(hour + 60_000)),
+        (0, &["a", "b"], None),
+    ] {
+        let due = store.due_letters(now, vec![], 10).await.unwrap();
+        let found: Vec<_> = due.letters.iter().map(|l| l.lane.as_str()).collect();
+        assert_eq!((&found[..], due.next_at), (lanes, next_at), "{now}");
+    }
 }
