@@ -102,6 +102,29 @@ async fn hooks(back_end: &BackEnd, store: &Store) -> Hooks {
     opened.await.unwrap()
 }
 
+/// Hooks as [`hooks`] makes them, with as many webhooks whose back ends take connections and never answer.
+async fn with_silent_webhooks(
+    back_end: &BackEnd,
+    store: &Store,
+    count: usize,
+) -> (Hooks, Vec<TcpListener>) {
+    let mut config = hooks(back_end, store).await.0.config.clone();
+    let mut silent = Vec::new();
+    for _ in 0..count {
+        // The kernel accepts for it.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        config.webhooks.push(Webhook {
+            address: Address::parse(&address).unwrap(),
+            secret: Secret::new("x"),
+            kinds: vec![Kind::Publish, Kind::Unpublish],
+        });
+        silent.push(listener);
+    }
+    let opened = Hooks::open(config, store.clone(), Metrics::new());
+    (opened.await.unwrap(), silent)
+}
+
 fn run(hooks: &Hooks, relay: &Relay) -> CancellationToken {
     let stop = CancellationToken::new();
     tokio::spawn(hooks.clone().write(relay.clone(), stop.clone()));
@@ -392,6 +415,34 @@ async fn the_outbox_is_bounded_and_the_dead_make_room_first() {
     assert_eq!(store.note_epochs(letters(2)).await.unwrap(), 1);
     let state = store.outbox().await.unwrap();
     assert_eq!((state.waiting, state.dead), (100_000, 0));
+}
+
+/// Twice as many facts are more than the relay keeps for those who are behind.
+const MISSED: usize = 600;
+
+#[tokio::test]
+async fn what_is_missed_of_the_relay_is_made_up_also_while_other_facts_are_told() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let _stop = run(&hooks, &relay);
+    tokio::task::yield_now().await;
+    let mut publishers = Vec::new();
+    // Who asks first is a matter of chance, each time.
+    for round in 0..8 {
+        publishers.push(anchor(&relay, &format!("8888_{round}")));
+        for _ in 0..MISSED {
+            anchor(&relay, "nobodys").finish(Reason::Deleted);
+        }
+        hooks.journal().tell(Fact {
+            kind: Kind::Mix,
+            stream: StreamKey::new("live", "m").unwrap(),
+            at: SystemTime::now(),
+            data: Value::Null,
+        });
+        back_end.wait(publishers.len()).await;
+    }
 }
 
 #[tokio::test]
