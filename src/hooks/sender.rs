@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,9 +14,8 @@ use super::{Addressee, Hooks, Inner, LOOK, kind_of, letter, millis, webhook};
 use crate::net::Fold;
 use crate::store::LetterRow;
 
-/// Letters on their way at once; each holds a socket.
-const AT_ONCE: usize = 32;
-/// Of them, letters for one addressee.
+/// Letters on their way to one addressee at once; each holds a socket. There is no bound for all together: as many addressees as
+/// have room in it could keep the others waiting by not answering.
 const FOR_ONE: usize = 8;
 /// The vendor waits so long for an answer, and so do back ends that were written for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,6 +24,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// One that is not taken is said at once, others with their number.
 static NOT_TAKEN: Fold = Fold::new(Duration::from_secs(10));
+
+/// So is what cannot be kept.
+static NOT_KEPT: Fold = Fold::new(Duration::from_secs(10));
 
 /// The id of what a webhook carries.
 #[derive(Deserialize)]
@@ -47,40 +49,39 @@ impl Hooks {
         let mut on_their_way: HashMap<Id, (i64, i64)> = HashMap::new();
         loop {
             let mut pause = LONGEST;
-            if going.len() < AT_ONCE {
-                match self.0.due(&on_their_way).await {
-                    Ok((letters, next)) => {
-                        pause = pause.min(next);
-                        for letter in letters {
-                            if going.len() >= AT_ONCE {
-                                break;
-                            }
-                            let (id, account) = (letter.id, letter.account);
-                            let mut others = on_their_way.values();
-                            if others.any(|(other, _)| *other == id)
-                                || count(&on_their_way, account) >= FOR_ONE
-                            {
-                                continue;
-                            }
-                            let inner = self.0.clone();
-                            let task = going.spawn(async move { inner.deliver(letter).await });
-                            on_their_way.insert(task.id(), (id, account));
+            match self.0.due(&on_their_way).await {
+                Ok((letters, next)) => {
+                    pause = pause.min(next);
+                    let (is_full, before) = (letters.len() >= self.0.at_a_look(), going.len());
+                    for letter in letters {
+                        let (id, account) = (letter.id, letter.account);
+                        let mut others = on_their_way.values();
+                        if others.any(|(other, _)| *other == id)
+                            || count(&on_their_way, account) >= FOR_ONE
+                        {
+                            continue;
                         }
+                        let inner = self.0.clone();
+                        let task = going.spawn(async move { inner.deliver(letter).await });
+                        on_their_way.insert(task.id(), (id, account));
                     }
-                    Err(error) => {
-                        warn!(%error, "letters cannot be read");
-                        pause = LOOK;
+                    // Behind those of one who has all now that it may, others' may be due.
+                    if is_full && going.len() > before && !stop.is_cancelled() {
+                        continue;
                     }
+                }
+                Err(error) => {
+                    warn!(%error, "letters cannot be read");
+                    pause = LOOK;
                 }
             }
             tokio::select! {
                 Some(done) = going.join_next_with_id() => {
-                    let task = match done {
-                        Ok((task, ())) => task,
-                        // A panic, which the log has.
-                        Err(error) => error.id(),
-                    };
-                    on_their_way.remove(&task);
+                    on_their_way.remove(&task(done));
+                    // A look costs the more the more lanes wait: one for all who are back.
+                    while let Some(done) = going.try_join_next_with_id() {
+                        on_their_way.remove(&task(done));
+                    }
                 }
                 () = self.0.news.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -90,12 +91,27 @@ impl Hooks {
     }
 }
 
+/// Which task has ended.
+fn task(done: Result<(Id, ()), JoinError>) -> Id {
+    match done {
+        Ok((task, ())) => task,
+        // A panic, which the log has.
+        Err(error) => error.id(),
+    }
+}
+
 fn count(on_their_way: &HashMap<Id, (i64, i64)>, account: i64) -> usize {
     let accounts = on_their_way.values();
     accounts.filter(|(_, other)| *other == account).count()
 }
 
 impl Inner {
+    /// Letters of one look: more than there can be on their way to addressees that have room for another.
+    fn at_a_look(&self) -> usize {
+        let addressees = self.config.accounts.len() + self.config.webhooks.len();
+        2 * FOR_ONE * (addressees + 1)
+    }
+
     /// Letters that are due, and how long it is until the next one will be.
     async fn due(
         &self,
@@ -106,7 +122,7 @@ impl Inner {
         busy.sort_unstable();
         busy.dedup();
         busy.retain(|account| count(on_their_way, *account) >= FOR_ONE);
-        let due = self.store.due_letters(now, busy, 2 * AT_ONCE).await?;
+        let due = self.store.due_letters(now, busy, self.at_a_look()).await?;
         let next = due.next_at.map_or(LONGEST, |at| {
             let millis = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
             Duration::from_millis(millis)
@@ -120,11 +136,11 @@ impl Inner {
             Some(addressee) => self.try_to(&addressee, &letter).await,
         };
         let kind = kind_of(letter.account);
-        let (done, word) = match outcome {
-            Outcome::Taken => (self.store.letter_taken(letter.id).await, "delivered"),
+        let word = match &outcome {
+            Outcome::Taken => "delivered",
             Outcome::Refused(again, why) => {
                 let (lane, attempts) = (&letter.lane, letter.attempts + 1);
-                let word = match again {
+                match again {
                     Some(_) => {
                         if let Some(times) = NOT_TAKEN.happened(Instant::now()) {
                             info!(kind, lane, attempts, why, times, "callback not taken");
@@ -138,17 +154,27 @@ impl Inner {
                         );
                         "dead"
                     }
-                };
-                let again = again.map(millis);
-                let kept = self.store.letter_refused(letter.id, again, &why).await;
-                (kept, word)
+                }
             }
         };
+        let mut kept = self.keep(letter.id, &outcome).await;
         self.metrics.hook_delivery(kind, word);
-        if let Err(error) = done {
-            warn!(%error, "what became of a letter could not be kept; it may come twice");
-            // Not at once again, while the disk is full.
+        // Not sent again meanwhile, however long the disk is full: this is on its way until it is kept.
+        while let Err(error) = kept {
+            if let Some(times) = NOT_KEPT.happened(Instant::now()) {
+                warn!(%error, times, "what became of a letter could not be kept; it may come twice");
+            }
             tokio::time::sleep(LOOK).await;
+            kept = self.keep(letter.id, &outcome).await;
+        }
+    }
+
+    async fn keep(&self, id: i64, outcome: &Outcome) -> Result<(), crate::store::Error> {
+        match outcome {
+            Outcome::Taken => self.store.letter_taken(id).await,
+            Outcome::Refused(again, why) => {
+                self.store.letter_refused(id, again.map(millis), why).await
+            }
         }
     }
 

@@ -417,6 +417,40 @@ async fn the_outbox_is_bounded_and_the_dead_make_room_first() {
     assert_eq!((state.waiting, state.dead), (100_000, 0));
 }
 
+#[tokio::test]
+async fn back_ends_that_never_answer_hold_up_nobody_else_however_many_they_are() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 6).await;
+    let _stop = run(&hooks, &relay);
+    tokio::task::yield_now().await;
+    let publishers: Vec<_> = (0..20)
+        .map(|n| anchor(&relay, &format!("8888_{n}")))
+        .collect();
+    let begun = std::time::Instant::now();
+    back_end.wait(publishers.len()).await;
+    // Long before any of the silent ones is given up.
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn who_never_answers_holds_up_nobody_whose_letters_are_behind_all_of_his() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let silent = hooks.webhook_accounts()[0];
+    let mut letters: Vec<_> = (0..500)
+        .map(|n| told(&format!("a{n}"), silent, 0))
+        .collect();
+    letters.push(told("b", 1_251_000_001, 0));
+    assert_eq!(store.note_epochs(letters).await.unwrap(), 0);
+    let begun = std::time::Instant::now();
+    tokio::spawn(hooks.send(CancellationToken::new()));
+    back_end.wait(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
 /// Twice as many facts are more than the relay keeps for those who are behind.
 const MISSED: usize = 600;
 
@@ -462,4 +496,29 @@ async fn a_letter_that_was_put_off_before_the_clock_was_set_back_is_due() {
         let found: Vec<_> = due.letters.iter().map(|l| l.lane.as_str()).collect();
         assert_eq!((&found[..], due.next_at), (lanes, next_at), "{now}");
     }
+}
+
+#[tokio::test]
+async fn what_was_taken_while_that_could_not_be_kept_does_not_come_again() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let hooks = hooks(&back_end, &store).await;
+    // Fails as a full disk does, at once.
+    let full = "CREATE TRIGGER full BEFORE DELETE ON outbox BEGIN SELECT raise(FAIL, 'full'); END";
+    store.execute(full).await.unwrap();
+    let letters = vec![told("a", 1_251_000_001, 0)];
+    assert_eq!(store.note_epochs(letters).await.unwrap(), 0);
+    tokio::spawn(hooks.clone().send(CancellationToken::new()));
+    let tried = "hooks_deliveries_total{kind=\"callback\",outcome=\"delivered\"} 1";
+    while !String::from_utf8(hooks.0.metrics.encode())
+        .unwrap()
+        .contains(tried)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store.execute("DROP TRIGGER full").await.unwrap();
+    while store.outbox().await.unwrap().waiting > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(back_end.wait(1).await.len(), 1);
 }

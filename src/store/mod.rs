@@ -136,6 +136,12 @@ impl Store {
         })?;
         answered.await.unwrap_or(Err(Error::Ended))
     }
+
+    /// Statements of a test: a trigger that fails stands for a disk that is full, say.
+    #[cfg(test)]
+    pub async fn execute(&self, statements: &'static str) -> Result<(), Error> {
+        self.run(|file| file.execute_batch(statements)).await
+    }
 }
 
 /// Work between a begin and a commit. Dropped without the commit, a transaction is rolled back.
