@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use address::Address;
@@ -86,6 +87,8 @@ struct Inner {
     reported: Mutex<Option<mpsc::Receiver<Trouble>>>,
     /// There is something new to send.
     news: Notify,
+    /// Nothing more is written.
+    written: CancellationToken,
     /// The latest epoch whose beginning is on the disk, where anybody is told of it.
     kept: watch::Sender<u64>,
 }
@@ -136,6 +139,7 @@ impl Hooks {
             reports,
             reported: Mutex::new(Some(reported)),
             news: Notify::new(),
+            written: CancellationToken::new(),
             kept: watch::Sender::new(0),
         })))
     }

@@ -56,6 +56,7 @@ impl Hooks {
         let mut events = relay.events();
         let mut facts = self.0.journal.reader();
         let mut troubles = self.0.reported();
+        let _written = self.0.written.clone().drop_guard();
         let has_webhooks = !self.0.config.webhooks.is_empty();
         let mut scribe = Scribe::new(self.0);
         scribe.end_leftovers().await;
@@ -80,7 +81,7 @@ impl Hooks {
             scribe.hear(&mut events, &relay, TOGETHER);
         }
         scribe.hear(&mut events, &relay, usize::MAX);
-        // Who is still there goes down with the server; that is sent by the next run if need be.
+        // Who is still there goes down with the server; what of that is not taken in time the next run sends.
         scribe.end_all(Reason::Shutdown);
         scribe.collect(&mut facts);
         scribe.keep(&stop).await;

@@ -19,6 +19,8 @@ use crate::store::LetterRow;
 const FOR_ONE: usize = 8;
 /// The vendor waits so long for an answer, and so do back ends that were written for it.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long letters are still sent when the server ends: the ends of all publishes are among them.
+const PARTING: Duration = Duration::from_secs(2);
 /// Longest sleep: clocks step.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -42,13 +44,16 @@ enum Outcome {
 }
 
 impl Hooks {
-    /// Sends letters, until `stop`. Sleeps until the next one is due or something new was written.
+    /// Sends letters, until `stop`, and then what is due when all is written that will be ([`Hooks::write`]), for a moment. Sleeps
+    /// until the next one is due or something new was written.
     pub async fn send(self, stop: CancellationToken) {
         let mut going: JoinSet<()> = JoinSet::new();
         // By task: the letter, and whom it is for.
         let mut on_their_way: HashMap<Id, (i64, i64)> = HashMap::new();
+        let mut parting = None;
         loop {
             let mut pause = LONGEST;
+            let is_written = self.0.written.is_cancelled();
             match self.0.due(&on_their_way).await {
                 Ok((letters, next)) => {
                     pause = pause.min(next);
@@ -66,7 +71,7 @@ impl Hooks {
                         on_their_way.insert(task.id(), (id, account));
                     }
                     // Behind those of one who has all now that it may, others' may be due.
-                    if is_full && going.len() > before && !stop.is_cancelled() {
+                    if is_full && going.len() > before {
                         continue;
                     }
                 }
@@ -74,6 +79,9 @@ impl Hooks {
                     warn!(%error, "letters cannot be read");
                     pause = LOOK;
                 }
+            }
+            if parting.is_some() && is_written && going.is_empty() {
+                return;
             }
             tokio::select! {
                 Some(done) = going.join_next_with_id() => {
@@ -85,9 +93,21 @@ impl Hooks {
                 }
                 () = self.0.news.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled(), if parting.is_none() => {
+                    parting = Some(tokio::time::Instant::now() + PARTING);
+                }
+                () = self.0.written.cancelled(), if parting.is_some() && !is_written => {}
+                () = until(parting) => return,
             }
         }
+    }
+}
+
+/// Waits for that moment; `None`: for ever.
+async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

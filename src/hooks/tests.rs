@@ -522,3 +522,25 @@ async fn what_was_taken_while_that_could_not_be_kept_does_not_come_again() {
     }
     assert_eq!(back_end.wait(1).await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_server_that_ends_still_sends_the_ends_of_its_publishes_and_waits_for_no_silent_one() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(hooks.clone().write(relay.clone(), stop.clone()));
+    let sending = tokio::spawn(hooks.send(stop.clone()));
+    tokio::task::yield_now().await;
+    let publishers: Vec<_> = (0..20)
+        .map(|n| anchor(&relay, &format!("8888_{n}")))
+        .collect();
+    back_end.wait(publishers.len()).await;
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(15), sending).await;
+    ended.unwrap().unwrap();
+    let letters = back_end.wait(2 * publishers.len()).await;
+    let ends = letters.iter().filter(|letter| letter["event_type"] == 0);
+    assert_eq!(ends.count(), publishers.len());
+}
