@@ -14,9 +14,11 @@ use super::{Addressee, Hooks, Inner, LOOK, kind_of, letter, millis, webhook};
 use crate::net::Fold;
 use crate::store::LetterRow;
 
-/// Letters on their way to one addressee at once; each holds a socket. There is no bound for all together: as many addressees as
-/// have room in it could keep the others waiting by not answering.
+/// Most letters on their way to one addressee at once; each holds a socket.
 const FOR_ONE: usize = 8;
+/// So many places are shared out among all addressees. Nobody has a place of somebody else's: those who never answer would have them
+/// all in the end.
+const IN_ALL: usize = 128;
 /// The vendor waits so long for an answer, and so do back ends that were written for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long letters are still sent when the server ends: the ends of all publishes are among them.
@@ -62,7 +64,7 @@ impl Hooks {
                         let (id, account) = (letter.id, letter.account);
                         let mut others = on_their_way.values();
                         if others.any(|(other, _)| *other == id)
-                            || count(&on_their_way, account) >= FOR_ONE
+                            || count(&on_their_way, account) >= self.0.share()
                         {
                             continue;
                         }
@@ -128,8 +130,16 @@ fn count(on_their_way: &HashMap<Id, (i64, i64)>, account: i64) -> usize {
 impl Inner {
     /// Letters of one look: more than there can be on their way to addressees that have room for another.
     fn at_a_look(&self) -> usize {
-        let addressees = self.config.accounts.len() + self.config.webhooks.len();
-        2 * FOR_ONE * (addressees + 1)
+        2 * self.share() * (self.addressees() + 1)
+    }
+
+    fn addressees(&self) -> usize {
+        self.config.accounts.len() + self.config.webhooks.len()
+    }
+
+    /// Letters that may be on their way to one addressee.
+    fn share(&self) -> usize {
+        share(self.addressees())
     }
 
     /// Letters that are due, and how long it is until the next one will be.
@@ -141,7 +151,7 @@ impl Inner {
         let mut busy: Vec<i64> = on_their_way.values().map(|(_, account)| *account).collect();
         busy.sort_unstable();
         busy.dedup();
-        busy.retain(|account| count(on_their_way, *account) >= FOR_ONE);
+        busy.retain(|account| count(on_their_way, *account) >= self.share());
         let due = self.store.due_letters(now, busy, self.at_a_look()).await?;
         let next = due.next_at.map_or(LONGEST, |at| {
             let millis = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
@@ -234,7 +244,32 @@ impl Inner {
     }
 }
 
+/// What each of so many has of the places; one at least.
+fn share(addressees: usize) -> usize {
+    (IN_ALL / addressees.max(1)).clamp(1, FOR_ONE)
+}
+
 /// From 0 to 1. Where the system has no chance to give, everything is tried at the same moment.
 fn chance() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn each_addressee_has_its_share_of_the_places_and_one_at_least() {
+        for (addressees, each) in [
+            (0, 8),
+            (1, 8),
+            (16, 8),
+            (17, 7),
+            (64, 2),
+            (128, 1),
+            (999, 1),
+        ] {
+            assert_eq!(share(addressees), each, "{addressees}");
+        }
+    }
 }
