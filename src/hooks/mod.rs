@@ -149,6 +149,11 @@ impl Hooks {
         &self.0.journal
     }
 
+    /// Cancelled when the server ends and all that happened is told: [`Hooks::write`] has ended.
+    pub fn over(&self) -> CancellationToken {
+        self.0.written.clone()
+    }
+
     /// Something was wrong with what the publisher of that epoch sent: accounts of the vendor's form are told. Never waits.
     pub fn trouble(&self, key: &StreamKey, epoch: u64, report: Report) {
         if self.0.accounts(key).next().is_none() {
