@@ -98,7 +98,7 @@ pub(super) async fn get(
         reader,
         filter,
         ready: VecDeque::new(),
-        stop: state.shutdown.clone(),
+        over: state.hooks.over(),
         _place: place,
     };
     if let Some(gap) = gap {
@@ -115,7 +115,8 @@ struct Listener {
     ready: VecDeque<Event>,
     /// The number of the last event that the client knows of.
     told: u64,
-    stop: CancellationToken,
+    /// Nothing more is told.
+    over: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
@@ -146,9 +147,10 @@ impl Listener {
                 return Some(event);
             }
             tokio::select! {
+                // What was told until the end is sent before it, the ends of all publishes among it.
                 biased;
-                () = self.stop.cancelled() => return None,
                 () = self.reader.wait() => {}
+                () = self.over.cancelled() => return None,
             }
             match self.reader.take(BATCH) {
                 Ok(events) => self.choose(&events),

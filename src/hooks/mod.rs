@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use address::Address;
@@ -86,6 +87,8 @@ struct Inner {
     reported: Mutex<Option<mpsc::Receiver<Trouble>>>,
     /// There is something new to send.
     news: Notify,
+    /// Nothing more is written.
+    written: CancellationToken,
     /// The latest epoch whose beginning is on the disk, where anybody is told of it.
     kept: watch::Sender<u64>,
 }
@@ -136,6 +139,7 @@ impl Hooks {
             reports,
             reported: Mutex::new(Some(reported)),
             news: Notify::new(),
+            written: CancellationToken::new(),
             kept: watch::Sender::new(0),
         })))
     }
@@ -143,6 +147,11 @@ impl Hooks {
     /// Where facts of all rooms are told and read.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
+    }
+
+    /// Cancelled when the server ends and all that happened is told: [`Hooks::write`] has ended.
+    pub fn over(&self) -> CancellationToken {
+        self.0.written.clone()
     }
 
     /// Something was wrong with what the publisher of that epoch sent: accounts of the vendor's form are told. Never waits.

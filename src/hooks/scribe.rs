@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -55,6 +56,7 @@ impl Hooks {
         let mut events = relay.events();
         let mut facts = self.0.journal.reader();
         let mut troubles = self.0.reported();
+        let _written = self.0.written.clone().drop_guard();
         let has_webhooks = !self.0.config.webhooks.is_empty();
         let mut scribe = Scribe::new(self.0);
         scribe.end_leftovers().await;
@@ -65,35 +67,21 @@ impl Hooks {
             tokio::select! {
                 event = events.recv() => match event {
                     Ok(event) => scribe.note(event),
-                    Err(RecvError::Lagged(missed)) => {
-                        warn!(
-                            missed,
-                            "callbacks fell behind; what was missed is made up from what is there"
-                        );
-                        scribe.reconcile(&relay);
-                    }
+                    Err(RecvError::Lagged(missed)) => scribe.make_up(missed, &relay),
                     Err(RecvError::Closed) => break,
                 },
                 Some(trouble) = troubles.recv() => {
                     // What began or ended before it was noticed is first.
-                    while let Ok(event) = events.try_recv() {
-                        scribe.note(event);
-                    }
+                    scribe.hear(&mut events, &relay, usize::MAX);
                     scribe.trouble(&trouble);
                 }
                 () = facts.wait(), if has_webhooks => {}
                 () = stop.cancelled() => break,
             }
-            while scribe.changes.len() < TOGETHER
-                && let Ok(event) = events.try_recv()
-            {
-                scribe.note(event);
-            }
+            scribe.hear(&mut events, &relay, TOGETHER);
         }
-        while let Ok(event) = events.try_recv() {
-            scribe.note(event);
-        }
-        // Who is still there goes down with the server; that is sent by the next run if need be.
+        scribe.hear(&mut events, &relay, usize::MAX);
+        // Who is still there goes down with the server; what of that is not taken in time the next run sends.
         scribe.end_all(Reason::Shutdown);
         scribe.collect(&mut facts);
         scribe.keep(&stop).await;
@@ -108,6 +96,26 @@ impl Scribe {
             changes: Vec::new(),
             latest: 0,
         }
+    }
+
+    /// Notes what there is of `events` now, until there are `most` changes. That some were missed is said once, to whoever asks
+    /// first.
+    fn hear(&mut self, events: &mut Receiver<Event>, relay: &Relay, most: usize) {
+        while self.changes.len() < most {
+            match events.try_recv() {
+                Ok(event) => self.note(event),
+                Err(TryRecvError::Lagged(missed)) => self.make_up(missed, relay),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn make_up(&mut self, missed: u64, relay: &Relay) {
+        warn!(
+            missed,
+            "callbacks fell behind; what was missed is made up from what is there"
+        );
+        self.reconcile(relay);
     }
 
     pub fn note(&mut self, event: Event) {

@@ -13,6 +13,7 @@ use super::scribe::Scribe;
 use super::*;
 use crate::reason::Reason;
 use crate::relay::{Event, Origin, Query, Relay};
+use crate::store::EpochChange;
 
 const KEY: &str = "5d41402abc4b2a76b9719d911017c592";
 
@@ -101,6 +102,29 @@ async fn hooks(back_end: &BackEnd, store: &Store) -> Hooks {
     opened.await.unwrap()
 }
 
+/// Hooks as [`hooks`] makes them, with as many webhooks whose back ends take connections and never answer.
+async fn with_silent_webhooks(
+    back_end: &BackEnd,
+    store: &Store,
+    count: usize,
+) -> (Hooks, Vec<TcpListener>) {
+    let mut config = hooks(back_end, store).await.0.config.clone();
+    let mut silent = Vec::new();
+    for _ in 0..count {
+        // The kernel accepts for it.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        config.webhooks.push(Webhook {
+            address: Address::parse(&address).unwrap(),
+            secret: Secret::new("x"),
+            kinds: vec![Kind::Publish, Kind::Unpublish],
+        });
+        silent.push(listener);
+    }
+    let opened = Hooks::open(config, store.clone(), Metrics::new());
+    (opened.await.unwrap(), silent)
+}
+
 fn run(hooks: &Hooks, relay: &Relay) -> CancellationToken {
     let stop = CancellationToken::new();
     tokio::spawn(hooks.clone().write(relay.clone(), stop.clone()));
@@ -116,6 +140,20 @@ fn anchor(relay: &Relay, name: &str) -> crate::relay::Publisher {
     };
     let key = StreamKey::new("live", name).unwrap();
     relay.publish(&key, origin).unwrap()
+}
+
+/// As it is kept first.
+fn told(lane: &str, account: i64, due_at: i64) -> EpochChange {
+    EpochChange::Told(LetterRow {
+        id: 0,
+        lane: lane.to_owned(),
+        account,
+        body: json!({ "id": "1-1" }).to_string(),
+        attempts: 0,
+        due_at,
+        created_at: 5,
+        error: String::new(),
+    })
 }
 
 async fn store() -> (Store, tempfile::TempDir) {
@@ -334,18 +372,6 @@ async fn what_is_never_taken_is_dead_and_may_be_sent_again_or_forgotten() {
 #[tokio::test]
 async fn letters_of_many_lanes_are_due_each_lane_by_its_first() {
     let (store, _folder) = store().await;
-    let letter = |lane: &str, account: i64, due_at: i64| {
-        crate::store::EpochChange::Told(LetterRow {
-            id: 0,
-            lane: lane.into(),
-            account,
-            body: String::new(),
-            attempts: 0,
-            due_at,
-            created_at: 5,
-            error: String::new(),
-        })
-    };
     let letters = [
         ("b", 1, 0),
         ("a", 1, 0),
@@ -355,7 +381,7 @@ async fn letters_of_many_lanes_are_due_each_lane_by_its_first() {
         ("e", 1, 60),
         ("d", 1, 0),
     ];
-    let changes = letters.map(|(lane, account, due_at)| letter(lane, account, due_at));
+    let changes = letters.map(|(lane, account, due_at)| told(lane, account, due_at));
     assert_eq!(store.note_epochs(changes.to_vec()).await.unwrap(), 0);
     for (now, but, lanes, next_at) in [
         (50, vec![], &["b", "a", "c"][..], Some(60)),
@@ -382,24 +408,139 @@ async fn runs_rise_also_when_the_clock_steps_back() {
 #[tokio::test]
 async fn the_outbox_is_bounded_and_the_dead_make_room_first() {
     let (store, _folder) = store().await;
-    let letters = |count: usize| -> Vec<_> {
-        let letter = LetterRow {
-            id: 0,
-            lane: "a".into(),
-            account: 1,
-            body: String::new(),
-            attempts: 0,
-            due_at: 0,
-            created_at: 0,
-            error: String::new(),
-        };
-        let letter = || crate::store::EpochChange::Told(letter.clone());
-        std::iter::repeat_with(letter).take(count).collect()
-    };
+    let letters = |count: usize| vec![told("a", 1, 0); count];
     assert_eq!(store.note_epochs(letters(100_003)).await.unwrap(), 3);
     assert_eq!(store.note_epochs(letters(1)).await.unwrap(), 1);
     store.letter_refused(1, None, "").await.unwrap();
     assert_eq!(store.note_epochs(letters(2)).await.unwrap(), 1);
     let state = store.outbox().await.unwrap();
     assert_eq!((state.waiting, state.dead), (100_000, 0));
+}
+
+#[tokio::test]
+async fn back_ends_that_never_answer_hold_up_nobody_else_however_many_they_are() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 6).await;
+    let _stop = run(&hooks, &relay);
+    tokio::task::yield_now().await;
+    let publishers: Vec<_> = (0..20)
+        .map(|n| anchor(&relay, &format!("8888_{n}")))
+        .collect();
+    let begun = std::time::Instant::now();
+    back_end.wait(publishers.len()).await;
+    // Long before any of the silent ones is given up.
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn who_never_answers_holds_up_nobody_whose_letters_are_behind_all_of_his() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let silent = hooks.webhook_accounts()[0];
+    let mut letters: Vec<_> = (0..500)
+        .map(|n| told(&format!("a{n}"), silent, 0))
+        .collect();
+    letters.push(told("b", 1_251_000_001, 0));
+    assert_eq!(store.note_epochs(letters).await.unwrap(), 0);
+    let begun = std::time::Instant::now();
+    tokio::spawn(hooks.send(CancellationToken::new()));
+    back_end.wait(1).await;
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+/// Twice as many facts are more than the relay keeps for those who are behind.
+const MISSED: usize = 600;
+
+#[tokio::test]
+async fn what_is_missed_of_the_relay_is_made_up_also_while_other_facts_are_told() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let _stop = run(&hooks, &relay);
+    tokio::task::yield_now().await;
+    let mut publishers = Vec::new();
+    // Who asks first is a matter of chance, each time.
+    for round in 0..8 {
+        publishers.push(anchor(&relay, &format!("8888_{round}")));
+        for _ in 0..MISSED {
+            anchor(&relay, "nobodys").finish(Reason::Deleted);
+        }
+        hooks.journal().tell(Fact {
+            kind: Kind::Mix,
+            stream: StreamKey::new("live", "m").unwrap(),
+            at: SystemTime::now(),
+            data: Value::Null,
+        });
+        back_end.wait(publishers.len()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_letter_that_was_put_off_before_the_clock_was_set_back_is_due() {
+    let (store, _folder) = store().await;
+    let hour = 3_600_000;
+    let letters = vec![told("a", 1, 2 * hour), told("b", 1, hour + 60_000)];
+    assert_eq!(store.note_epochs(letters).await.unwrap(), 0);
+    for (now, lanes, next_at) in [
+        (2 * hour, &["a", "b"][..], None),
+        (2 * hour - 60_000, &["b"], Some(2 * hour)),
+        // It is an hour earlier than it was.
+        (hour, &["a"], Some(hour + 60_000)),
+        (0, &["a", "b"], None),
+    ] {
+        let due = store.due_letters(now, vec![], 10).await.unwrap();
+        let found: Vec<_> = due.letters.iter().map(|l| l.lane.as_str()).collect();
+        assert_eq!((&found[..], due.next_at), (lanes, next_at), "{now}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_taken_while_that_could_not_be_kept_does_not_come_again() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let hooks = hooks(&back_end, &store).await;
+    // Fails as a full disk does, at once.
+    let full = "CREATE TRIGGER full BEFORE DELETE ON outbox BEGIN SELECT raise(FAIL, 'full'); END";
+    store.execute(full).await.unwrap();
+    let letters = vec![told("a", 1_251_000_001, 0)];
+    assert_eq!(store.note_epochs(letters).await.unwrap(), 0);
+    tokio::spawn(hooks.clone().send(CancellationToken::new()));
+    let tried = "hooks_deliveries_total{kind=\"callback\",outcome=\"delivered\"} 1";
+    while !String::from_utf8(hooks.0.metrics.encode())
+        .unwrap()
+        .contains(tried)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store.execute("DROP TRIGGER full").await.unwrap();
+    while store.outbox().await.unwrap().waiting > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(back_end.wait(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_still_sends_the_ends_of_its_publishes_and_waits_for_no_silent_one() {
+    let (store, _folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let relay = Relay::new(crate::relay::Config::default());
+    let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(hooks.clone().write(relay.clone(), stop.clone()));
+    let sending = tokio::spawn(hooks.send(stop.clone()));
+    tokio::task::yield_now().await;
+    let publishers: Vec<_> = (0..20)
+        .map(|n| anchor(&relay, &format!("8888_{n}")))
+        .collect();
+    back_end.wait(publishers.len()).await;
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(15), sending).await;
+    ended.unwrap().unwrap();
+    let letters = back_end.wait(2 * publishers.len()).await;
+    let ends = letters.iter().filter(|letter| letter["event_type"] == 0);
+    assert_eq!(ends.count(), publishers.len());
 }

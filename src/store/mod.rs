@@ -2,7 +2,8 @@
 //!
 //! Owns the file, its schema and the steps from older ones ([`schema`]), and the rows as plain values ([`BanRow`], [`MixRow`], [`LetterRow`] and others).
 //! Refuses to know what a row means: whoever reads it parses it. Nobody on the way of media or of a connecting client
-//! asks here; what they need is in memory, read once at the start. Called by `api` and `server`.
+//! asks here; what they need is in memory, read once at the start. A publisher whose beginning is told of waits for the commit, within the
+//! time that `hooks` allows. Called by `api`, `hooks`, `links` and `server`.
 //!
 //! An answer that says a change was kept comes after the file was synchronised: it is there after a kill or a power
 //! cut. The file is in WAL mode, so it can be read and backed up with SQLite's own tools while the server runs.
@@ -30,7 +31,8 @@ pub use outbox::{Due, EpochChange, EpochRow, LetterRow, OutboxState};
 const FILE: &str = "linkmic.db";
 /// Locked as long as a server uses the directory. Not the database itself, which SQLite locks in its own way.
 const LOCK: &str = "linkmic.lock";
-/// Changes that may wait for the disk. They come from operators, a few a minute.
+/// Jobs that may wait for the disk: a few a minute from operators, and from `hooks` one for each batch of facts, each look for letters and
+/// each letter on its way.
 const WAITING: usize = 256;
 /// How long somebody else's tool may hold the file, a backup say.
 const BUSY: Duration = Duration::from_secs(5);
@@ -42,7 +44,7 @@ pub enum Error {
     Directory { path: PathBuf, source: io::Error },
     #[error("another server uses the state directory {}; give each its own state.dir", path.display())]
     InUse { path: PathBuf },
-    #[error("{} is damaged ({detail}); restore it, or move it away to start without bans", path.display())]
+    #[error("{} is damaged ({detail}); restore it, or move it away to start without what was kept: bans, mixes, pushes, links and letters", path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("{} cannot be written; the state directory and its files need to be writable by this user", path.display())]
     ReadOnly { path: PathBuf },
@@ -135,6 +137,12 @@ impl Store {
             mpsc::error::TrySendError::Closed(_) => Error::Ended,
         })?;
         answered.await.unwrap_or(Err(Error::Ended))
+    }
+
+    /// Statements of a test: a trigger that fails stands for a disk that is full, say.
+    #[cfg(test)]
+    pub async fn execute(&self, statements: &'static str) -> Result<(), Error> {
+        self.run(|file| file.execute_batch(statements)).await
     }
 }
 

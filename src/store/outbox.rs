@@ -11,6 +11,10 @@ const MOST: i64 = 100_000;
 /// Longest sentence about a failure that is kept, in characters.
 const MAX_ERROR: usize = 300;
 
+/// Nobody puts a letter off for longer, in milliseconds. One that seems to be due later was put off before the host's clock was set
+/// back.
+const LONGEST_PAUSE: i64 = 15 * 60 * 1_000;
+
 /// The first letter of each lane that is neither delivered nor dead. Goes from lane to lane by the index, however many letters
 /// wait in each.
 const HEADS: &str = "WITH RECURSIVE lanes (lane) AS (
@@ -269,7 +273,8 @@ impl Store {
         .await
     }
 
-    /// Of each lane the first letter that is neither delivered nor dead, where it is due by `now` and not for one of the accounts
+    /// Of each lane the first letter that is neither delivered nor dead, where it is due by `now`, by a clock that may have been set
+    /// back since, and not for one of the accounts
     /// in `but`; at most `limit`, the oldest first. And when the next one is due.
     ///
     /// # Errors
@@ -278,20 +283,21 @@ impl Store {
         self.run(move |file| {
             let mut due = file.prepare_cached(&format!(
                 "{HEADS} SELECT * FROM outbox
-                WHERE id IN (SELECT id FROM heads) AND due_at <= ?1
+                WHERE id IN (SELECT id FROM heads) AND due_at NOT BETWEEN ?1 + 1 AND ?4
                     AND account NOT IN (SELECT value FROM json_each(?2))
                 ORDER BY id LIMIT ?3"
             ))?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let latest = now.saturating_add(LONGEST_PAUSE);
             let list: Vec<String> = but.iter().map(i64::to_string).collect();
             let list = format!("[{}]", list.join(","));
-            let rows = due.query_map(params![now, list, limit], LetterRow::read)?;
+            let rows = due.query_map(params![now, list, limit, latest], LetterRow::read)?;
             let letters = rows.collect::<rusqlite::Result<_>>()?;
             let mut next = file.prepare_cached(&format!(
                 "{HEADS} SELECT min(due_at) FROM outbox
-                WHERE id IN (SELECT id FROM heads) AND due_at > ?1"
+                WHERE id IN (SELECT id FROM heads) AND due_at BETWEEN ?1 + 1 AND ?2"
             ))?;
-            let next_at = next.query_row(params![now], |row| row.get(0))?;
+            let next_at = next.query_row(params![now, latest], |row| row.get(0))?;
             Ok(Due { letters, next_at })
         })
         .await

@@ -166,6 +166,9 @@ async fn a_listener_that_does_not_read_is_cut_and_costs_no_more_than_the_ring() 
 #[tokio::test]
 async fn no_more_than_sixty_four_listen_and_all_are_let_go_at_the_end() {
     let (house, client) = open(None).await;
+    // Who tells what happens says when nothing more does.
+    let telling = house.hooks.clone();
+    tokio::spawn(telling.write(house.relay.clone(), house.shutdown.clone()));
     let mut listeners = Vec::new();
     for _ in 0..64 {
         listeners.push(listen_to_events(&client).await);

@@ -220,20 +220,26 @@ async fn what_becomes_of_a_link_is_told_to_webhooks_and_to_who_listens() {
 }
 
 #[tokio::test]
-async fn listeners_do_not_delay_the_end_of_the_server() {
+async fn listeners_hear_the_ends_of_all_publishes_and_do_not_delay_the_end_of_the_server() {
     let house = House::open().await;
     let mut listener = Listener::open(&house, "", None).await;
     // One that reads nothing.
     let _deaf = Listener::open(&house, "", None).await;
     cycle(&house, "a").await;
+    let publisher = Client::publish(&house.urls.push("b")).await;
+    let publisher = publisher.expect("granted");
     let begin = Instant::now();
     house.server.shutdown().await;
     assert!(
-        begin.elapsed() < Duration::from_secs(3),
+        begin.elapsed() < Duration::from_secs(4),
         "{:?}",
         begin.elapsed()
     );
-    listener.hear(2).await;
+    drop(publisher);
+    let heard = listener.hear(4).await;
+    assert_eq!(heard[3].event, "unpublish");
+    assert_eq!(heard[3].data["stream"], "b");
+    assert_eq!(heard[3].data["data"]["reason"], "shutdown");
     assert_eq!(listener.next().await, None);
     let mut rest = Vec::new();
     assert!(listener.0.read_to_end(&mut rest).await.is_ok());
