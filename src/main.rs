@@ -30,6 +30,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // What the rooms' tasks pass on is waited for; threads that compute ask for other slices themselves.
+        .on_thread_start(linkmic::net::slice::short)
         .build()
         .map_err(|error| anyhow!("cannot start the runtime: {error}"))?;
     let outcome = runtime.block_on(cli.run(&Env::process(), &mut std::io::stdout()));

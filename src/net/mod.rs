@@ -12,6 +12,7 @@ mod fold;
 mod network;
 pub mod proxy;
 mod queue;
+pub mod slice;
 mod socket;
 mod stream;
 pub mod tls;

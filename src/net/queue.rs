@@ -65,7 +65,7 @@ pub fn unacknowledged(socket: &Socket) -> io::Result<usize> {
     Ok(waiting + usize::try_from(outstanding(socket.tcp())?).unwrap_or(0))
 }
 
-// The only `unsafe` of the house. Neither the standard library, tokio, socket2 nor rustix wraps this number; the safe
+// Neither the standard library, tokio, socket2 nor rustix wraps this number; the safe
 // way, asking over a netlink socket (sock_diag), costs two system calls and a lookup among all connections per reader.
 #[allow(unsafe_code)]
 fn outstanding(socket: &TcpStream) -> io::Result<i32> {

@@ -21,6 +21,15 @@ pub const FLAT: u64 = 2 << 20;
 /// How long freed memory may take to be seen as free: connections that linger a second before they close.
 const SETTLE: Duration = Duration::from_secs(8);
 
+/// A thread, as the kernel schedules it.
+#[cfg(feature = "mixer")]
+pub struct Scheduled {
+    pub name: String,
+    pub nice: i32,
+    /// `None` where the kernel does not tell.
+    pub slice_ns: Option<u64>,
+}
+
 /// `linkmic serve` with a configuration of its own.
 pub struct Binary {
     pub urls: Arc<Urls>,
@@ -160,26 +169,34 @@ impl Binary {
         self.status("Threads:").parse().expect("a number")
     }
 
-    /// The name and the niceness of each of its threads.
+    /// How each of its threads is scheduled.
     ///
     /// # Panics
     /// As [`resident`](Self::resident).
     #[cfg(feature = "mixer")]
-    pub fn niceness(&mut self) -> Vec<(String, i32)> {
+    pub fn scheduled(&mut self) -> Vec<Scheduled> {
         self.assert_alive();
         let id = self.process.id().expect("it runs");
         let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("it runs");
         // One that ends meanwhile is left out.
-        let stats = tasks.flatten().map(|task| task.path().join("stat"));
-        let stats = stats.filter_map(|stat| std::fs::read_to_string(stat).ok());
-        let read = |stat: &str| {
+        let read = |task: &Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).ok()?;
             let (name, fields) = stat.rsplit_once(") ").expect("a name in brackets");
             let (_, name) = name.split_once('(').expect("a name in brackets");
             // proc(5): the niceness is the 19th, and the first after the name is the third.
             let nice = fields.split(' ').nth(19 - 3).expect("19 fields");
-            (name.to_owned(), nice.parse().expect("a number"))
+            let sched = std::fs::read_to_string(task.join("sched")).unwrap_or_default();
+            let slice = sched.lines().find(|line| line.starts_with("se.slice"));
+            Some(Scheduled {
+                name: name.to_owned(),
+                nice: nice.parse().expect("a number"),
+                slice_ns: slice.and_then(|line| line.rsplit(' ').next()?.parse().ok()),
+            })
         };
-        stats.map(|stat| read(&stat)).collect()
+        tasks
+            .flatten()
+            .filter_map(|task| read(&task.path()))
+            .collect()
     }
 
     /// Files, sockets and pipes that are open.
