@@ -240,8 +240,9 @@ impl Health {
                 (_, Some((begun, false))) if step(begun, wire) > LONG_GOP_MS => {
                     let long = step(begun, wire);
                     self.key = Some((begun, true));
-                    let words = format!("no key frame for {long} ms of the stream's time");
-                    self.tell(Trouble::LongGop, now, words);
+                    self.tell(Trouble::LongGop, now, || {
+                        format!("no key frame for {long} ms of the stream's time")
+                    });
                 }
                 _ => {}
             }
@@ -254,8 +255,9 @@ impl Health {
         if let Some(before) = before.filter(|before| *before != message.codec) {
             track.has_header = false;
             track.is_told = false;
-            let words = format!("{} before, {} now", before.as_str(), message.codec.as_str());
-            self.tell(changed, now, words);
+            self.tell(changed, now, || {
+                format!("{} before, {} now", before.as_str(), message.codec.as_str())
+            });
         }
         if matches!(message.role, Role::Header(slot) if slot.slot == Slot::Sequence) {
             track.has_header = true;
@@ -265,7 +267,7 @@ impl Health {
     /// A frame that needs a header.
     fn header(&mut self, track: &mut Track, missing: Trouble, now: Instant) {
         if !track.has_header && !std::mem::replace(&mut track.is_told, true) {
-            self.tell(missing, now, "no decoder can begin with it".to_owned());
+            self.tell(missing, now, || "no decoder can begin with it".to_owned());
         }
     }
 
@@ -280,14 +282,15 @@ impl Health {
         if let Some((last, arrived)) = track.last.replace((wire, now)) {
             let moved = step(last, wire);
             if moved < 0 {
-                self.tell(back, now, format!("from {last} to {wire} ms"));
+                self.tell(back, now, || format!("from {last} to {wire} ms"));
             } else if moved > AHEAD_MS {
-                self.tell(ahead, now, format!("from {last} to {wire} ms"));
+                self.tell(ahead, now, || format!("from {last} to {wire} ms"));
             }
             let waited = now.saturating_duration_since(arrived);
             if waited > most {
-                let words = format!("{} ms after the one before", waited.as_millis());
-                self.tell(pause, now, words);
+                self.tell(pause, now, || {
+                    format!("{} ms after the one before", waited.as_millis())
+                });
             }
         }
     }
@@ -304,8 +307,10 @@ impl Health {
         if self.video.last.is_some() && lasted < 2 * INTERVAL {
             let rate = f64::from(frames) / lasted.as_secs_f64();
             if self.best_rate >= MIN_RATE && rate < self.best_rate / 2.0 {
-                let words = format!("{rate:.1} a second, {:.1} at its best", self.best_rate);
-                self.tell(Trouble::LowFrameRate, now, words);
+                let best = self.best_rate;
+                self.tell(Trouble::LowFrameRate, now, || {
+                    format!("{rate:.1} a second, {best:.1} at its best")
+                });
             }
             self.best_rate = self.best_rate.max(rate);
         }
@@ -314,7 +319,8 @@ impl Health {
         (!found.is_empty()).then_some(Report { at: now, found })
     }
 
-    fn tell(&mut self, trouble: Trouble, at: Instant, words: String) {
+    /// Words are made for those only that a report describes: a publisher may give reason for one with each message.
+    fn tell(&mut self, trouble: Trouble, at: Instant, words: impl FnOnce() -> String) {
         let known = self.found.iter().position(|found| found.trouble == trouble);
         let known = known.unwrap_or_else(|| {
             self.found.push(Found {
@@ -327,6 +333,7 @@ impl Health {
         let found = &mut self.found[known];
         found.count = found.count.saturating_add(1);
         if found.details.len() < MAX_DETAILS {
+            let words = words();
             found.details.push(Occurrence { words, at });
         }
     }

@@ -53,6 +53,7 @@ impl Outlet {
         let stage = hall.overlay(key)?;
         let door = Door {
             program: hall.watch(key, Feed::Program),
+            items: Vec::with_capacity(BATCH),
             publisher: Some(publisher),
         };
         let passage = Passage {
@@ -187,6 +188,8 @@ impl Drop for Line {
 /// Where the hall's program feed leaves under the new name.
 struct Door {
     program: Subscriber,
+    /// What is on its way, empty in between: no room is made for each message.
+    items: Vec<Arc<Item>>,
     /// `None`: the mix has ended.
     publisher: Option<Publisher>,
 }
@@ -271,17 +274,22 @@ impl Passage {
     /// in the feed's order.
     fn let_out(&self, now: Instant) {
         let mut door = lock(&self.door);
-        let Door { program, publisher } = &mut *door;
-        let mut items = Vec::new();
+        let Door {
+            program,
+            items,
+            publisher,
+        } = &mut *door;
         loop {
-            let reception = program.try_read(BATCH, &mut items);
-            if items.is_empty() && reception.ended.is_none() {
-                return;
-            }
+            let reception = program.try_read(BATCH, items);
+            // Whoever brings more meanwhile looks for itself, after us.
+            let is_last = items.len() < BATCH && reception.ended.is_none();
             for item in items.drain(..) {
                 if let Some(publisher) = publisher {
                     publisher.publish(item.message().clone(), now);
                 }
+            }
+            if is_last {
+                return;
             }
         }
     }

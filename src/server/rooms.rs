@@ -223,10 +223,11 @@ pub async fn build(
         hooks.journal().clone(),
         tellers.stop(),
     ));
-    // Nothing of these mixes is kept: they are there again with their publishers.
     #[cfg(feature = "mixer")]
-    if config.compat.url_mixes {
-        let follow = compat::by_url::follow(relay.clone(), plain, following.clone());
+    if config.compat.url_mixes
+        && let Some(kept) = dyn_mixes()
+    {
+        let follow = compat::by_url::follow(relay.clone(), plain, kept, following.clone());
         tasks.spawn(follow);
     }
     let compat = (!config.compat.accounts.is_empty()).then(|| {

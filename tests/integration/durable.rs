@@ -1,24 +1,19 @@
 //! What was asked for outlives a kill: the binary is killed, and the next one over the same state directory goes on.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use linkmic::config::{Config, Env};
-use linkmic::probe::http::Client;
 use linkmic::probe::player::Watch;
-use linkmic::probe::process::{Process, poll};
+use linkmic::probe::process::poll;
 use linkmic::probe::publisher::Show;
 use linkmic::probe::{Colour, Player, Region, Size};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::sync::SemaphorePermit;
 
 use crate::compat::{Legacy, account, legacy};
 use crate::edge::SOON;
-use crate::edge::house::{House, TOKEN, Urls, configuration};
-use crate::studio::{advances, place, publish, succeeded};
+use crate::edge::house::House;
+use crate::home::{Home, Life};
+use crate::studio::{advances, publish};
 
 pub const CANVAS: Size = Size::new(240, 400);
 /// Right of where the main's colour is read, and under its number.
@@ -29,95 +24,7 @@ pub const SUB: Region = Region {
     height: 150,
 };
 
-/// A state directory that outlives its servers.
-pub struct Home {
-    file: String,
-    config: Config,
-    folder: TempDir,
-    _permit: SemaphorePermit<'static>,
-}
-
-/// One of its servers.
-pub struct Life {
-    pub process: Process,
-    pub urls: Urls,
-    pub api: Client,
-}
-
-impl Home {
-    /// With further sections of configuration.
-    pub async fn found(more: &str) -> Self {
-        let permit = place().await;
-        let folder = tempfile::tempdir().expect("a folder");
-        let more = format!("[log]\nformat = \"json\"\n{more}\n");
-        let text = configuration(&folder.path().join("state"), "", &more);
-        let file = folder.path().join("linkmic.toml");
-        std::fs::write(&file, &text).expect("the file");
-        Self {
-            file: file.display().to_string(),
-            config: Config::parse(&text, "test", &Env::default()).expect("a configuration"),
-            folder,
-            _permit: permit,
-        }
-    }
-
-    pub fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-
-    /// Starts a server, and waits until it listens.
-    pub async fn begin(&self) -> Life {
-        let arguments = ["serve", "--config", &self.file];
-        let process = Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).expect("it runs");
-        let listening = |line: &str| -> Option<[SocketAddr; 2]> {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let first = |name: &str| -> Option<SocketAddr> {
-                let list = line[name].as_str()?;
-                list.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
-            };
-            (line["message"] == "listening").then_some([first("rtmp")?, first("control")?])
-        };
-        let found = poll("the server to listen", SOON, || async {
-            process.said().lines().find_map(listening)
-        });
-        let [rtmp, control] = found
-            .await
-            .unwrap_or_else(|e| panic!("{e}\n{}", process.said()));
-        Life {
-            urls: Urls::new(rtmp, &self.config),
-            api: Client::new(control, Some(TOKEN)),
-            process,
-        }
-    }
-}
-
 impl Life {
-    /// SIGKILL.
-    pub async fn kill(mut self) {
-        self.process.kill().await;
-    }
-
-    pub async fn get(&self, path: &str) -> Value {
-        succeeded(self.api.get(path).await.expect("an answer"))
-    }
-
-    pub async fn put(&self, path: &str, body: &Value) -> Value {
-        succeeded(self.api.put(path, body).await.expect("an answer"))
-    }
-
-    /// Waits until what is at a path is as wanted.
-    pub async fn until(&self, what: &str, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let wanted = &wanted;
-        let seen = poll(what, SOON, || async {
-            let value = self.api.get(path).await.ok()?.json();
-            wanted(&value).then_some(value)
-        });
-        match seen.await {
-            Ok(value) => value,
-            Err(late) => panic!("{late}: {:?}", self.api.get(path).await),
-        }
-    }
-
     /// Who watches stream `a`.
     pub async fn viewer(&self) -> Player {
         let watch = Watch {

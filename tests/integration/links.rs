@@ -5,8 +5,9 @@ use linkmic::probe::process::poll;
 use linkmic::probe::{Colour, Player, Publisher, Region, Size};
 use serde_json::{Value, json};
 
-use crate::durable::{Home, Life, main, sub};
+use crate::durable::{main, sub};
 use crate::edge::SOON;
+use crate::home::{Home, Life};
 use crate::studio::{advances, publish};
 
 /// The contract's column for a main that is narrower than 540: 120×180 at the right, 60 above the lower edge; here 240×400.

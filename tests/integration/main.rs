@@ -11,6 +11,7 @@ mod description;
 #[cfg(feature = "mixer")]
 mod durable;
 mod edge;
+mod home;
 mod hooks;
 mod kit;
 mod lessons;

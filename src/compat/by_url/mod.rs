@@ -23,11 +23,18 @@ use crate::api::{Clash, MixError, Mixes};
 use crate::relay::{Event, Origin, Relay};
 use pairs::{PREFIX, Pairs};
 
-/// Keeps the mixes that there are to those which push URLs ask for, until `stop`.
-pub async fn follow(relay: Relay, mixes: Arc<dyn Mixes>, stop: CancellationToken) {
+/// Keeps the mixes that there are to those which push URLs ask for, until `stop`. They are made in `mixes`, which remembers none: they
+/// are there again with their publishers. They are found and ended in `kept`, which remembers those that an operator has
+/// changed, and has to forget them.
+pub async fn follow(
+    relay: Relay,
+    mixes: Arc<dyn Mixes>,
+    kept: Arc<dyn Mixes>,
+    stop: CancellationToken,
+) {
     let mut events = relay.events();
     let mut pairs = all(&relay);
-    let mut hand = Hand::new(mixes.clone());
+    let mut hand = Hand::new(mixes.clone(), kept);
     loop {
         // Before the look, so that no end is missed.
         let gone = mixes.gone();
@@ -77,6 +84,7 @@ fn note(pairs: &mut Pairs, event: &Event) {
 /// Makes and ends mixes.
 struct Hand {
     mixes: Arc<dyn Mixes>,
+    kept: Arc<dyn Mixes>,
     /// What was made, and not ended yet.
     made: BTreeMap<String, Value>,
     /// What is wanted and could not be made; it may be when another mix has gone.
@@ -85,14 +93,15 @@ struct Hand {
 
 impl Hand {
     /// Those of an earlier life of the server are its own, to be ended unless they are wanted.
-    fn new(mixes: Arc<dyn Mixes>) -> Self {
-        let ids = mixes.list().into_iter().filter_map(|mix| {
+    fn new(mixes: Arc<dyn Mixes>, kept: Arc<dyn Mixes>) -> Self {
+        let ids = kept.list().into_iter().filter_map(|mix| {
             let id = mix["id"].as_str()?;
             id.starts_with(PREFIX).then(|| (id.to_owned(), Value::Null))
         });
         Self {
             made: ids.collect(),
             mixes,
+            kept,
             refused: BTreeSet::new(),
         }
     }
@@ -101,7 +110,7 @@ impl Hand {
         let over = self.made.keys().filter(|id| !wanted.contains_key(*id));
         for id in over.cloned().collect::<Vec<_>>() {
             self.made.remove(&id);
-            match self.mixes.remove(&id).await {
+            match self.kept.remove(&id).await {
                 Ok(_) => info!(id, "mix ended, as one of its push URLs is gone"),
                 // It ended by itself, or an operator was faster.
                 Err(MixError::NotFound(_)) => {}
@@ -141,11 +150,14 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::json;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::api::KeptMixes;
     use crate::compat::tests::Stage;
     use crate::media::StreamKey;
     use crate::relay::{Config, Publisher, Query};
+    use crate::store::Store;
 
     fn publish(relay: &Relay, name: &str, layer: &str) -> Publisher {
         let key = StreamKey::new("live", name).unwrap();
@@ -183,7 +195,12 @@ mod tests {
         }
         let _main = publish(&relay, "a", "b");
         let stop = CancellationToken::new();
-        let following = tokio::spawn(follow(relay.clone(), stage.clone(), stop.clone()));
+        let following = tokio::spawn(follow(
+            relay.clone(),
+            stage.clone(),
+            stage.clone(),
+            stop.clone(),
+        ));
         until(&stage, "a stranger", "url.live.9", Some("ending")).await;
         let mut sub = publish(&relay, "b", "s");
         for _ in 0..3 {
@@ -194,6 +211,40 @@ mod tests {
         }
         until(&stage, "both are there", "url.live.7", Some("live")).await;
         assert_eq!(stage.mixes.lock().unwrap()["show"]["state"], "live");
+        stop.cancel();
+        following.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_mix_that_an_operator_has_changed_is_forgotten_with_its_push_urls() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let relay = Relay::new(Config::default());
+        let stage = Arc::new(Stage::default());
+        let stop = CancellationToken::new();
+        let kept = KeptMixes::load(
+            stage.clone(),
+            store.clone(),
+            TaskTracker::new(),
+            stop.clone(),
+        );
+        let kept = kept.await.unwrap();
+        let _main = publish(&relay, "a", "b");
+        let sub = publish(&relay, "b", "s");
+        let following = tokio::spawn(follow(
+            relay.clone(),
+            stage.clone(),
+            Arc::new(kept.clone()),
+            stop.clone(),
+        ));
+        until(&stage, "both are there", "url.live.7", Some("live")).await;
+        assert!(store.mixes().await.unwrap().is_empty(), "nothing is kept");
+        let scene = r#"{"app": "live", "inputs": []}"#;
+        kept.put("url.live.7", scene.as_bytes()).await.unwrap();
+        assert_eq!(store.mixes().await.unwrap().len(), 1);
+        drop(sub);
+        until(&stage, "one is gone", "url.live.7", Some("ending")).await;
+        assert!(store.mixes().await.unwrap().is_empty(), "nor comes back");
         stop.cancel();
         following.await.unwrap();
     }

@@ -187,34 +187,13 @@ impl<P: Packets> Frames<P> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Packet;
+    use super::super::tests::{Nobody, square};
     use super::*;
-    use crate::mixer::encoder::Encoder;
-    use crate::mixer::format::DEFAULT_AUDIO;
-
-    struct Nobody;
-
-    impl Packets for Nobody {
-        fn video(&self, _: Packet<'_>) {}
-        fn audio(&self, _: Packet<'_>) {}
-    }
 
     #[test]
     fn what_a_replaced_encoder_owes_is_made_up_for_to_the_last_frame() {
         gst::init().unwrap();
-        let settings = Settings {
-            size: Size {
-                width: 64,
-                height: 64,
-            },
-            fps: 30,
-            video_kbps: 200,
-            audio: DEFAULT_AUDIO,
-            audio_kbps: 96,
-            encoder: Encoder::find(Default::default()).unwrap(),
-            preset: "ultrafast".into(),
-            key_frame_interval: Duration::from_secs(2),
-        };
+        let settings = square(64, 30);
         let (zero, nobody) = (Instant::now(), Arc::new(Nobody));
         let mut frames = Frames::new(&settings, zero, nobody.clone()).unwrap();
         let pts = |n| n * 1_000_000_000 / 30;

@@ -257,29 +257,34 @@ mod tests {
     use super::super::format::DEFAULT_AUDIO;
     use super::*;
 
-    struct Nobody;
+    pub(in crate::mixer::program) struct Nobody;
 
     impl Packets for Nobody {
         fn video(&self, _: Packet<'_>) {}
         fn audio(&self, _: Packet<'_>) {}
     }
 
-    #[test]
-    fn an_encoder_of_sound_that_hangs_is_given_no_more_than_it_may_have_waiting() {
-        gst::init().unwrap();
-        let settings = Settings {
+    /// A square with sides of so many pixels.
+    pub(in crate::mixer::program) fn square(side: u32, fps: u32) -> Settings {
+        Settings {
             size: Size {
-                width: 16,
-                height: 16,
+                width: side,
+                height: side,
             },
-            fps: 25,
+            fps,
             video_kbps: 200,
             audio: DEFAULT_AUDIO,
             audio_kbps: 96,
             encoder: Encoder::find(Default::default()).unwrap(),
             preset: "ultrafast".into(),
             key_frame_interval: Duration::from_secs(2),
-        };
+        }
+    }
+
+    #[test]
+    fn an_encoder_of_sound_that_hangs_is_given_no_more_than_it_may_have_waiting() {
+        gst::init().unwrap();
+        let settings = square(16, 25);
         let (encoder, _) = aac::Encoder::choose(Default::default(), settings.audio, 96);
         let mut program =
             Program::new(&settings, encoder, Instant::now(), Arc::new(Nobody)).unwrap();

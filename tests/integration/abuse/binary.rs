@@ -23,6 +23,7 @@ const SETTLE: Duration = Duration::from_secs(8);
 
 /// A thread, as the kernel schedules it.
 #[cfg(feature = "mixer")]
+#[derive(Debug)]
 pub struct Scheduled {
     pub name: String,
     pub nice: i32,

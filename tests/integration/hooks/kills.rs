@@ -1,18 +1,15 @@
 //! A server that is killed at random moments: whoever heard that he may publish is told of, from beginning to end.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use linkmic::config::{Config, Env};
-use linkmic::probe::process::{Process, poll};
+use linkmic::probe::process::poll;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::receiver::{Receiver, Request};
 use crate::edge::SOON;
 use crate::edge::client::Client;
-use crate::edge::house::{Urls, configuration};
+use crate::home::Home;
 
 const CYCLES: u64 = 200;
 const KILLS: usize = 20;
@@ -22,50 +19,14 @@ const WITHIN: u64 = 25;
 /// All of it, with a start of the server for each kill.
 const AT_MOST: Duration = Duration::from_secs(90);
 
-/// A state directory that outlives its servers.
-struct Place {
-    file: String,
-    config: Config,
-    _folder: TempDir,
-}
-
-impl Place {
-    fn new(back_end: &Receiver) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let more = format!(
-            "[[compat.accounts]]\nappid = 7\napi_key = \"0123456789abcdef\"\ncallback_url = \"{}\"\n\
-             [[hooks.webhooks]]\nurl = \"{}\"\nsecret = \"0123456789abcdef\"\nevents = [\"publish\", \"unpublish\"]\n\
-             [log]\nformat = \"json\"\n",
-            back_end.url("/cb"),
-            back_end.url("/hook"),
-        );
-        let text = configuration(&folder.path().join("state"), "", &more);
-        let file = folder.path().join("linkmic.toml");
-        std::fs::write(&file, &text).expect("the file");
-        Self {
-            file: file.display().to_string(),
-            config: Config::parse(&text, "test", &Env::default()).expect("a configuration"),
-            _folder: folder,
-        }
-    }
-
-    async fn serve(&self) -> (Process, Urls) {
-        let arguments = ["serve", "--config", &self.file];
-        let process = Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).expect("it runs");
-        let listening = |line: &str| -> Option<SocketAddr> {
-            let line: Value = serde_json::from_str(line).ok()?;
-            (line["message"] == "listening").then_some(())?;
-            let list = line["rtmp"].as_str()?;
-            list.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
-        };
-        let found = poll("the server to listen", SOON, || async {
-            process.said().lines().find_map(listening)
-        });
-        let rtmp = found
-            .await
-            .unwrap_or_else(|e| panic!("{e}\n{}", process.said()));
-        (process, Urls::new(rtmp, &self.config))
-    }
+/// Servers that tell the back end of publishes, as an account and as a webhook.
+fn home(back_end: &Receiver) -> Home {
+    Home::without_mixes(&format!(
+        "[[compat.accounts]]\nappid = 7\napi_key = \"0123456789abcdef\"\ncallback_url = \"{}\"\n\
+         [[hooks.webhooks]]\nurl = \"{}\"\nsecret = \"0123456789abcdef\"\nevents = [\"publish\", \"unpublish\"]\n",
+        back_end.url("/cb"),
+        back_end.url("/hook"),
+    ))
 }
 
 /// Numbers that a seed decides (xorshift).
@@ -148,12 +109,12 @@ async fn kills() {
         fatal.insert(chance.below(CYCLES));
     }
     let back_end = Receiver::open().await;
-    let place = Place::new(&back_end);
-    let (mut server, mut urls) = place.serve().await;
+    let home = home(&back_end);
+    let mut life = home.begin().await;
     let mut granted = HashSet::new();
     for cycle in 0..CYCLES {
         let name = ["a", "b"][chance.below(2) as usize];
-        let url = format!("{}&cycle={cycle}", urls.push(name));
+        let url = format!("{}&cycle={cycle}", life.urls.push(name));
         let moment = Duration::from_millis(chance.below(WITHIN));
         let publish = async {
             let publisher = Client::publish_if_there(&url).await?;
@@ -164,10 +125,10 @@ async fn kills() {
         if fatal.contains(&cycle) {
             let kill = async {
                 tokio::time::sleep(moment).await;
-                server.kill().await;
+                life.process.kill().await;
             };
             tokio::join!(publish, kill);
-            (server, urls) = place.serve().await;
+            life = home.begin().await;
         } else {
             publish.await.expect("the server is there");
         }

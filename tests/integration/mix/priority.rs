@@ -42,13 +42,13 @@ async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
         .partition(|thread| MIXING.contains(&thread.name.as_str()));
     for wanted in NEEDED {
         let there = mixing.iter().any(|thread| thread.name == wanted);
-        assert!(there, "no thread {wanted}");
+        assert!(there, "no thread {wanted} in {mixing:?} {others:?}");
     }
     for Scheduled { name, nice, .. } in &mixing {
         assert_eq!(*nice, 4, "{name}");
     }
     // The runtime's workers, lanes and writer loops among them.
-    assert!(others.len() >= 3);
+    assert!(others.len() >= 3, "{others:?}");
     for Scheduled { name, nice, .. } in &others {
         assert_eq!(*nice, 0, "{name}");
     }
