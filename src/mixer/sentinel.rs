@@ -31,9 +31,11 @@ struct Sight {
     cadence: Cadence,
     video: Option<Arc<Message>>,
     size: Option<Size>,
+    sound: Option<Arc<Message>>,
+    /// How its sound would come out, by its header; `None` also when no decoder takes it.
     audio: Option<AudioConfig>,
-    /// Sound has come in a codec that needs no header, or in one that does.
-    sounds: bool,
+    /// Sound has come in a codec that has no header, and that a decoder takes.
+    bare: bool,
     foreign: Option<String>,
 }
 
@@ -166,7 +168,9 @@ impl Sight {
             if message.kind == Kind::Video && !message.is_header() && message.track == 0 {
                 self.cadence.observe(message.dts.0);
             }
-            self.sounds |= message.kind == Kind::Audio && !message.is_header();
+            if message.kind == Kind::Audio && !self.bare {
+                self.bare = matches!(Coding::of_frame(message), Some(Ok(_)));
+            }
         }
         if items.is_empty() || !self.is_decodable() {
             return false;
@@ -188,7 +192,12 @@ impl Sight {
             self.size = size(headers);
             self.video = Some(video.clone());
         }
-        self.audio = audio.and_then(|header| format::audio_config(&format::body(header)?));
+        if self.sound.as_ref().map(Arc::as_ptr) != audio.map(Arc::as_ptr) {
+            let coding = audio.and_then(|header| Coding::of_header(header)?.ok());
+            self.audio = coding.and_then(|coding| coding.audio);
+            self.sound = audio.cloned();
+            self.bare = false;
+        }
         let other = |header: Option<&Arc<Message>>, own: Codec| {
             let codec = header.map(|header| header.codec);
             codec
@@ -215,6 +224,6 @@ impl Sight {
     }
 
     fn has_sound(&self) -> bool {
-        self.sounds || self.audio.is_some()
+        self.bare || self.audio.is_some()
     }
 }

@@ -1,7 +1,9 @@
 //! Mixes with nothing to mix: the main goes out as it came, and no codec is at work.
 
 use super::*;
+use crate::media::Message;
 use crate::mixer::decode::programs;
+use crate::mixer::tests::studio::Coder;
 
 /// Soon enough for a test, and longer than an input is missed by the busiest machine.
 const SOON: Duration = Duration::from_millis(1_500);
@@ -121,6 +123,40 @@ async fn comes_and_goes(output: &str) {
     }
     let decoded = film.frames.len();
     assert_eq!(decoded, video_times(&seen).len(), "every picture decodes");
+}
+
+/// Its sound in FLAC, as the headers of Enhanced RTMP tell; nothing else.
+fn foreign_sound(message: Message) -> Vec<Message> {
+    let head: &[u8] = match (message.kind, message.is_header()) {
+        (Kind::Audio, true) => b"\x90fLaC",
+        (Kind::Audio, false) => b"\x91fLaC",
+        _ => return Vec::new(),
+    };
+    let payload = [head, &message.payload[2..]].concat().into();
+    vec![Message::new(Kind::Audio, message.dts, payload)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_that_no_decoder_takes_leaves_the_main_passing() {
+    let (_guard, relay, mixer) = studio_with(quick()).await;
+    let _main = Anchor::start(&relay, "main", MAIN);
+    let viewer = Viewer::attach(&relay, "main");
+    viewer.next(60).await;
+    mixer.put("m", one_and_one("main")).unwrap();
+    eventually("passes", || is(&mixer, MixState::Passing)).await;
+    let mut events = mixer.events();
+    let _sub = Anchor::coded(&relay, "sub", SUBS[0], Coder::H264, foreign_sound);
+    let came = || relay.stream_info(&key("sub"))?.publisher?.idle;
+    eventually("the sub sends", || came().is_some()).await;
+    // Longer than a mix takes to wake and to find out that it was for nothing.
+    viewer.watch_for(3_000).await;
+    assert!(is(&mixer, MixState::Passing));
+    let told = events.try_recv();
+    assert!(
+        matches!(told, Err(broadcast::error::TryRecvError::Empty)),
+        "{told:?}"
+    );
+    assert_eq!(codecs(&mixer), [0, 0, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
