@@ -119,7 +119,11 @@ fn main() -> std::process::ExitCode {
         eprintln!("mix: nothing asked for; cargo bench --bench mix -- --rounds 5");
         return std::process::ExitCode::SUCCESS;
     }
-    let result = tokio::runtime::Runtime::new()
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // What is measured is how long the server's threads wait for a core, not ours.
+        .on_thread_start(linkmic::net::slice::short)
+        .build()
         .map_err(|error| Error::io("the runtime", error))
         .and_then(|runtime| runtime.block_on(compare(&options)));
     match result {
