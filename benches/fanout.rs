@@ -224,6 +224,7 @@ fn fan_out(c: &mut Criterion) {
         let place = Place::open(&runtime);
         let key = StreamKey::new("live", "bench").unwrap();
         let origin = Origin::Anchor {
+            connection: linkmic::logging::ConnectionId::next(),
             address: place.rtmp,
             key_id: None,
             query: Query::default(),

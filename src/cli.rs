@@ -4,6 +4,12 @@
 //! configuration, asks `auth`, starts the `server`. Called by `main` only. What a command was asked for goes to
 //! stdout; logs and errors go to stderr.
 
+mod control;
+mod ctl;
+mod doctor;
+mod pages;
+mod top;
+
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,7 +41,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server until a signal ends it.
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Name every mistake in the configuration, and what deserves a second look.
     Check(ConfigArgs),
     /// Show the whole job on this machine: real programs publish, play and judge.
@@ -49,6 +55,16 @@ enum Command {
     /// One line a second on standard error, one line of JSON on standard output at the end or at Ctrl-C.
     #[command(subcommand)]
     Bench(load::Subcommand),
+    /// Ask a running server over its control API, or have it do something: a verb for each operation.
+    Ctl(Box<ctl::Options>),
+    /// Show streams, players, mixes and pushes of a running server, again and again.
+    Top(top::Options),
+    /// Look at this machine as the server would find it, and say what is wrong and what to do.
+    Doctor(doctor::Options),
+    /// Print completions for a shell.
+    Completions(pages::CompletionsArgs),
+    /// Write man pages, one for each command, into a directory.
+    Man(pages::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,8 +78,18 @@ enum UrlCommand {
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
     /// Configuration file; without one, defaults and LINKMIC__… variables hold.
-    #[arg(long, value_name = "FILE", env = "LINKMIC_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "LINKMIC_CONFIG", global = true)]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Take the listeners and the state from the server that uses the same state directory, which then drains; without one, start as
+    /// usual.
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +183,12 @@ pub enum Error {
     Demo(#[from] demo::Error),
     #[error(transparent)]
     Load(#[from] load::Error),
+    #[error(transparent)]
+    Ctl(#[from] ctl::Error),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error("cannot write man pages to {}: {source}", path.display())]
+    Man { path: PathBuf, source: io::Error },
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -166,6 +198,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Server(_) | Error::Output(_) | Error::Load(load::Error::Io(_)) => 1,
+            Error::Ctl(error) if !error.is_usage() => 1,
+            Error::Control(error) if !error.is_usage() => 1,
             _ => 2,
         }
     }
@@ -189,6 +223,11 @@ impl Cli {
             }),
             Command::Check(args) => check(&args, env, out),
             Command::Bench(command) => bench(command, out).await,
+            Command::Ctl(options) => ctl::run(*options, env, out).await,
+            Command::Top(options) => top::run(options, env, out).await,
+            Command::Doctor(options) => doctor::run(options, env, out).await,
+            Command::Completions(args) => pages::completions(&args, out),
+            Command::Man(args) => pages::man(&args, out),
             Command::Url(UrlCommand::Sign(args)) => {
                 let config = args.config.load(env)?;
                 writeln!(out, "{}", args.signed_url(config, SystemTime::now())?)?;
@@ -202,11 +241,19 @@ impl Cli {
     }
 }
 
-async fn serve(args: ConfigArgs, env: &Env) -> Result<Outcome, Error> {
+async fn serve(args: ServeArgs, env: &Env) -> Result<Outcome, Error> {
+    let ServeArgs {
+        config: args,
+        take_over,
+    } = args;
     let config = args.load(env)?;
     logging::init(config.log.format, &config.log.level)?;
     let signals = server::Signals::listen()?;
-    let server = Server::start(config).await?;
+    let before = match take_over {
+        true => server::Before::taken_over(&config).await?,
+        false => server::Before::environment()?,
+    };
+    let server = Server::start_with(config, before).await?;
     let env = env.clone();
     server
         .run_until_signal(signals, move || args.load(&env))
@@ -351,6 +398,7 @@ impl VerifyArgs {
                 Action::Play => "play",
             };
             let request = auth::Request {
+                connection: None,
                 action,
                 key: &address.key,
                 query: &address.query,
@@ -398,10 +446,12 @@ fn checked_base(base: &str) -> Result<&str, Error> {
 
 /// Where a client on this host reaches the RTMP listener.
 fn local_address(config: &Config) -> SocketAddr {
-    let mut address = match config.rtmp.listen.first() {
-        Some(&address) => address,
-        None => SocketAddr::from((Ipv4Addr::LOCALHOST, 1935)),
-    };
+    let first = config.rtmp.listen.first().copied();
+    local(first.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 1935))))
+}
+
+/// A listener's address as a client on this host dials it.
+fn local(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

@@ -20,6 +20,7 @@ pub mod store;
 pub mod auth;
 pub mod relay;
 
+pub mod capture;
 pub mod hooks;
 pub mod ingest;
 #[cfg(feature = "mixer")]

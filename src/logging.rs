@@ -1,9 +1,10 @@
 //! Sets up logging once per process: for people on a terminal, JSON for machines.
 //!
-//! Owns the subscriber and the meaning of `[log]`, and how often a refusal is told ([`Refusals`]): strangers bring
+//! Owns the subscriber and the meaning of `[log]`, names for connections and calls, and how often a refusal is told ([`Refusals`]): strangers bring
 //! refusals about at will. Refuses to know what else is logged; every room uses `tracing` directly. Called by the command line before anything else happens. Logs go to stderr, so that what a command
 //! prints can be piped.
 
+mod id;
 mod refusals;
 
 use std::io::IsTerminal;
@@ -11,6 +12,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
 
+pub use id::{ConnectionId, RequestId, carried, carried_blocking, on_behalf, request};
 pub(crate) use refusals::refused;
 pub use refusals::{Refusals, Volume};
 

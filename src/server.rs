@@ -3,15 +3,25 @@
 //!
 //! The only place where rooms of one row meet. Called by the command line, by the demo and by tests.
 
+mod accepting;
+#[cfg(feature = "mixer")]
+mod camera;
 #[cfg(test)]
 mod described;
+mod differences;
 mod doors;
+mod drain;
 mod facts;
+mod host;
 #[cfg(feature = "mixer")]
 mod mixes;
+mod operations;
+mod pulse;
 mod reload;
 mod rooms;
 mod signer;
+mod takeover;
+mod witness;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -29,11 +39,16 @@ use crate::compat;
 use crate::config::{self, Config, Remark, TokenError};
 use crate::links;
 use crate::net::descriptors;
+use crate::net::inherited::{self, Inherited};
 use crate::net::tls::{CertificateError, Certificates, TrustError};
 use crate::store::{self, Store};
-use doors::{Door, Entrances, reachable};
+use accepting::Accepting;
+use doors::{Doors, reachable};
 
-pub use reload::Report;
+pub use doors::try_listeners;
+pub use operations::Operations;
+pub use reload::{Rejected, Report};
+pub use takeover::Error as TakeoverError;
 
 /// Connections that may wait between the public HTTP listeners and the API, which takes them as fast as they come, up
 /// to a limit of its own.
@@ -49,6 +64,14 @@ pub enum Error {
         key: &'static str,
         address: SocketAddr,
         source: io::Error,
+    },
+    #[error(transparent)]
+    Inherited(inherited::Error),
+    #[error("a socket for {name} was passed ({address}), but {lacks}")]
+    Given {
+        name: &'static str,
+        address: SocketAddr,
+        lacks: &'static str,
     },
     #[error("{0}")]
     Token(TokenError),
@@ -69,6 +92,10 @@ pub enum Error {
     #[cfg(feature = "mixer")]
     #[error("the mixer cannot start: {0}")]
     Mixer(crate::mixer::Error),
+    #[error(transparent)]
+    Takeover(takeover::Error),
+    #[error("cannot accept connections: {0}")]
+    Accept(io::Error),
     #[error("cannot listen for signals: {0}")]
     Signal(io::Error),
 }
@@ -83,18 +110,34 @@ pub struct Server {
     compat: Vec<SocketAddr>,
     certificates: Option<Arc<Certificates>>,
     rooms: rooms::Rooms,
+    operations: Operations,
+    /// How long a connection may take until it publishes or plays, twice.
+    handshake: Duration,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Server {
-    /// Opens the listeners, builds every room, then accepts. A listener that cannot be had is met before anything else
+    /// Starts with listeners of its own; see [`Self::start_with`].
+    ///
+    /// # Errors
+    /// As [`Self::start_with`].
+    pub async fn start(config: Config) -> Result<Server, Error> {
+        Self::start_with(config, Before::nothing()).await
+    }
+
+    /// Opens the listeners but for those that are there already, builds every room, then accepts. A listener that cannot be had is met before anything else
     /// is touched: whoever tries other addresses next finds the state directory free.
     ///
     /// # Errors
     /// When a listener cannot be opened, the control token or the state cannot be read or made, the certificate cannot
     /// be read, a push rule makes no sense, or the mixer lacks a plugin.
-    pub async fn start(config: Config) -> Result<Server, Error> {
+    pub async fn start_with(config: Config, before: Before) -> Result<Server, Error> {
+        let Before {
+            mut inherited,
+            mut claim,
+        } = before;
+        let instead = inherited.stand_instead();
         let tasks = TaskTracker::new();
         let shutdown = CancellationToken::new();
         descriptors::raise();
@@ -103,30 +146,40 @@ impl Server {
         if let Some(path) = &token.path {
             info!(path = %path.display(), created = token.created, "control token");
         }
-        let Entrances {
+        let Doors {
             rtmp,
             rtmps,
             http,
             https,
+            control,
+            compat: compat_door,
             certificates,
-        } = Entrances::new(&config)?;
-        let rtmp = Door::bind("rtmp.listen", &config.rtmp.listen, rtmp)?;
-        let rtmps = Door::bind("rtmps.listen", &config.rtmps.listen, rtmps)?;
-        let http = Door::bind("http.listen", &config.http.listen, http)?;
-        let https = Door::bind("http.tls_listen", &config.http.tls_listen, https)?;
-        let control = Door::bind("control.listen", &config.control.listen, Default::default())?;
-        let compat_door = Door::bind("compat.listen", &config.compat.listen, Default::default())?;
+        } = doors::open_all(&config, &mut inherited)?;
+        for (name, address) in inherited.left() {
+            warn!(name, %address, "nothing is served on this listener any more; it is closed");
+        }
+        drop(inherited);
+        if let Some(claim) = &mut claim {
+            claim.take().await.map_err(Error::Takeover)?;
+        }
         let store = open_store(&config).await?;
+        // Cancelled when nobody else has publishers of this state.
+        let alone = CancellationToken::new();
+        if claim.is_none() {
+            alone.cancel();
+        }
         let (elsewhere, handed) = mpsc::channel(HANDED);
         let rooms::Built {
             rooms,
             api,
             compat,
             links,
+            operations,
         } = rooms::build(
             &config,
             rooms::Given {
-                store,
+                store: store.clone(),
+                alone: alone.clone(),
                 token: token.secret,
                 rtmp: reachable(rtmp.addresses[0]),
                 elsewhere,
@@ -137,55 +190,70 @@ impl Server {
         )
         .await?;
         let server = Server {
-            rtmp: rtmp.addresses,
-            rtmps: rtmps.addresses,
-            http: http.addresses,
-            https: https.addresses,
-            control: control.addresses,
-            compat: compat_door.addresses,
+            rtmp: rtmp.addresses.clone(),
+            rtmps: rtmps.addresses.clone(),
+            http: http.addresses.clone(),
+            https: https.addresses.clone(),
+            control: control.addresses.clone(),
+            compat: compat_door.addresses.clone(),
             certificates,
             rooms,
+            operations,
+            handshake: config.limits.handshake,
             tasks,
             shutdown,
         };
-        // Until here connections wait in the kernel's queue: nothing is accepted before everything is there.
-        for (listeners, entrance) in [
-            (rtmp.listeners, rtmp.entrance),
-            (rtmps.listeners, rtmps.entrance),
-        ] {
-            for listener in listeners {
-                let ingest = server.rooms.ingest.clone();
-                server.tasks.spawn(ingest.serve(listener, entrance.clone()));
-            }
-        }
-        for (listeners, entrance) in [
-            (http.listeners, http.entrance),
-            (https.listeners, https.entrance),
-        ] {
-            for listener in listeners {
-                let door = server.rooms.http.clone();
-                server.tasks.spawn(door.serve(listener, entrance.clone()));
-            }
-        }
         let stop = || server.shutdown.clone();
-        let public = api::public_router(server.rooms.readiness.clone());
+        let public = api::named(api::public_router(server.rooms.readiness.clone()));
         let public = api::serve_handed(handed, server.http[0], public, stop());
         server.tasks.spawn(report(public));
         let mut router = api::control_router(api, links::router(links));
+        let accepting = Accepting::new(server.tasks.clone(), stop());
         if let Some(state) = compat {
             router = router.merge(compat::router(state.clone(), compat::Listener::Control));
-            let own = compat::router(state, compat::Listener::Own);
-            for listener in compat_door.listeners {
-                server
-                    .tasks
-                    .spawn(report(api::serve(listener, own.clone(), stop())));
-            }
+            let own = api::named(compat::router(state, compat::Listener::Own));
+            accepting.add_api("compat", compat_door, own);
         }
-        for listener in control.listeners {
-            let control = api::serve(listener, router.clone(), stop());
-            server.tasks.spawn(report(control));
-        }
+        accepting.add_ingest("rtmp", rtmp, &server.rooms.ingest);
+        accepting.add_ingest("rtmps", rtmps, &server.rooms.ingest);
+        accepting.add_players("http", http, &server.rooms.http);
+        accepting.add_players("https", https, &server.rooms.http);
+        accepting.add_api("control", control, api::named(router));
+        // Until here connections wait in the kernel's queue: nothing is accepted before everything is there. Whoever asks first is
+        // told so: of a process that takes over, health checks are not to hear a pause.
         server.rooms.readiness.set(true);
+        accepting.begin().map_err(Error::Accept)?;
+        if let Some(claim) = claim {
+            pulse::succeeded_by(std::process::id());
+            let listening = claim.done(server.rooms.hooks.clone(), alone);
+            let over = stop();
+            server.tasks.spawn(async move {
+                if let Some(Err(error)) = over.run_until_cancelled(listening).await {
+                    warn!(%error, "the process that was taken over is not heard any more");
+                }
+            });
+        }
+        let giver = takeover::Giver {
+            accepting,
+            instead,
+            store,
+            dir: config.state.dir,
+            hooks: server.rooms.hooks.clone(),
+            operations: server.operations.clone(),
+            following: server.rooms.following.clone(),
+            tasks: server.tasks.clone(),
+            shutdown: stop(),
+        };
+        server.tasks.spawn(giver.serve());
+        pulse::ready("serving");
+        let (ingest, playback) = (server.rooms.ingest.clone(), server.rooms.playback.clone());
+        let relay = server.rooms.relay.clone();
+        let threads = move || [ingest.threads(), playback.threads()].concat();
+        let beat = pulse::beat(threads, move || pulse::status(&relay));
+        let over = server.shutdown.clone();
+        server.tasks.spawn(async move {
+            over.run_until_cancelled(beat).await;
+        });
         info!(
             rtmp = ?server.rtmp, rtmps = ?server.rtmps, http = ?server.http, https = ?server.https,
             control = ?server.control, compat = ?server.compat, version = env!("CARGO_PKG_VERSION"), "listening"
@@ -259,32 +327,61 @@ impl Server {
         self.rooms.live.apply(config)
     }
 
-    /// Runs until SIGTERM or SIGINT, then shuts down. At each SIGHUP the configuration is read anew with `read` and
-    /// applied as far as it can be; one that cannot be read or has mistakes changes nothing.
+    /// What operators ask for: to reload, to drain.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// Runs until it has drained, which SIGTERM and the API ask for and a process that takes over, or until SIGINT, which does not
+    /// wait for anybody; then shuts down. A further SIGTERM or SIGINT ends it at once. At each SIGHUP the configuration is read anew
+    /// with `read` and applied as far as it can be; one that cannot be read or has mistakes changes nothing.
     pub async fn run_until_signal<R>(self, mut signals: Signals, read: R)
     where
-        R: Fn() -> Result<Config, config::Error> + Clone + Send + 'static,
+        R: Fn() -> Result<Config, config::Error> + Send + Sync + 'static,
     {
+        self.operations.read_with(read);
+        let mut orders = self.operations.orders();
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => info!("SIGTERM: going down"),
-                _ = signals.interrupt.recv() => info!("SIGINT: going down"),
+                _ = signals.terminate.recv() => {
+                    let operations = &self.operations;
+                    operations.drain(operations.patience(), false);
+                    break;
+                }
+                _ = signals.interrupt.recv() => {
+                    info!("SIGINT: going down");
+                    break;
+                }
+                () = asked(&mut orders) => break,
                 _ = signals.hangup.recv() => {
-                    let (live, read) = (self.rooms.live.clone(), read.clone());
+                    let operations = self.operations.clone();
                     // It reads files. A panic in there is logged as one and changes nothing.
-                    let _ = tokio::task::spawn_blocking(move || reload::reload(&live, read())).await;
-                    continue;
+                    let _ = tokio::task::spawn_blocking(move || operations.reload().is_ok()).await;
                 }
             }
-            break;
         }
-        self.shutdown().await;
+        let hurry = self.shutdown.clone();
+        let down = async {
+            if self.operations.is_draining() {
+                let within = drain::wait(&self, self.operations.orders()).await;
+                drain::wind_down(&self, within).await;
+            }
+            self.shutdown().await;
+        };
+        tokio::select! {
+            () = pulse::patiently(down) => {}
+            () = signals.end() => {
+                warn!("told again: going down at once");
+                hurry.cancel();
+            }
+        }
     }
 
     /// Not ready any more, mixes and pushes end, connections are told; returns when all is down, or at the
     /// deadline (5 s) at the latest.
     pub async fn shutdown(self) {
         self.rooms.readiness.set(false);
+        pulse::stopping("going down");
         let down = async {
             self.rooms.end().await;
             self.shutdown.cancel();
@@ -332,6 +429,52 @@ fn too_few_files(config: &Config, files: u64) -> Option<Remark> {
     })
 }
 
+/// What there is before a server: listeners that somebody else opened, and the process that is taken over.
+#[derive(Debug)]
+pub struct Before {
+    inherited: Inherited,
+    claim: Option<takeover::Claim>,
+}
+
+impl Before {
+    /// A server that opens everything itself.
+    pub fn nothing() -> Self {
+        Self {
+            inherited: Inherited::none(),
+            claim: None,
+        }
+    }
+
+    /// What the service manager opened.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn environment() -> Result<Self, Error> {
+        Ok(Self {
+            inherited: Inherited::from_environment().map_err(Error::Inherited)?,
+            claim: None,
+        })
+    }
+
+    /// What the server that uses the configured state directory has; where none runs, as [`Self::environment`].
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn taken_over(config: &Config) -> Result<Self, Error> {
+        let claim = takeover::Claim::ask(&config.state.dir).await;
+        match claim.map_err(Error::Takeover)? {
+            Some((claim, inherited)) => Ok(Self {
+                inherited,
+                claim: Some(claim),
+            }),
+            None => {
+                info!("there is no server to take over from");
+                Self::environment()
+            }
+        }
+    }
+}
+
 /// Runs a listener's service to its end, which is the server's.
 async fn report(service: impl Future<Output = io::Result<()>>) {
     if let Err(e) = service.await {
@@ -347,6 +490,14 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// SIGTERM or SIGINT.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     /// Listens from now on.
     ///
     /// # Errors
@@ -359,6 +510,12 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
         })
     }
+}
+
+/// Resolves when the server is to drain.
+async fn asked(orders: &mut watch::Receiver<Option<operations::Drain>>) {
+    // An error: nobody is left who could ask, which cannot be while the server is there.
+    let _ = orders.wait_for(Option::is_some).await;
 }
 
 async fn open_store(config: &Config) -> Result<Store, Error> {

@@ -25,7 +25,7 @@ const ROWS: &[(Neighbours, &[&str])] = &[
     (Neighbours::Together, &["api", "compat", "links"]),
     (
         Neighbours::Apart,
-        &["ingest", "playback", "push", "mixer", "hooks"],
+        &["ingest", "playback", "push", "mixer", "hooks", "capture"],
     ),
     (Neighbours::Apart, &["relay", "auth"]),
     (Neighbours::Together, &["store"]),

@@ -9,7 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::{Error, Peer};
+use super::{Called, Error, Peer, calls};
+use crate::logging::refused;
+use crate::reason::Reason;
 
 /// Lets a request through, or answers 403 or 401.
 pub(super) async fn check(
@@ -19,6 +21,7 @@ pub(super) async fn check(
 ) -> Response {
     if !state.gate.admits_control(caller(&request)) {
         let message = "your address may not call this API";
+        refused!(Reason::AddressDenied, "call refused: {message}");
         return Error::new(StatusCode::FORBIDDEN, "address_denied", message).into_response();
     }
     if request.uri().path() == "/metrics" && is_local(&request) {
@@ -28,12 +31,31 @@ pub(super) async fn check(
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| bearer(value.as_bytes()));
-    let message = match given {
-        Some(token) if state.token.matches(token) => return next.run(request).await,
-        Some(_) => "the token is not the one of this server",
-        None => "send the control token as Authorization: Bearer …",
+    let (reason, message) = match given {
+        Some(token) if state.token.matches(token) => return admitted(request, next).await,
+        Some(_) => {
+            let message = "the token is not the one of this server";
+            (Reason::SignatureWrong, message)
+        }
+        None => {
+            let message = "send the control token as Authorization: Bearer …";
+            (Reason::SignatureMissing, message)
+        }
     };
+    refused!(reason, "call refused: {message}");
     Error::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+}
+
+async fn admitted(request: Request, next: Next) -> Response {
+    let called = Called {
+        // There is one token.
+        who: "token".to_owned(),
+        action: None,
+        changes: calls::changes(request.method(), request.uri().path()),
+    };
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(called);
+    response
 }
 
 /// The token of an `Authorization` header. The scheme's case does not matter (RFC 9110, 11.1).

@@ -2,20 +2,29 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::future::join_all;
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::{OpenApi, ToSchema};
 
 use super::{Error, Mixes, error};
 use crate::auth::LIMITS;
+use crate::media::findings::Grade;
 use crate::media::{Class, Feed};
-use crate::metrics;
+use crate::metrics::{self, StreamNumbers};
+use crate::playback::Playback;
+use crate::relay::{PublisherInfo, StreamInfo};
+
+/// How long a scrape waits for what writer loops tell of their players: those of a stream that take longer are left out of it. Prometheus
+/// gives a scrape up after 10 s by default, and all its numbers with it.
+const LOOPS: Duration = Duration::from_secs(2);
 
 /// Whether the server takes work: set once all listeners are open, taken back when it is going down. Shared by clones.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +95,7 @@ async fn ready(readiness: Readiness) -> Result<Json<Health>, Error> {
         (status = 403, description = "not from this address")))]
 pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl IntoResponse {
     collect(&state);
+    each_stream(&state).await;
     // Without an answer of the disk the numbers are those of before.
     if let Ok(outbox) = state.hooks.outbox().await {
         let count = |n: i64| usize::try_from(n).unwrap_or(0);
@@ -96,6 +106,48 @@ pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl Into
     }
     let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
     (content_type, state.metrics.encode())
+}
+
+/// Tells of single streams, where an operator wants that.
+async fn each_stream(state: &super::State) {
+    let streams = state.relay.streams();
+    let present = streams
+        .iter()
+        .map(|s| (s.key.app(), s.key.stream(), s.publisher.is_some()));
+    let chosen = state.metrics.choose_streams(&present.collect::<Vec<_>>());
+    let chosen = streams.iter().filter(|stream| {
+        let name = (stream.key.app().to_owned(), stream.key.stream().to_owned());
+        chosen.contains(&name)
+    });
+    // All at once, so that loops that do not answer have one deadline together.
+    let told = join_all(chosen.map(|stream| numbers(&state.playback, stream))).await;
+    state.metrics.set_each_stream(&told);
+}
+
+async fn numbers(playback: &Playback, stream: &StreamInfo) -> StreamNumbers {
+    let readers = [stream.source, stream.program];
+    let slowest = match readers
+        .iter()
+        .any(|feed| feed.low_latency + feed.viewers > 0)
+    {
+        true => timeout(LOOPS, playback.readers(&stream.key)).await,
+        false => Ok(Vec::new()),
+    };
+    let slowest = slowest.unwrap_or_default();
+    let publisher = stream.publisher.as_ref();
+    StreamNumbers {
+        app: stream.key.app().to_owned(),
+        stream: stream.key.stream().to_owned(),
+        up: publisher.is_some(),
+        bytes: stream.source.bytes,
+        frames: stream.source.frames,
+        key_frame_interval: publisher.and_then(|publisher| publisher.last_gop),
+        readers: [
+            readers.iter().map(|feed| feed.low_latency).sum(),
+            readers.iter().map(|feed| feed.viewers).sum(),
+        ],
+        slowest: slowest.iter().filter_map(|reader| reader.lag).max(),
+    }
 }
 
 fn collect(state: &super::State) {
@@ -110,6 +162,12 @@ fn collect(state: &super::State) {
     metrics.set_streams(streams.len(), published);
     let publishers = streams.iter().filter_map(|s| s.publisher.as_ref());
     metrics.set_long_gops(publishers.filter(|p| p.gop_too_long).count());
+    let graded = Grade::ALL.map(|grade| {
+        let publishers = streams.iter().filter_map(|s| s.publisher.as_ref());
+        let of_it = |p: &&PublisherInfo| Grade::of(&super::streams::findings(p)) == grade;
+        (grade.word(), publishers.filter(of_it).count())
+    });
+    metrics.set_grades(&graded);
     for feed in [Feed::Source, Feed::Program] {
         let mut readers = [0, 0];
         for stream in &streams {
@@ -136,7 +194,11 @@ fn collect(state: &super::State) {
     let guests = LIMITS.into_iter().zip(state.gate.refused());
     metrics.set_limits_refused(&connections.chain(guests).collect::<Vec<_>>());
     metrics.set_memory(state.memory.used(), state.memory.limit());
+    metrics.set_can_accept(super::operate::can_accept(state));
     metrics.set_bans(state.bans.count());
+    metrics.set_store_failures(state.store.failures());
+    let certificates = state.certificates.as_ref();
+    metrics.set_certificate_expiry(certificates.and_then(|shown| shown.expiry()));
     let near = state.policy.near_misses();
     metrics.set_near_misses(near.forgiven, near.refused);
     let push = state.pushes.handle().metrics();

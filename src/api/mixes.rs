@@ -23,6 +23,7 @@ use super::body::{self, Body, Path};
 use super::describe::mixes as described;
 use super::durable::{KeptMixes, When};
 use crate::media::StreamKey;
+use crate::media::vitals::Spread;
 use crate::metrics::MixLoad;
 
 #[derive(OpenApi)]
@@ -158,6 +159,12 @@ pub trait Mixes: Send + Sync {
     fn get(&self, id: &str) -> Option<Value>;
     /// All mixes, by id.
     fn list(&self) -> Vec<Value>;
+    /// How long the latest pictures of a mix's main were in each of its stages, by the stage's word, and in all of them
+    /// (`added`). Nothing of a mix that is not known, or does not mix.
+    fn stages(&self, id: &str) -> Vec<(&'static str, Spread)> {
+        let _ = id;
+        Vec::new()
+    }
     /// Decoders at work, by kind: `audio`, `video`.
     fn decoders(&self) -> [(&'static str, usize); 2];
     /// What they cost and may cost.

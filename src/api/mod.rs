@@ -11,17 +11,24 @@
 mod access;
 mod bans;
 mod body;
+mod calls;
+mod captures;
 mod dead;
 pub mod describe;
+mod diagnose;
 mod durable;
 mod error;
 mod events;
 mod health;
+mod history;
 mod keys;
+mod latency;
 mod listener;
 mod mixes;
+mod operate;
 mod pushes;
 mod readers;
+mod snapshot;
 mod streams;
 mod strict;
 #[cfg(test)]
@@ -42,21 +49,29 @@ use tokio_util::task::TaskTracker;
 
 pub use bans::Bans;
 pub use body::{Body, Path, bytes, parse, path, term};
+pub use calls::{Called, named};
 pub use durable::{KeptMixes, KeptPushes, Tag, When};
 pub use error::Error;
 pub use health::Readiness;
 pub use listener::{Peer, serve, serve_handed};
 pub use mixes::{Clash, Drawn, Flaw, Gone, Keep, Made, MixError, Mixes, Pending, Wish};
+pub use operate::{NotReloaded, Operator, Reloaded};
+pub use snapshot::{Camera, Developing, Picture, PictureError, Pictures};
 pub use urls::plain_url;
 
 use crate::auth::{Gate, Policy, Secret};
+use crate::capture::Captures;
 use crate::hooks::Hooks;
+use crate::logging;
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::Admission;
+use crate::net::host::Host;
+use crate::net::tls::Certificates;
 use crate::playback::Playback;
 use crate::relay::Relay;
+use crate::store::Store;
 
 /// Largest request body. A mix of sixteen inputs has about 3 KB.
 const MAX_BODY_BYTES: usize = 256 << 10;
@@ -68,13 +83,20 @@ pub struct State {
     pub pushes: KeptPushes,
     /// `None`: built without the mixer.
     pub mixes: Option<KeptMixes>,
+    pub pictures: Pictures,
+    pub captures: Captures,
     pub policy: Arc<Policy>,
     pub gate: Arc<Gate>,
     pub bans: Bans,
     pub memory: Memory,
     pub admission: Admission,
+    pub host: Host,
+    pub operator: Arc<dyn Operator>,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    /// What RTMPS and HTTPS show, if they are served.
+    pub certificates: Option<Arc<Certificates>>,
+    pub store: Store,
     pub hooks: Hooks,
     /// Ends answers that have no end of their own.
     pub shutdown: CancellationToken,
@@ -122,6 +144,24 @@ pub fn control_router(state: State, beside: Beside) -> Router {
             "/api/v1/streams/{app}/{name}/readers/{id}",
             delete(readers::delete),
         )
+        .route("/api/v1/streams/{app}/{name}/diagnose", get(diagnose::get))
+        .route("/api/v1/streams/{app}/{name}/latency", get(latency::get))
+        .route(
+            "/api/v1/streams/{app}/{name}/snapshot.jpg",
+            get(snapshot::get),
+        )
+        .route("/api/v1/streams/{app}/{name}/events", get(history::list))
+        .route(
+            "/api/v1/streams/{app}/{name}/capture",
+            post(captures::begin),
+        )
+        .route("/api/v1/captures", get(captures::list))
+        .route(
+            "/api/v1/captures/{id}",
+            get(captures::get).delete(captures::delete),
+        )
+        .route("/api/v1/captures/{id}/media.flv", get(captures::media))
+        .route("/api/v1/captures/{id}/timing.jsonl", get(captures::timing))
         .route("/api/v1/mixes", get(mixes::list))
         .route("/api/v1/mixes:preview", post(mixes::preview))
         .route(
@@ -136,6 +176,9 @@ pub fn control_router(state: State, beside: Beside) -> Router {
         .route("/api/v1/bans", get(bans::list).post(bans::post))
         .route("/api/v1/bans/{id}", get(bans::get).delete(bans::delete))
         .route("/api/v1/auth/keys", get(keys::list))
+        .route("/api/v1/reload", post(operate::reload))
+        .route("/api/v1/drain", post(operate::drain))
+        .route("/api/v1/host", get(operate::host))
         .route("/api/v1/urls/sign", post(urls::sign))
         .route("/api/v1/urls/verify", post(urls::verify))
         .route("/metrics", get(health::metrics))
@@ -159,7 +202,7 @@ async fn whole<T: Send + 'static>(
     tasks: &TaskTracker,
     change: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    let made = tasks.spawn(change).await;
+    let made = tasks.spawn(logging::carried(change)).await;
     made.unwrap_or_else(|_| Err(Error::internal("the change failed half way")))
 }
 

@@ -1,7 +1,7 @@
 //! `/api/v1/streams`: who publishes, who reads, how much.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -12,6 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::Error;
 use super::body::{self, Path};
 use crate::media::StreamKey;
+use crate::media::findings::{self, Finding, Grade};
 use crate::reason::Reason;
 use crate::relay::{FeedInfo, Origin, PublisherInfo, StreamInfo};
 
@@ -40,6 +41,7 @@ struct Publisher {
     epoch: u64,
     origin: &'static str,
     address: Option<String>,
+    connection: Option<String>,
     key: Option<String>,
     mix: Option<String>,
     since: String,
@@ -54,6 +56,15 @@ struct Publisher {
 #[derive(Serialize, ToSchema)]
 #[schema(as = StreamHealth)]
 struct Health {
+    /// `good`, `fair` or `poor`: the worst of the findings.
+    #[schema(examples("good"))]
+    grade: &'static str,
+    /// The code of the worst of them; `…/diagnose` has all, and their sentences.
+    worst: Option<&'static str>,
+    /// Pictures a second lately, what the publisher's metadata announce, and what it sends in kilobits a second.
+    fps: Option<f64>,
+    declared_fps: Option<f64>,
+    kbps: Option<f64>,
     gop_too_long: bool,
     longest_gop_ms: u64,
 }
@@ -148,7 +159,7 @@ pub(super) async fn delete(
     }
 }
 
-fn key(path: Path<(String, String)>) -> Result<StreamKey, Error> {
+pub(super) fn key(path: Path<(String, String)>) -> Result<StreamKey, Error> {
     let (app, name) = body::path(path)?;
     StreamKey::new(&app, &name).map_err(|e| Error::invalid(e.to_string()))
 }
@@ -172,19 +183,43 @@ impl From<StreamInfo> for Stream {
     }
 }
 
+/// What there is to say of a publisher, worst first.
+pub(super) fn findings(info: &PublisherInfo) -> Vec<Finding> {
+    findings::of_publisher(&info.reading, info.declared_fps, Instant::now())
+}
+
+/// With one digit.
+pub(super) fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
 impl From<PublisherInfo> for Publisher {
     fn from(info: PublisherInfo) -> Self {
-        let (origin, address, key, mix) = match info.origin {
+        let found = findings(&info);
+        let (origin, address, connection, key, mix) = match info.origin {
             Origin::Anchor {
-                address, key_id, ..
-            } => ("anchor", Some(address.to_string()), key_id, None),
-            Origin::Mix { id } => ("mix", None, None, Some(id)),
+                address,
+                connection,
+                key_id,
+                ..
+            } => {
+                let connection = Some(connection.to_string());
+                (
+                    "anchor",
+                    Some(address.to_string()),
+                    connection,
+                    key_id,
+                    None,
+                )
+            }
+            Origin::Mix { id } => ("mix", None, None, None, Some(id)),
         };
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             epoch: info.epoch,
             origin,
             address,
+            connection,
             key,
             mix,
             since: humantime::format_rfc3339_millis(info.since).to_string(),
@@ -198,6 +233,11 @@ impl From<PublisherInfo> for Publisher {
                 codec: track.codec.as_str(),
             }),
             health: Health {
+                grade: Grade::of(&found).word(),
+                worst: found.first().map(|found| found.code),
+                fps: info.reading.rates.map(|rates| tenths(rates.fps)),
+                declared_fps: info.declared_fps.map(tenths),
+                kbps: info.reading.rates.map(|rates| tenths(rates.kbps)),
                 gop_too_long: info.gop_too_long,
                 longest_gop_ms: ms(info.longest_gop),
             },

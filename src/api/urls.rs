@@ -149,6 +149,7 @@ pub(super) async fn verify(
         .map_err(|e| Error::invalid(format!("url: {e}")))?;
     let decide = |action| match state.apps.find(key.app()) {
         Some(()) => state.gate.explain(&Request {
+            connection: None,
             action,
             key: &key,
             query: &target.query,

@@ -15,10 +15,17 @@ use super::policy::Policy;
 use super::{Action, Authorizer, Decision, Grant, Refusal, Request};
 use crate::media::StreamKey;
 use crate::memory::Memory;
+use crate::net::host::{self, Budget, Exhausted, Host};
 use crate::reason::Reason;
 
 /// What limits refused, as metrics call them, in the order of [`Gate::refused`].
-pub const LIMITS: [&str; 3] = ["publishers", "publishers_per_address", "memory"];
+pub const LIMITS: [&str; 5] = [
+    "publishers",
+    "publishers_per_address",
+    "memory",
+    "cpu_percent",
+    "egress_mbps",
+];
 
 /// What the gate is told by the configuration, and told anew when that is read again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,6 +55,7 @@ pub struct Gate {
     bans: ArcSwap<Bans>,
     guests: Arc<Guests>,
     memory: Memory,
+    host: Host,
     refused: [AtomicU64; LIMITS.len()],
 }
 
@@ -60,8 +68,21 @@ impl Gate {
             bans: ArcSwap::default(),
             guests: Arc::default(),
             memory,
+            host: Host::new(Budget::default()),
             refused: Default::default(),
         }
+    }
+
+    /// A gate that also asks whether the host has room.
+    #[must_use]
+    pub fn on(mut self, host: Host) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// As many publishers as there may be; 0: any number.
+    pub fn most_publishers(&self) -> usize {
+        self.rules.load().limits.publishers
     }
 
     /// Other lists and limits from now on. Whoever is in stays.
@@ -195,6 +216,17 @@ impl Authorizer for Gate {
     fn admit(&self, request: &Request<'_>, grant: &Grant) -> Result<Stay, Refusal> {
         if self.memory.is_full() {
             return Err(self.full(2, Reason::Overloaded, "the server is full; try again later"));
+        }
+        let guest = match request.action {
+            Action::Publish => host::Guest::Publisher,
+            Action::Play => host::Guest::Player,
+        };
+        if let Err(exhausted) = self.host.admit(guest) {
+            let limit = match exhausted {
+                Exhausted::Cpu { .. } => 3,
+                Exhausted::Egress { .. } => 4,
+            };
+            return Err(self.full(limit, Reason::Overloaded, exhausted.to_string()));
         }
         let GuestLimits {
             publishers,

@@ -44,6 +44,7 @@ pub use policy::{NearMisses, Policy, SignError};
 pub use secret::{KeyId, Secret};
 pub use signature::{sign, signed_query, tx_time};
 
+use crate::logging::ConnectionId;
 use crate::media::{Class, Feed, StreamKey};
 use crate::reason::Reason;
 
@@ -67,6 +68,8 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// Who asks; not looked at by [`Policy`], there for hooks.
     pub peer: SocketAddr,
+    /// The connection that asks, as logs name it; `None` when nobody is there and only the answer is wanted.
+    pub connection: Option<ConnectionId>,
     /// The wall clock at the time of asking.
     pub now: SystemTime,
 }

@@ -180,6 +180,7 @@ fn urls() -> HashMap<&'static str, String> {
 fn decide(policy: &Policy, action: Action, query: &str, now: SystemTime) -> Result<Grant, Refusal> {
     let key = StreamKey::new("live", STREAM).unwrap();
     policy.decide(&Request {
+        connection: None,
         action,
         key: &key,
         query,
@@ -457,6 +458,7 @@ async fn the_clock_tolerance_lets_late_urls_in_and_near_misses_are_counted() {
     // Expired by: nothing; within 5 s; within a minute of that; too long to be a matter of clocks.
     for (late, granted) in [(0, true), (5, true), (6, false), (65, false), (66, false)] {
         let request = Request {
+            connection: None,
             action: Action::Publish,
             key: &key,
             query: &query,
@@ -540,6 +542,7 @@ fn nothing_with_a_secret_in_it_prints_it() {
     let name = StreamKey::new("live", STREAM).unwrap();
     let query = url(MAIN, NOW);
     let request = Request {
+        connection: None,
         action: Action::Play,
         key: &name,
         query: &query,

@@ -16,7 +16,15 @@ use super::gateway::{self, Refused};
 use super::mix::legacy;
 use super::query::Query;
 use super::state::now;
-use crate::api::Error;
+use crate::api::{Called, Error};
+
+/// Interfaces that change something.
+const CHANGES: [&str; 4] = [
+    "mix_streamv2",
+    "mix_stream",
+    "live_channel_setstatus",
+    "channel_manager",
+];
 
 /// `GET|POST /common_access`
 pub(super) async fn call(
@@ -29,13 +37,31 @@ pub(super) async fn call(
         Ok(account) => account,
         Err(refused) => return gate(refused),
     };
-    match query.interface().as_str() {
+    let interface = query.interface();
+    let answer = match interface.as_str() {
         "mix_streamv2" | "mix_stream" => mix(&state, account, body).await,
         interface => match channel::call(&state, account, interface, &query).await {
             Some(answer) => reply(StatusCode::OK, &answer),
-            None => gate(Refused::Interface),
+            None => return gate(Refused::Interface),
         },
-    }
+    };
+    let changes = CHANGES.contains(&interface.as_str());
+    called(answer, account, &interface, changes)
+}
+
+/// Says in an answer who called what.
+pub(super) fn called(
+    mut answer: Response,
+    account: &Account,
+    action: &str,
+    changes: bool,
+) -> Response {
+    answer.extensions_mut().insert(Called {
+        who: format!("account {}", account.appid),
+        action: Some(action.to_owned()),
+        changes,
+    });
+    answer
 }
 
 async fn mix(

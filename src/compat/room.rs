@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::common_access::{mixed, reply, unread};
+use super::common_access::{called, mixed, reply, unread};
 use super::gateway;
 use super::query::Query;
 use super::state::now;
@@ -86,7 +86,8 @@ pub(super) async fn merge_stream(
         return reply(StatusCode::OK, &shape.refusal(-1, message));
     };
     let mixing = mixed(&state, account, params.as_bytes()).await;
-    reply(StatusCode::OK, &shape.answer(0, "ok", &mixing))
+    let answer = reply(StatusCode::OK, &shape.answer(0, "ok", &mixing));
+    called(answer, account, "merge_stream", true)
 }
 
 /// The body of Mix_StreamV2 that stands in `mergeParams`.

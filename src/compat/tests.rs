@@ -155,6 +155,7 @@ impl House {
     fn publish(&self, name: &str) -> Publisher {
         let key = StreamKey::new("live", name).unwrap();
         let origin = Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([203, 0, 113, 7], 50_412).into(),
             key_id: None,
             query: Query::default(),

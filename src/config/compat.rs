@@ -7,10 +7,11 @@ use ::config::Value;
 
 use super::check::is_short;
 use super::hooks::address;
-use super::read::{absolute, secret};
+use super::read::absolute;
 use super::reader::{
     Parsed, Reader, Table, choice, flag, no_or_addresses, non_empty, number, string,
 };
+use super::secret::secret;
 use super::{Config, Remark};
 use crate::compat::{Account, Callback, Credentials, Picture, Shape};
 use crate::media::StreamKey;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use ::config::Value;
 
 use super::check::is_short;
-use super::read::{absolute, secret};
+use super::read::absolute;
 use super::reader::{Parsed, Reader, Table, choice, duration, non_empty, one_or_many, string};
+use super::secret::secret;
 use super::{Config, Remark};
 use crate::auth::Secret;
 use crate::hooks::{Address, Ask, Kind, OnFailure, Style, Webhook, check_secret};

@@ -10,6 +10,7 @@ mod compat;
 mod hooks;
 mod read;
 mod reader;
+mod secret;
 mod source;
 mod token;
 mod types;
@@ -23,9 +24,9 @@ pub use hooks::Hooks;
 pub use source::Env;
 pub use token::{Token, TokenError};
 pub use types::{
-    AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Control, Http,
-    Join, Limits, Links, Log, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State, TargetUrl,
-    TokenSource,
+    AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Control, Drain,
+    Http, Join, Limits, Links, Log, Metrics, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State,
+    TargetUrl, TokenSource,
 };
 
 use crate::auth;
@@ -63,6 +64,10 @@ pub struct Config {
     pub mixer: Mixer,
     /// `[state]`
     pub state: State,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[drain]`
+    pub drain: Drain,
     /// `[log]`
     pub log: Log,
 }
@@ -149,6 +154,8 @@ impl Config {
             state: State {
                 dir: source::state_dir(env),
             },
+            metrics: Metrics::default(),
+            drain: Drain::default(),
             log: Log::default(),
         }
     }

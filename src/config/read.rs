@@ -13,12 +13,13 @@ use super::reader::{
     Parsed, Reader, Table, addresses, bytes, choice, duration, flag, moment, networks,
     no_or_addresses, non_empty, number, one_or_many, string,
 };
+use super::secret::secret;
 use super::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Config, Control,
-    Env, Http, Join, Limits, Links, Log, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps, Rule, Sign,
-    State, TargetUrl, TokenSource, check, compat, hooks,
+    Drain, Env, Http, Join, Limits, Links, Log, Metrics, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps,
+    Rule, Sign, State, TargetUrl, TokenSource, check, compat, hooks,
 };
-use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Secret, Window};
+use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Window};
 use crate::logging;
 use crate::media::{Feed, PerApp, StreamKey};
 use crate::push::{self, Membership};
@@ -33,6 +34,8 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 const MIN_FAILOVER: Duration = Duration::from_millis(500);
 /// As many readers or connections as one host could ever hold.
 const MAX_COUNT: usize = 1_000_000;
+/// Seven series a stream; more than 70,000 from one host nobody's Prometheus would thank us for.
+const MAX_SERIES_STREAMS: usize = 10_000;
 /// Ten gigabits: a publisher's network gives no more.
 const MAX_APP_KBPS: u32 = 10_000_000;
 /// The vendor's own bound for a mix's bitrate.
@@ -117,6 +120,21 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
         mixer: root.section("mixer", |t| mixer(t, default.mixer)),
         state: root.section("state", |t| State {
             dir: t.value("dir", default.state.dir, absolute),
+        }),
+        metrics: root.section("metrics", |t| Metrics {
+            per_stream: t.value("per_stream", default.metrics.per_stream, flag),
+            per_stream_cap: t.value(
+                "per_stream_cap",
+                default.metrics.per_stream_cap,
+                number(1..=MAX_SERIES_STREAMS),
+            ),
+        }),
+        drain: root.section("drain", |t| Drain {
+            deadline: t.value(
+                "deadline",
+                default.drain.deadline,
+                duration(Duration::ZERO..=MAX_WAIT),
+            ),
         }),
         log: root.section("log", |t| Log {
             format: t.value("format", default.log.format, choice(FORMATS)),
@@ -398,6 +416,8 @@ fn limits(t: &mut Table<'_>, default: Limits) -> Limits {
             waiting(),
         ),
         memory: t.value("memory", default.memory, memory),
+        cpu_percent: t.value("cpu_percent", default.cpu_percent, number(0..=100)),
+        egress_mbps: t.value("egress_mbps", default.egress_mbps, number(0..=MAX_APP_KBPS)),
         waiting_per_name: t.value("waiting_per_name", default.waiting_per_name, waiting()),
         waiting_per_address: t.value(
             "waiting_per_address",
@@ -465,14 +485,6 @@ fn window() -> impl Fn(&Value) -> Parsed<Duration> {
 
 fn wait() -> impl Fn(&Value) -> Parsed<Duration> {
     duration(MIN_WAIT..=MAX_WAIT)
-}
-
-pub(super) fn secret(value: &Value) -> Parsed<Secret> {
-    let text = non_empty(value)?;
-    if text.trim() != text {
-        return Err("begins or ends with white space".to_owned());
-    }
-    Ok(Secret::new(text))
 }
 
 fn key_id(value: &Value) -> Parsed<KeyId> {

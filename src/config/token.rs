@@ -61,6 +61,17 @@ impl Config {
             TokenSource::Generated => generated(&self.state.dir),
         }
     }
+
+    /// As [`Self::control_token`], for who calls a server: none is made, and no file is touched but for reading.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is empty.
+    pub fn known_control_token(&self) -> Result<Token, TokenError> {
+        match &self.control.token {
+            TokenSource::Generated => kept(&self.state.dir.join(FILE)),
+            TokenSource::Given(_) | TokenSource::File(_) => self.control_token(),
+        }
+    }
 }
 
 fn generated(dir: &Path) -> Result<Token, TokenError> {

@@ -298,6 +298,10 @@ pub struct Limits {
     pub publishers_per_address: usize,
     /// Bytes held for clients in total; 0 is no limit.
     pub memory: usize,
+    /// Of the processor time that the process may have, in percent; 0 is no limit.
+    pub cpu_percent: u32,
+    /// To players in total; 0 is no limit.
+    pub egress_mbps: u32,
     /// Players waiting for one absent name.
     pub waiting_per_name: usize,
     /// Players waiting from one address.
@@ -377,6 +381,29 @@ impl Mixer {
 pub struct State {
     /// Where the server keeps what outlives it. Need not exist yet.
     pub dir: PathBuf,
+}
+
+/// `[metrics]`: what the metrics page shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Series of single streams too.
+    pub per_stream: bool,
+    /// Of so many streams at most.
+    pub per_stream_cap: usize,
+}
+
+impl Metrics {
+    /// Of how many streams there are series; `None`: of none.
+    pub fn streams(&self) -> Option<usize> {
+        self.per_stream.then_some(self.per_stream_cap)
+    }
+}
+
+/// `[drain]`: how the server goes down when it is asked to by SIGTERM, the API or a process that takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// How long publishers have to go elsewhere.
+    pub deadline: Duration,
 }
 
 /// `[log]`
@@ -499,6 +526,8 @@ impl Default for Limits {
             publishers: 1_000,
             publishers_per_address: 0,
             memory: 2 << 30,
+            cpu_percent: 0,
+            egress_mbps: 0,
             waiting_per_name: 50,
             waiting_per_address: 20,
             waiting_total: 1_000,
@@ -526,6 +555,23 @@ impl Default for Mixer {
             pictures: BTreeMap::new(),
             picture_networks: Vec::new(),
             fonts: Vec::new(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            per_stream: false,
+            per_stream_cap: 200,
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            deadline: seconds(30),
         }
     }
 }

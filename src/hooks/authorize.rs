@@ -145,6 +145,7 @@ impl Authorizer for Door {
                 at: request.now,
                 data: json!({
                     "address": request.peer.ip().to_canonical().to_string(),
+                    "connection": request.connection.map(|id| id.to_string()),
                     "feed": feed.as_str(), "class": class.as_str(),
                     "key": key.as_ref().map(ToString::to_string),
                 }),
@@ -290,6 +291,7 @@ fn native(request: &Request<'_>, grant: &Grant) -> Value {
         "app": request.key.app(),
         "stream": request.key.stream(),
         "address": request.peer.ip().to_canonical().to_string(),
+        "connection": request.connection.map(|id| id.to_string()),
         "query": request.query,
         "key": grant.key().map(ToString::to_string),
         "feed": feed,

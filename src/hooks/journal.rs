@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::chronicle::Chronicle;
 use super::fact::{Event, EventId, Fact};
 
 /// Facts that are kept. A busy server has some ten a second: minutes, as long as a client takes to come back.
@@ -26,6 +27,8 @@ struct Inner {
     ring: Mutex<Ring>,
     /// The number of the latest fact.
     latest: watch::Sender<u64>,
+    /// The same by name, for longer.
+    chronicle: Chronicle,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +56,13 @@ impl Journal {
             run,
             ring: Mutex::default(),
             latest: watch::Sender::new(0),
+            chronicle: Chronicle::default(),
         }))
+    }
+
+    /// What was told of each name, and what else was remarked.
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.0.chronicle
     }
 
     /// Notes a fact and gives it its id. Never waits.
@@ -63,6 +72,7 @@ impl Journal {
             run: self.0.run,
             number: ring.told + 1,
         };
+        self.0.chronicle.tell(&fact, id.to_string());
         let event = Arc::new(Event::new(id, fact));
         ring.told = id.number;
         ring.bytes += event.text.len();

@@ -8,6 +8,7 @@
 
 mod address;
 mod authorize;
+mod chronicle;
 mod fact;
 mod journal;
 mod letter;
@@ -27,6 +28,7 @@ use tracing::warn;
 
 pub use address::Address;
 pub use authorize::{Ask, Door, OnFailure, Style};
+pub use chronicle::{Chronicle, Entry, Remark, What};
 pub use fact::{Event, EventId, Fact, Kind};
 pub use journal::{Gap, Journal, Reader};
 pub use webhook::{Webhook, check_secret};
@@ -36,7 +38,7 @@ use crate::media::StreamKey;
 use crate::media::health::Report;
 use crate::metrics::Metrics;
 use crate::net::tls::Trust;
-use crate::store::{self, LetterRow, OutboxState, Store};
+use crate::store::{self, EpochChange, LetterRow, OutboxState, Store};
 use post::{After, Post};
 
 /// The documents' pause between two tries of a callback.
@@ -144,6 +146,17 @@ impl Hooks {
         })))
     }
 
+    /// Keeps what became of epochs of the process that we took over from, and has its letters sent. Gives how many there was no
+    /// room for.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub async fn take_in(&self, changes: Vec<EpochChange>) -> Result<usize, store::Error> {
+        let lost = self.0.store.note_epochs(changes).await?;
+        self.0.news.notify_one();
+        Ok(lost)
+    }
+
     /// Where facts of all rooms are told and read.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
@@ -154,8 +167,20 @@ impl Hooks {
         self.0.written.clone()
     }
 
-    /// Something was wrong with what the publisher of that epoch sent: accounts of the vendor's form are told. Never waits.
+    /// Something was wrong with what the publisher of that epoch sent: it is remarked, and accounts of the vendor's form are told.
+    /// Never waits.
     pub fn trouble(&self, key: &StreamKey, epoch: u64, report: Report) {
+        for found in &report.found {
+            let (words, _) = found.trouble.words();
+            let details = found.details.first().map_or("", |detail| &detail.words);
+            let remark = Remark {
+                kind: "trouble",
+                reason: found.trouble.reason(),
+                words: format!("{words}: {details} ({} in 5 s)", found.count),
+                address: None,
+            };
+            self.0.journal.chronicle().remark(key, remark);
+        }
         if self.0.accounts(key).next().is_none() {
             return;
         }

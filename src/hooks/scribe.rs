@@ -3,7 +3,7 @@
 //!
 //! All letters leave here in the order of the journal's ids, in one commit for all that is known by then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use tracing::warn;
 use super::fact::{Event as Told, Fact, Kind};
 use super::journal::Reader;
 use super::{Hooks, Inner, LOOK, Trouble, lane, letter, millis};
+use crate::logging::RequestId;
 use crate::media::StreamKey;
 use crate::reason::Reason;
 use crate::relay::{Event, Origin, Relay};
@@ -39,6 +40,8 @@ struct End {
     lasted: Duration,
     /// Media payload bytes; `None`: not known any more.
     bytes: Option<u64>,
+    /// The call of an API that brought it about, if it was one.
+    request: Option<RequestId>,
 }
 
 pub(super) struct Scribe {
@@ -51,15 +54,19 @@ pub(super) struct Scribe {
 }
 
 impl Hooks {
-    /// Writes letters, until `stop`. First the epochs that the last run left open are ended.
-    pub async fn write(self, relay: Relay, stop: CancellationToken) {
+    /// Writes letters, until `stop`. The epochs that the run before left open are ended when that is `gone`: at once, or when
+    /// the process that we took over from is.
+    pub async fn write(self, relay: Relay, stop: CancellationToken, gone: CancellationToken) {
         let mut events = relay.events();
         let mut facts = self.0.journal.reader();
         let mut troubles = self.0.reported();
         let _written = self.0.written.clone().drop_guard();
         let has_webhooks = !self.0.config.webhooks.is_empty();
         let mut scribe = Scribe::new(self.0);
-        scribe.end_leftovers().await;
+        let mut is_alone = gone.is_cancelled();
+        if is_alone {
+            scribe.end_leftovers().await;
+        }
         scribe.reconcile(&relay);
         loop {
             scribe.collect(&mut facts);
@@ -76,6 +83,10 @@ impl Hooks {
                     scribe.trouble(&trouble);
                 }
                 () = facts.wait(), if has_webhooks => {}
+                () = gone.cancelled(), if !is_alone => {
+                    is_alone = true;
+                    scribe.end_leftovers().await;
+                }
                 () = stop.cancelled() => break,
             }
             scribe.hear(&mut events, &relay, TOGETHER);
@@ -132,6 +143,7 @@ impl Scribe {
                 reason,
                 lasted,
                 bytes,
+                request,
                 stamp,
                 ..
             } => {
@@ -146,6 +158,7 @@ impl Scribe {
                         reason,
                         lasted,
                         bytes: Some(bytes),
+                        request,
                     };
                     self.end(&key, &known, &end);
                 }
@@ -286,7 +299,7 @@ impl Scribe {
         }
     }
 
-    /// The ends of what began in a run that was killed.
+    /// The ends of what began in another run and is over without a word.
     async fn end_leftovers(&mut self) {
         let rows = match self.hooks.store.open_epochs().await {
             Ok(rows) => rows,
@@ -295,6 +308,13 @@ impl Scribe {
                 return;
             }
         };
+        let ours: HashSet<&str> = self
+            .open
+            .values()
+            .map(|open| open.sequence.as_str())
+            .collect();
+        let left = |row: &EpochRow| !ours.contains(row.sequence.as_str());
+        let rows: Vec<_> = rows.into_iter().filter(left).collect();
         let now = SystemTime::now();
         // One fact for all who are told of it.
         let mut told: HashMap<String, Arc<Told>> = HashMap::new();
@@ -306,6 +326,7 @@ impl Scribe {
                 reason: Reason::Internal,
                 lasted: Duration::from_millis(lasted),
                 bytes: None,
+                request: None,
             };
             let (number, text) = if row.account >= 0 {
                 (0, Some(letter::end(&body, now, end.lasted, end.reason)))
@@ -436,10 +457,12 @@ impl Open {
         let more = match &self.origin {
             Origin::Anchor {
                 address,
+                connection,
                 key_id,
                 query,
             } => json!({
                 "origin": "anchor", "address": address.ip().to_canonical().to_string(),
+                "connection": connection.to_string(),
                 "key": key_id, "query": query.to_string(),
             }),
             Origin::Mix { id } => json!({ "origin": "mix", "mix": id }),
@@ -456,6 +479,7 @@ impl End {
             reason,
             lasted: at.duration_since(epoch.begun).unwrap_or_default(),
             bytes: None,
+            request: None,
         }
     }
 
@@ -465,6 +489,7 @@ impl End {
             "reason": self.reason.code(),
             "duration_ms": u64::try_from(self.lasted.as_millis()).unwrap_or(u64::MAX),
             "bytes": self.bytes,
+            "request_id": self.request.as_ref().map(RequestId::as_str),
         });
         join(&mut begun, more);
         begun

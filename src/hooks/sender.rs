@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{Addressee, Hooks, Inner, LOOK, kind_of, letter, millis, webhook};
 use crate::net::Fold;
-use crate::store::LetterRow;
+use crate::store::{self, LetterRow};
 
 /// Most letters on their way to one addressee at once; each holds a socket.
 const FOR_ONE: usize = 8;
@@ -77,6 +77,8 @@ impl Hooks {
                         continue;
                     }
                 }
+                // Who has the state now sends them.
+                Err(store::Error::HandedOver) => return,
                 Err(error) => {
                     warn!(%error, "letters cannot be read");
                     pause = LOOK;

@@ -125,15 +125,23 @@ async fn with_silent_webhooks(
     (opened.await.unwrap(), silent)
 }
 
+/// The run before is over.
+fn alone() -> CancellationToken {
+    let gone = CancellationToken::new();
+    gone.cancel();
+    gone
+}
+
 fn run(hooks: &Hooks, relay: &Relay) -> CancellationToken {
     let stop = CancellationToken::new();
-    tokio::spawn(hooks.clone().write(relay.clone(), stop.clone()));
+    tokio::spawn(hooks.clone().write(relay.clone(), stop.clone(), alone()));
     tokio::spawn(hooks.clone().send(stop.clone()));
     stop
 }
 
 fn anchor(relay: &Relay, name: &str) -> crate::relay::Publisher {
     let origin = Origin::Anchor {
+        connection: crate::logging::ConnectionId::next(),
         address: ([203, 0, 113, 7], 50_412).into(),
         key_id: None,
         query: Query::new("bizid=8888&txSecret=x&live_id=7"),
@@ -255,7 +263,7 @@ async fn what_a_killed_server_left_open_is_ended_by_the_next() {
     let relay = Relay::new(crate::relay::Config::default());
     let writing = {
         let hooks = hooks(&back_end, &store).await;
-        tokio::spawn(hooks.write(relay.clone(), CancellationToken::new()))
+        tokio::spawn(hooks.write(relay.clone(), CancellationToken::new(), alone()))
     };
     tokio::task::yield_now().await;
     let publisher = anchor(&relay, "8888_a");
@@ -298,6 +306,7 @@ async fn what_is_there_before_its_event_is_heard_is_told_once() {
         key: StreamKey::new("live", "8888_a").unwrap(),
         epoch: 0,
         origin: Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([203, 0, 113, 7], 1).into(),
             key_id: None,
             query: Query::default(),
@@ -530,7 +539,7 @@ async fn a_server_that_ends_still_sends_the_ends_of_its_publishes_and_waits_for_
     let relay = Relay::new(crate::relay::Config::default());
     let (hooks, _silent) = with_silent_webhooks(&back_end, &store, 1).await;
     let stop = CancellationToken::new();
-    tokio::spawn(hooks.clone().write(relay.clone(), stop.clone()));
+    tokio::spawn(hooks.clone().write(relay.clone(), stop.clone(), alone()));
     let sending = tokio::spawn(hooks.send(stop.clone()));
     tokio::task::yield_now().await;
     let publishers: Vec<_> = (0..20)

@@ -24,7 +24,7 @@ use super::Shared;
 use super::calls::Calls;
 use super::publishing::Publishing;
 use crate::auth::Stay;
-use crate::logging::refused;
+use crate::logging::{ConnectionId, refused};
 use crate::media::StreamKey;
 use crate::memory::Charge;
 use crate::net::turns::Turns;
@@ -51,6 +51,7 @@ const ORDINARY: usize = 1 << 20;
 
 struct Connection {
     shared: Arc<Shared>,
+    id: ConnectionId,
     peer: SocketAddr,
     reader: chunk::Reader,
     session: Session,
@@ -80,6 +81,8 @@ struct Connection {
     held: Charge,
     /// By when the client must publish or play, while it does neither.
     stage_deadline: Instant,
+    /// It was asked to connect elsewhere while it publishes here, or could not be asked.
+    is_leaving: bool,
     /// The server goes down, and the client was asked to reconnect by then.
     leaving: Option<Instant>,
     /// The client has been told why what it asked for, or did last, is over.
@@ -108,6 +111,8 @@ enum Turn {
     Read(io::Result<usize>),
     Write,
     Shutdown,
+    /// To ask the client to go elsewhere.
+    Leave,
     Bell,
     News(usize, News),
     Banned(usize),
@@ -116,9 +121,15 @@ enum Turn {
 }
 
 impl Connection {
-    fn new(shared: &Arc<Shared>, peer: SocketAddr, reader: chunk::Reader) -> Box<Self> {
+    fn new(
+        shared: &Arc<Shared>,
+        id: ConnectionId,
+        peer: SocketAddr,
+        reader: chunk::Reader,
+    ) -> Box<Self> {
         Box::new(Self {
             shared: shared.clone(),
+            id,
             peer,
             reader,
             session: Session::new(),
@@ -136,6 +147,7 @@ impl Connection {
             is_cut: false,
             held: shared.config.memory.open(),
             stage_deadline: Instant::now() + shared.config.stage_deadline,
+            is_leaving: false,
             leaving: None,
             has_heard: false,
         })
@@ -154,6 +166,7 @@ impl Connection {
         let (shared, bell, calls) = (self.shared.clone(), self.bell.clone(), self.calls.clone());
         let caller = Waker::from(calls.clone());
         let mut shutdown = pin!(shared.shutdown.cancelled());
+        let mut leave = pin!(shared.leave.cancelled());
         let mut rung = pin!(bell.rung());
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
@@ -192,6 +205,11 @@ impl Connection {
                         && shutdown.as_mut().poll(&mut caller).is_ready()
                     {
                         Some(Turn::Shutdown)
+                    } else if !self.is_leaving
+                        && !self.publishing.is_empty()
+                        && leave.as_mut().poll(&mut caller).is_ready()
+                    {
+                        Some(Turn::Leave)
                     } else if rung.as_mut().poll(&mut caller).is_ready() {
                         rung.set(bell.rung());
                         Some(Turn::Bell)
@@ -233,6 +251,10 @@ impl Connection {
                         return Next::Over(Reason::Shutdown);
                     }
                     self.leaving = Some(Instant::now() + RECONNECT_GRACE);
+                }
+                Turn::Leave => {
+                    self.is_leaving = true;
+                    self.session.request_reconnect(Reason::Shutdown, GOING_DOWN);
                 }
                 Turn::Bell => {
                     if let Some(over) = self.end_each(|p, _| p.publisher().eviction()) {
@@ -434,6 +456,7 @@ impl Connection {
             Reason::Dropped | Reason::Banned | Reason::TooFast | Reason::Shutdown => {
                 ours.finish(reason);
             }
+            _ if self.shared.is_draining() => ours.finish(reason),
             _ => ours.vanish(reason),
         }
         self.over_unless_busy(reason)

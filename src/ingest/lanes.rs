@@ -74,6 +74,17 @@ impl Lanes {
     }
 }
 
+impl Lanes {
+    /// The runtimes of those that are open.
+    pub fn runtimes(&self) -> Vec<Handle> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes
+            .iter()
+            .map(|lane| lane.worker.runtime().clone())
+            .collect()
+    }
+}
+
 impl Lane {
     fn open() -> io::Result<Self> {
         Ok(Self {

@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, error, field, info_span};
+use tracing::{Instrument, Span, debug, error, error_span, field};
 
 use self::lanes::Lanes;
-use crate::auth::Authorizer;
-use crate::logging::refused;
+use crate::auth::{Authorizer, Refusal};
+use crate::logging::{ConnectionId, refused};
 use crate::media::health::Report;
 use crate::media::{PerApp, StreamKey};
 use crate::memory::Memory;
@@ -78,10 +79,13 @@ impl Default for AppConfig {
     }
 }
 
-/// Hears what is wrong with what publishers send. Called on the threads that serve them: never blocks.
+/// Hears what is wrong with publishers and what they send. Called on the threads that serve them: never blocks.
 pub trait Observer: Send + Sync {
     /// That was found of an epoch of the name within some seconds.
     fn trouble(&self, key: &StreamKey, epoch: u64, report: Report);
+
+    /// Somebody who might publish the name does not get it, because another has it.
+    fn refused(&self, key: &StreamKey, peer: SocketAddr, refusal: &Refusal);
 }
 
 /// The room's handle. Cheap to clone.
@@ -101,6 +105,10 @@ struct Shared {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     lanes: Lanes,
+    /// Nobody is to begin to publish from then on.
+    closing: OnceLock<Instant>,
+    /// Publishers are to go elsewhere, if they can be asked.
+    leave: CancellationToken,
     observer: OnceLock<Arc<dyn Observer>>,
 }
 
@@ -126,6 +134,8 @@ impl Ingest {
                 tasks,
                 shutdown,
                 lanes: Lanes::new(),
+                closing: OnceLock::new(),
+                leave: CancellationToken::new(),
                 observer: OnceLock::new(),
             }),
         }
@@ -139,6 +149,18 @@ impl Ingest {
     /// Other values for applications from now on, for those who publish after this.
     pub fn set_apps(&self, apps: PerApp<AppConfig>) {
         self.shared.apps.store(Arc::new(apps));
+    }
+
+    /// Refuses who would begin to publish at `from` or later, and asks those who publish to connect anew, where their clients
+    /// said that they can be asked. Whoever stays is served. Once; later calls change nothing.
+    pub fn drain(&self, from: Instant) {
+        let _ = self.shared.closing.set(from);
+        self.shared.leave.cancel();
+    }
+
+    /// The runtimes of the threads that read publishers, as many as there are by now.
+    pub fn threads(&self) -> Vec<Handle> {
+        self.shared.lanes.runtimes()
     }
 
     /// Accepts until shutdown. Once for each listener, with what its connections have to go through first.
@@ -169,13 +191,15 @@ impl Ingest {
                 return;
             }
         };
-        let span = info_span!("rtmp", peer = field::Empty);
+        let id = ConnectionId::next();
+        // Of the highest level: whatever is logged at all says whose it is.
+        let span = error_span!("rtmp", connection = %id, peer = field::Empty);
         let tasks = shared.tasks.clone();
         tasks.spawn(
             async move {
                 let metrics = guard.0.metrics.clone();
                 let mut end = End::unknown(&metrics);
-                end.reason = run(&mut guard, tcp, peer, &entrance).await;
+                end.reason = run(&mut guard, tcp, id, peer, &entrance).await;
                 debug!(reason = %end.reason, "connection ended");
             }
             .instrument(span),
@@ -184,7 +208,13 @@ impl Ingest {
 }
 
 /// Lets a connection in, which makes known whose it is, and serves it.
-async fn run(open: &mut Open, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance) -> Reason {
+async fn run(
+    open: &mut Open,
+    tcp: TcpStream,
+    id: ConnectionId,
+    hop: SocketAddr,
+    entrance: &Entrance,
+) -> Reason {
     let Open(shared, place) = open;
     let deadline = Instant::now() + shared.config.stage_deadline;
     let admitted = tokio::select! {
@@ -194,7 +224,7 @@ async fn run(open: &mut Open, tcp: TcpStream, hop: SocketAddr, entrance: &Entran
     match admitted {
         Ok(Ok((socket, peer))) => {
             Span::current().record("peer", field::display(peer));
-            connection::run(shared, socket, peer, deadline).await
+            connection::run(shared, socket, id, peer, deadline).await
         }
         Ok(Err(turned)) => {
             refused!(turned.reason(), peer = %hop, "connection turned away: {turned}");
@@ -218,6 +248,16 @@ impl Open {
 }
 
 impl Shared {
+    /// Those who publish are on their way elsewhere: nobody returns here.
+    fn is_draining(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
+    /// Whether nobody may begin to publish any more.
+    fn is_closed(&self, now: Instant) -> bool {
+        self.closing.get().is_some_and(|from| now >= *from)
+    }
+
     fn app(&self, name: &str) -> Option<AppConfig> {
         self.apps.load().find(name).cloned()
     }

@@ -36,7 +36,12 @@ pub struct Publishing {
     allowance: Option<Allowance>,
     /// Its place among publishers.
     stay: Stay,
+    /// Messages of media so far.
+    accepted: u64,
 }
+
+/// Each of so many messages is timed on its way to the ring.
+const TIMED: u64 = 64;
 
 impl Publishing {
     pub fn new(
@@ -58,6 +63,7 @@ impl Publishing {
             idle: app.publish_idle,
             allowance: app.max_kbps.map(|kbps| Allowance::new(kbps, now)),
             stay,
+            accepted: 0,
         }
     }
 
@@ -88,7 +94,12 @@ impl Publishing {
         if let Some(anomaly) = anomaly {
             metrics.anomalies(anomaly.as_str());
         }
-        self.publisher.publish(media, now) != Status::Done
+        let status = self.publisher.publish(media, now);
+        self.accepted += 1;
+        if self.accepted.is_multiple_of(TIMED) {
+            self.publisher.handled(now.elapsed());
+        }
+        status != Status::Done
     }
 
     /// What was wrong in the last interval, once.
@@ -161,6 +172,7 @@ mod tests {
 
     fn publishing(now: Instant) -> Publishing {
         let origin = Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([203, 0, 113, 1], 5_000).into(),
             key_id: None,
             query: Query::new(""),

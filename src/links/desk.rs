@@ -15,6 +15,7 @@ use super::link::{Link, State, Wish};
 use super::machine::{self, Input, Refused};
 use super::scene;
 use crate::api::{MixError, Mixes};
+use crate::logging;
 use crate::media::StreamKey;
 use crate::relay::Relay;
 use crate::store::{self, LinkRow, Store};
@@ -160,10 +161,9 @@ impl Links {
     /// What has begun is done, also when nobody waits for it any more.
     pub async fn request(&self, id: String, wish: Wish) -> Result<(Seat, bool), Error> {
         let inner = self.0.clone();
-        let made = self
-            .0
-            .tasks
-            .spawn(async move { inner.request(id, wish).await });
+        let made = self.0.tasks.spawn(logging::carried(
+            async move { inner.request(id, wish).await },
+        ));
         made.await.unwrap_or(Err(Error::Internal))
     }
 
@@ -176,10 +176,9 @@ impl Links {
     /// As [`Self::request`].
     pub async fn act(&self, id: &str, input: Input) -> Result<Seat, Error> {
         let (inner, id) = (self.0.clone(), id.to_owned());
-        let done = self
-            .0
-            .tasks
-            .spawn(async move { inner.act(&id, &input).await });
+        let done = self.0.tasks.spawn(logging::carried(
+            async move { inner.act(&id, &input).await },
+        ));
         done.await.unwrap_or(Err(Error::Internal))
     }
 
@@ -306,6 +305,7 @@ impl Inner {
             from,
             to: link.state,
             reason: link.reason,
+            request: logging::request(),
             at: SystemTime::now(),
         });
     }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::link::{Reason, State};
+use crate::logging::RequestId;
 use crate::media::StreamKey;
 
 /// A link's state changed. Sent in the order in which it became true, after the disk has it where it takes it.
@@ -17,6 +18,8 @@ pub struct Event {
     pub to: State,
     /// Why, when it ended.
     pub reason: Option<Reason>,
+    /// The call of an API that did it; `None`: time or who publishes did.
+    pub request: Option<RequestId>,
     /// Wall time; it may step where the host's clock does.
     pub at: SystemTime,
 }

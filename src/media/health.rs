@@ -78,6 +78,24 @@ impl Trouble {
         }
     }
 
+    /// The stable word for the API.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Trouble::VideoBack => "video_time_back",
+            Trouble::AudioBack => "audio_time_back",
+            Trouble::VideoAhead => "video_time_ahead",
+            Trouble::AudioAhead => "audio_time_ahead",
+            Trouble::VideoPause => "video_pause",
+            Trouble::AudioPause => "audio_pause",
+            Trouble::VideoCodec => "video_codec",
+            Trouble::AudioCodec => "audio_codec",
+            Trouble::VideoHeader => "video_header",
+            Trouble::AudioHeader => "audio_header",
+            Trouble::LowFrameRate => "low_frame_rate",
+            Trouble::LongGop => "long_gop",
+        }
+    }
+
     /// In English and in Chinese, since the document has a field for each.
     pub const fn words(self) -> (&'static str, &'static str) {
         match self {

@@ -3,6 +3,7 @@
 //! Every room above speaks in these types. Knows the FLV/RTMP payload headers, but neither chunks nor connections.
 
 pub mod cadence;
+pub mod findings;
 pub mod flv;
 pub mod health;
 pub mod message;
@@ -10,6 +11,7 @@ pub mod name;
 pub mod payload;
 pub mod repair;
 pub mod timeline;
+pub mod vitals;
 
 pub use cadence::Cadence;
 pub use message::{Beside, HeaderSlot, Headers, Kind, MediaTime, Message, Role, Slot};

@@ -3,17 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{Metrics, OTHER, count, counters, gauge, gauges, known, register};
+use super::catalogue::Catalogue;
+use super::{Metrics, OTHER, count, known};
 
 /// Limits that keep somebody out before or after he asked for a stream, or send him away.
-const LIMITS: [&str; 11] = [
+const LIMITS: [&str; 13] = [
     "connections",
     "connections_per_address",
     "publishers",
     "publishers_per_address",
     "memory",
+    "cpu_percent",
+    "egress_mbps",
     "waiting_per_name",
     "waiting_per_address",
     "waiting_total",
@@ -34,37 +37,28 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(r: &Registry) -> Self {
-        let limits = counters(
-            r,
-            "linkmic_limits_refused_total",
-            "Connections, publishers and players refused because there were as many as there may be, or sent away for sending more than they may, by limit.",
-            "limit",
-        );
-        for limit in LIMITS {
-            limits.with_label_values(&[limit]);
-        }
+    pub(super) fn new(c: &mut Catalogue) -> Self {
         Self {
-            key_hits: register(
-                r,
-                IntCounterVec::new(
-                    Opts::new(
-                        "linkmic_auth_key_hits_total",
-                        "Requests that a configured key opened the door for, by set and key.",
-                    ),
-                    &["set", "key"],
-                ),
+            key_hits: c.bounded_counters(
+                "linkmic_auth_key_hits_total",
+                "Requests that a configured key opened the door for, by set and key.",
+                [
+                    ("set", "`push`, `peer`, `play`"),
+                    ("key", "the key's id; as many as are configured"),
+                ],
             ),
             keys: Mutex::default(),
-            limits,
-            memory: gauges(
-                r,
+            limits: c.counters(
+                "linkmic_limits_refused_total",
+                "Connections, publishers and players refused because there were as many as there may be, or sent away for sending more than they may, by limit.",
+                [("limit", &LIMITS)],
+            ),
+            memory: c.gauges(
                 "linkmic_memory_bytes",
                 "Media and unfinished messages held for clients, and the limit (0: none).",
-                "kind",
-                &MEMORY,
+                [("kind", &MEMORY)],
             ),
-            bans: gauge(r, "linkmic_auth_bans", "Bans that hold now."),
+            bans: c.gauge("linkmic_auth_bans", "Bans that hold now."),
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
-    Registry,
-};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
-use super::{ACTIONS, Metrics, count, counter, gauges, known, register};
+use super::catalogue::Catalogue;
+use super::words::ACTIONS;
+use super::{Metrics, count, known};
 
 const LETTERS: [&str; 2] = ["waiting", "dead"];
 const KINDS: [&str; 2] = ["callback", "webhook"];
@@ -31,62 +30,37 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    pub(super) fn new(r: &Registry) -> Self {
-        let pairs = |name, help, labels: [&str; 2], first: &[&str], second: &[&str]| {
-            let vec = register(r, IntCounterVec::new(Opts::new(name, help), &labels));
-            for one in first {
-                for other in second {
-                    vec.with_label_values(&[*one, *other]);
-                }
-            }
-            vec
-        };
-        let times = register(
-            r,
-            HistogramVec::new(
-                HistogramOpts::new(
-                    "linkmic_hooks_authorize_seconds",
-                    "How long who publishes or plays waited for the answer of the authorize hook.",
-                )
-                .buckets(ANSWER_BUCKETS.to_vec()),
-                &["action"],
-            ),
-        );
+    pub(super) fn new(c: &mut Catalogue) -> Self {
         Self {
-            letters: gauges(
-                r,
+            letters: c.gauges(
                 "linkmic_hooks_outbox_letters",
                 "Callbacks and webhooks that are kept: waiting to be taken, or dead (given up).",
-                "state",
-                &LETTERS,
+                [("state", &LETTERS)],
             ),
-            oldest: register(
-                r,
-                Gauge::new(
-                    "linkmic_hooks_outbox_oldest_seconds",
-                    "How long ago the oldest callback or webhook that waits was written; 0 without any.",
-                ),
+            oldest: c.real(
+                "linkmic_hooks_outbox_oldest_seconds",
+                "How long ago the oldest callback or webhook that waits was written; 0 without any.",
             ),
-            deliveries: pairs(
+            deliveries: c.counters(
                 "linkmic_hooks_deliveries_total",
                 "Tries to deliver a callback or webhook, by what came of them: delivered, failed (it is tried again), dead (it is not).",
-                ["kind", "outcome"],
-                &KINDS,
-                &DELIVERIES,
+                [("kind", &KINDS), ("outcome", &DELIVERIES)],
             ),
-            lost: counter(
-                r,
+            lost: c.counter(
                 "linkmic_hooks_lost_total",
                 "Callbacks and webhooks that were never kept, for want of room or because too much happened at once.",
             ),
-            answers: pairs(
+            answers: c.counters(
                 "linkmic_hooks_authorize_total",
                 "Answers of the authorize hook; what a timeout or an error means is configured.",
-                ["action", "outcome"],
-                &ACTIONS,
-                &ANSWERS,
+                [("action", &ACTIONS), ("outcome", &ANSWERS)],
             ),
-            answer_times: ACTIONS.map(|action| times.with_label_values(&[action])),
+            answer_times: c.histograms(
+                "linkmic_hooks_authorize_seconds",
+                "How long who publishes or plays waited for the answer of the authorize hook.",
+                &ANSWER_BUCKETS,
+                ("action", ACTIONS),
+            ),
         }
     }
 }

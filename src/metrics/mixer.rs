@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Registry,
-};
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
-use super::{
-    Fixed, MIX_INPUT_STATES, MIX_LATENCY_BUCKETS, MIX_STATES, Metrics, OTHER, count, counter,
-    counters, gauge, gauges, histogram, register, set_states,
-};
+use super::catalogue::Catalogue;
+use super::words::{MIX_DECODERS, MIX_INPUT_STATES, MIX_LATENCY_BUCKETS, MIX_STATES, OTHER};
+use super::{Fixed, Metrics, count, set_states};
 
 /// Stages of a picture's way through a mix.
 const STAGES: [&str; 4] = ["decode", "hold", "beat", "encode"];
@@ -38,6 +35,10 @@ pub struct MixLoad {
 
 /// The instruments.
 pub(super) struct Mixer {
+    mixes: IntGauge,
+    states: IntGaugeVec,
+    inputs: IntGaugeVec,
+    decoders: IntGaugeVec,
     /// In the order of [`STAGES`].
     stages: [Histogram; STAGES.len()],
     av_offset: Histogram,
@@ -50,59 +51,61 @@ pub(super) struct Mixer {
 }
 
 impl Mixer {
-    pub(super) fn new(r: &Registry) -> Self {
-        let stages = register(
-            r,
-            HistogramVec::new(
-                HistogramOpts::new(
-                    "linkmic_mixer_stage_seconds",
-                    "How long a new picture of a mix's main was in each stage: decode (arrival to decoded and scaled), hold (until it is due: jitter), beat (until the output's next frame), encode (drawing, encoding, publishing). Together they are the added latency.",
-                )
-                .buckets(MIX_LATENCY_BUCKETS.to_vec()),
-                &["stage"],
-            ),
-        );
+    pub(super) fn new(c: &mut Catalogue) -> Self {
         Self {
-            stages: STAGES.map(|stage| stages.with_label_values(&[stage])),
-            av_offset: histogram(
-                r,
+            mixes: c.gauge("linkmic_mixer_mixes", "Mixes that exist now."),
+            states: c.gauges(
+                "linkmic_mixer_states",
+                "Mixes that exist now, by state.",
+                [("state", &MIX_STATES)],
+            ),
+            inputs: c.gauges(
+                "linkmic_mixer_inputs",
+                "Inputs of all mixes, by state.",
+                [("state", &MIX_INPUT_STATES)],
+            ),
+            decoders: c.gauges(
+                "linkmic_mixer_decoders",
+                "Decoders at work; a stream has one of each kind, however many mixes use it.",
+                [("kind", &MIX_DECODERS)],
+            ),
+            stages: c.histograms(
+                "linkmic_mixer_stage_seconds",
+                "How long a new picture of a mix's main was in each stage: decode (arrival to decoded and scaled), hold (until it is due: jitter), beat (until the output's next frame), encode (drawing, encoding, publishing). Together they are the added latency.",
+                &MIX_LATENCY_BUCKETS,
+                ("stage", STAGES),
+            ),
+            av_offset: c.histogram(
                 "linkmic_mixer_av_offset_seconds",
                 "How much later than its picture the sound of a mix's input leaves, compared with the source, once for each new picture; below 0: earlier.",
                 &OFFSET_BUCKETS,
             ),
-            degraded: gauges(
-                r,
+            degraded: c.gauges(
                 "linkmic_mixer_degraded",
                 "Mixes whose encoder cannot carry what was asked for, by what they make less of: preset (a faster one), pictures (every second frame repeats the one before, with the fastest preset).",
-                "by",
-                &DEGRADED,
+                [("by", &DEGRADED)],
             ),
             steps: Fixed::new(
-                &counters(
-                    r,
+                &c.counters(
                     "linkmic_mixer_steps_total",
                     "Steps of degradation that mixes took, by direction.",
-                    "direction",
+                    [("direction", &STEPS)],
                 ),
                 &STEPS,
             ),
-            restarts: counter(
-                r,
+            restarts: c.counter(
                 "linkmic_mixer_restarts_total",
                 "Program pipelines of mixes that failed and were made anew.",
             ),
-            budget: gauge(
-                r,
+            budget: c.gauge(
                 "linkmic_mixer_budget_units",
                 "What mixes may cost together, in units: hundredths of a core, about.",
             ),
-            cost: gauge(
-                r,
+            cost: c.gauge(
                 "linkmic_mixer_cost_units",
                 "What the mixes that exist now are reckoned to cost, in units: hundredths of a core, about.",
             ),
-            can_accept: gauge(
-                r,
+            can_accept: c.gauge(
                 "linkmic_mixer_can_accept",
                 "1 when the budget has room for another everyday mix (four anchors, 540x960 at 20 frames a second), else 0.",
             ),
@@ -113,9 +116,17 @@ impl Mixer {
 impl Metrics {
     /// At scrape: mixes and their inputs per state (words of the mixer's states).
     pub fn set_mixes(&self, by_state: &[(&str, usize)], inputs_by_state: &[(&str, usize)]) {
-        self.mixes.set(count(by_state.iter().map(|(_, n)| n).sum()));
-        set_states(&self.mix_states, &MIX_STATES, by_state);
-        set_states(&self.mix_inputs, &MIX_INPUT_STATES, inputs_by_state);
+        let mixer = &self.mixer;
+        mixer
+            .mixes
+            .set(count(by_state.iter().map(|(_, n)| n).sum()));
+        set_states(&mixer.states, &MIX_STATES, by_state);
+        set_states(&mixer.inputs, &MIX_INPUT_STATES, inputs_by_state);
+    }
+
+    /// At scrape: decoders of all mixes per kind (`audio`, `video`).
+    pub fn set_mix_decoders(&self, by_kind: &[(&str, usize)]) {
+        set_states(&self.mixer.decoders, &MIX_DECODERS, by_kind);
     }
 
     /// A new picture of a mix's main was that long in a stage (`"decode"`, `"hold"`, `"beat"`, `"encode"`).

@@ -1,6 +1,9 @@
 //! Numbers as a scraper sees them.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
+use crate::reason::Reason;
 
 fn push<'a>(by_state: &'a [(&'a str, usize)]) -> Push<'a> {
     Push {
@@ -76,6 +79,9 @@ fn what_is_counted_is_what_is_shown() {
     metrics.set_subscribers("source", "low_latency", 4);
     metrics.set_near_misses(2, 5);
     metrics.set_near_misses(2, 6);
+    metrics.set_store_failures(3);
+    metrics.set_store_failures(3);
+    metrics.set_certificate_expiry(Some(UNIX_EPOCH + Duration::from_secs(2_000_000_000)));
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
     metrics.set_push(&push(&[("live", 2), ("backoff", 1)]));
     metrics.set_mixes(&[("passing", 1)], &[("live", 3), ("unheard of", 1)]);
@@ -119,6 +125,8 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_relay_subscribers{class=\"low_latency\",feed=\"source\"} 4",
         "linkmic_auth_near_misses_total{outcome=\"forgiven\"} 2",
         "linkmic_auth_near_misses_total{outcome=\"refused\"} 6",
+        "linkmic_store_failures_total 3",
+        "linkmic_tls_certificate_expiry_timestamp_seconds 2000000000",
         "linkmic_push_targets{state=\"live\"} 2",
         "linkmic_push_targets{state=\"waiting\"} 0",
         "linkmic_push_last_progress_seconds 1.5",
@@ -137,21 +145,25 @@ fn what_is_counted_is_what_is_shown() {
         "linkmic_mixer_decoders{kind=\"video\"} 4",
         "linkmic_mixer_decoders{kind=\"audio\"} 3",
         "linkmic_mixer_inputs{state=\"other\"} 1",
-        concat!(
-            "linkmic_build_info{version=\"",
-            env!("CARGO_PKG_VERSION"),
-            "\"} 1"
-        ),
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
+    let built = format!(
+        "linkmic_build_info{{mixer=\"{}\",version=\"{}\"}} 1\n",
+        cfg!(feature = "mixer"),
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(text.contains(&built), "{built} is not in\n{text}");
 }
 
 #[test]
 fn names_keep_to_the_pattern() {
     for line in series(&Metrics::new()) {
         let name = line.split('{').next().unwrap();
-        assert!(name.starts_with("linkmic_"), "{name}");
-        assert!(name.split('_').count() >= 3, "{name}");
+        let words = name.split('_').count();
+        match name.starts_with("process_") {
+            true => assert!(words >= 2, "{name}"),
+            false => assert!(name.starts_with("linkmic_") && words >= 3, "{name}"),
+        }
     }
 }

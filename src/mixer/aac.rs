@@ -18,6 +18,13 @@ pub enum AudioEncoder {
     Avenc,
 }
 
+impl AudioEncoder {
+    /// Whether the better one is installed.
+    pub(super) fn has_voaacenc() -> bool {
+        gst::ElementFactory::find(ENCODERS[0].element).is_some()
+    }
+}
+
 /// An encoder that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Encoder {

@@ -91,6 +91,15 @@ impl Kind {
     }
 }
 
+/// Why a family has no encoder for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// What is missing, and what has it.
+    Missing(String),
+    /// What does not work, and why.
+    Broken(String),
+}
+
 /// An encoder that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoder {
@@ -133,26 +142,36 @@ impl Encoder {
     }
 
     fn working(kind: Kind) -> Result<Self, String> {
+        Self::look(kind).map_err(|fault| match fault {
+            Fault::Missing(why) | Fault::Broken(why) => why,
+        })
+    }
+
+    /// The encoder of that family that is there and has encoded a few frames.
+    ///
+    /// # Errors
+    /// What is missing, or does not work.
+    pub fn look(kind: Kind) -> Result<Self, Fault> {
         let (needs, package) = kind.needs();
         if let Some(missing) = needs.iter().find(|name| !exists(name)) {
-            return Err(format!(
+            return Err(Fault::Missing(format!(
                 "{}: GStreamer element {missing} is missing; on Debian and Ubuntu: apt-get install {package}",
                 kind.word()
-            ));
+            )));
         }
-        let mut error = format!(
+        let mut fault = Fault::Missing(format!(
             "{}: GStreamer element {} is missing, or its driver is; on Debian and Ubuntu: apt-get install {package}",
             kind.word(),
             kind.elements().join(" or ")
-        );
+        ));
         for &element in kind.elements().iter().filter(|name| exists(name)) {
             let encoder = Self { kind, element };
             match trial::run(encoder) {
                 Ok(()) => return Ok(encoder),
-                Err(why) => error = format!("{encoder} does not work here: {why}"),
+                Err(why) => fault = Fault::Broken(format!("{encoder} does not work here: {why}")),
             }
         }
-        Err(error)
+        Err(fault)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 
 use super::info::MixState;
 use super::input::InputState;
+use crate::logging::RequestId;
 use crate::media::StreamKey;
 
 /// Events kept for a slow listener; a mix of sixteen has some twenty changes in its busiest second. One that falls further
@@ -22,6 +23,8 @@ pub struct Event {
     /// Its output.
     pub output: StreamKey,
     pub change: Change,
+    /// The latest call of an API that made, changed or ended the mix; `None` for one that was kept.
+    pub request: Option<RequestId>,
     /// Counts this mixer's events from 1, without a gap.
     pub sequence: u64,
     /// Wall time; it may step where the host's clock does, `sequence` does not.
@@ -81,7 +84,7 @@ impl Herald {
         self.events.subscribe()
     }
 
-    pub fn tell(&self, mix: &str, output: &StreamKey, change: Change) {
+    pub fn tell(&self, mix: &str, output: &StreamKey, change: Change, request: Option<RequestId>) {
         match &change {
             Change::Started => tracing::info!(mix, %output, "mix started"),
             Change::State { state, why } => {
@@ -100,6 +103,7 @@ impl Herald {
             mix: mix.to_owned(),
             output: output.clone(),
             change,
+            request,
             sequence: *sent,
             at: SystemTime::now(),
         });
@@ -164,7 +168,7 @@ mod tests {
         let mut slow = herald.listen();
         let key = StreamKey::new("live", "a").unwrap();
         for _ in 0..EVENTS + 5 {
-            herald.tell("m", &key, Change::Started);
+            herald.tell("m", &key, Change::Started, None);
         }
         let missed = slow.try_recv();
         assert!(matches!(

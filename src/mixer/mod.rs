@@ -18,6 +18,7 @@ mod codec;
 mod cost;
 mod decode;
 mod encoder;
+mod equipment;
 mod error;
 mod event;
 mod feed;
@@ -48,6 +49,7 @@ mod shape;
 mod signal;
 mod size;
 mod slot;
+mod snapshot;
 mod source;
 mod sps;
 mod stage;
@@ -72,6 +74,7 @@ use tokio::sync::{Notify, broadcast};
 pub use aac::AudioEncoder;
 pub use capacity::Load;
 pub use encoder::Choice as EncoderChoice;
+pub use equipment::{Equipment, Fitness, equipment};
 pub use error::{Clash, Error};
 pub use event::{Change, Ending, Event};
 pub use info::{DegradedInfo, InputInfo, LatencyInfo, MixInfo, MixState, OutputInfo, Stats};
@@ -83,8 +86,10 @@ pub use put::Prepared;
 pub use scene::{
     InputRequest, Length, MAX_INPUTS, MixRequest, OutputRequest, PRESETS, Scene, Template,
 };
+pub use snapshot::{Snapshot, SnapshotError};
 
 use crate::media::Kind;
+use crate::media::vitals::Spread;
 use crate::relay::Relay;
 use encoder::Encoder;
 use letters::Fonts;
@@ -106,7 +111,14 @@ const ELEMENTS: [(&str, &[&str]); 4] = [
     ("libgstreamer1.0-0", &["capsfilter"]),
     (
         "gstreamer1.0-plugins-base",
-        &["appsrc", "appsink", "audioconvert", "audioresample"],
+        &[
+            "appsrc",
+            "appsink",
+            "audioconvert",
+            "audioresample",
+            "videoconvert",
+            "videoscale",
+        ],
     ),
     (
         "gstreamer1.0-libav",
@@ -324,6 +336,12 @@ impl Mixer {
         let mut infos: Vec<_> = sessions.iter().map(|s| s.info()).collect();
         infos.sort_by(|a, b| a.id.cmp(&b.id));
         infos
+    }
+
+    /// How long the latest pictures of a mix's main were in each stage, by its word, and in all of them (`added`).
+    pub fn stages(&self, id: &str) -> Vec<(&'static str, Spread)> {
+        let session = self.sessions().get(id).cloned();
+        session.map_or_else(Vec::new, |session| session.tally().spreads())
     }
 
     /// How many inputs of all mixes are in each state; only streams count.

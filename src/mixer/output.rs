@@ -16,6 +16,7 @@ use super::outlet::Outlet;
 use super::program::{Packet, Packets};
 use super::signal::Signal;
 use super::{Observer, Stage, user_data};
+use crate::media::vitals::Spread;
 use crate::media::{Kind, MediaTime, Message};
 use crate::relay::Status;
 
@@ -23,6 +24,8 @@ use crate::relay::Status;
 const MAX_IN_FLIGHT: usize = 32;
 /// Frames whose added latency is kept for the percentiles: some 30 s.
 const LATENCIES: usize = 1_024;
+/// Frames whose stages are kept: some 10 s.
+const STAGES: usize = 256;
 /// Frames over which the time in the encoder is averaged.
 const ENCODED: u64 = 32;
 
@@ -42,6 +45,8 @@ pub(super) struct Tally {
     last_picture_ns: AtomicU64,
     last_sound_ns: AtomicU64,
     latencies: Mutex<VecDeque<Duration>>,
+    /// In µs, in the order of [`Journey::stages`].
+    stages: Mutex<VecDeque<[u32; 4]>>,
     /// Mean time of a frame in the encoder lately, in ns; 0: not known.
     encoding_ns: AtomicU64,
     /// The step of the ladder that it stands on (see `governor`).
@@ -55,6 +60,27 @@ impl Tally {
             latencies.pop_front();
         }
         latencies.push_back(latency);
+    }
+
+    fn stages(&self, stages: [(Stage, Duration); 4]) {
+        let us = |(_, took): (Stage, Duration)| u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        let mut kept = lock(&self.stages);
+        if kept.len() == STAGES {
+            kept.pop_front();
+        }
+        kept.push_back(stages.map(us));
+    }
+
+    /// How long the latest pictures of the lead were in each stage, and in all (`added`).
+    pub fn spreads(&self) -> Vec<(&'static str, Spread)> {
+        let kept: Vec<_> = lock(&self.stages).iter().copied().collect();
+        let of = |n: usize| Spread::of(kept.iter().map(|stages| u64::from(stages[n])));
+        let words = [Stage::Decode, Stage::Hold, Stage::Beat, Stage::Encode].map(Stage::word);
+        let each = words.into_iter().enumerate().map(|(n, word)| (word, of(n)));
+        let sums = kept.iter().map(|s| s.iter().copied().map(u64::from).sum());
+        let all = each.chain([("added", Spread::of(sums))]);
+        all.filter_map(|(word, spread)| Some((word, spread?)))
+            .collect()
     }
 
     /// A frame took that long in the encoder. Called by one thread at a time.
@@ -308,9 +334,11 @@ impl Packets for Output {
         if let Some(picture) = frame.fresh {
             let latency = now.saturating_duration_since(picture.arrival);
             self.tally.latency(latency);
+            let stages = picture.stages(frame.at, now);
+            self.tally.stages(stages);
             self.observe(|o| {
                 o.added_latency(latency);
-                for (stage, took) in picture.stages(frame.at, now) {
+                for (stage, took) in stages {
                     o.stage(stage, took);
                 }
             });

@@ -33,6 +33,7 @@ use super::sentinel::Sentinel;
 use super::signal::Signal;
 use super::source::Sources;
 use super::{Config, Error, Observer, priority};
+use crate::logging::{self, RequestId};
 use crate::media::StreamKey;
 use crate::net::contained;
 use crate::relay::Relay;
@@ -87,6 +88,8 @@ struct Control {
     not_passed: Option<Obstacle>,
     /// Why it ends, once it does.
     why: Option<Ending>,
+    /// The latest call of an API that made, changed or ended it.
+    request: Option<RequestId>,
 }
 
 /// What was told of the inputs so far.
@@ -155,6 +158,7 @@ impl Session {
                 asleep,
                 not_passed: None,
                 why: None,
+                request: logging::request(),
             }),
             watch: Mutex::new(Watch {
                 vigil: Vigil::new(Instant::now(), idle),
@@ -215,6 +219,7 @@ impl Session {
             let mut control = self.control();
             (control.scene, control.stills) = (scene, stills);
             control.revision += 1;
+            control.request = logging::request().or(control.request.take());
         }
         self.arrange();
         self.signal.ring();
@@ -222,7 +227,11 @@ impl Session {
 
     /// Asks the mix to end with a clean splice.
     pub fn end(&self, why: Ending) {
-        self.control().why.get_or_insert(why);
+        {
+            let mut control = self.control();
+            control.why.get_or_insert(why);
+            control.request = logging::request().or(control.request.take());
+        }
         self.set_state(MixState::Ending, Some(why.to_string()));
         self.ending.store(true, Ordering::Release);
         self.signal.ring();
@@ -250,7 +259,8 @@ impl Session {
     /// Under the lock, so that changes are told in the order in which they became true. The herald takes none of our locks.
     fn tell_of(&self, control: &Control, change: Change) {
         let output = &control.scene.output.key;
-        self.context.herald.tell(&self.id, output, change);
+        let request = control.request.clone();
+        self.context.herald.tell(&self.id, output, change, request);
     }
 
     /// Ends the mix at once.

@@ -109,6 +109,11 @@ impl Admission {
         self.shared.open.load(Ordering::Relaxed)
     }
 
+    /// As many as there may be; 0: any number.
+    pub fn most(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// Refusals since the start: for the total, and for one address.
     pub fn refused(&self) -> [u64; 2] {
         [0, 1].map(|at| self.shared.refused[at].load(Ordering::Relaxed))

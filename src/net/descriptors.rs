@@ -22,6 +22,13 @@ pub fn limit() -> Files {
     getrlimit(Resource::Nofile).current
 }
 
+/// How many are open; 0 where the kernel does not tell.
+pub fn open() -> u64 {
+    let open = std::fs::read_dir("/proc/self/fd");
+    // One of them is the folder itself.
+    open.map_or(0, |open| open.count().saturating_sub(1) as u64)
+}
+
 /// How many may be open once [`raise`] was called.
 pub fn most() -> Files {
     getrlimit(Resource::Nofile).maximum

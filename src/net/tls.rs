@@ -8,11 +8,13 @@
 //! Knows rustls (with ring; no other provider is linked) and PEM files. Called by [`super::Socket`] and, for the
 //! certificates, by the server.
 
+mod expiry;
 mod trust;
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -290,6 +292,12 @@ impl Certificates {
         let fresh = read_pair(&self.certificate, &self.key, &self.provider)?;
         self.current.store(Arc::new(fresh));
         Ok(())
+    }
+
+    /// When the certificate that is shown now ends; `None`: it does not say.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        let shown = self.current.load();
+        expiry::not_after(shown.cert.first()?)
     }
 
     /// How a listener that shows this certificate speaks TLS (1.2 and 1.3). `protocols` are the names it answers to

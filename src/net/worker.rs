@@ -1,6 +1,7 @@
 //! A thread with a runtime of its own, for work on sockets that is to be woken by nothing else and handed to nobody.
 //!
-//! It asks for short slices of a core ([`slice`](super::slice)), since what it passes on is waited for.
+//! It asks for short slices of a core ([`slice`](super::slice)) and to go first ([`precedence`](super::precedence)), since what it passes on
+//! is waited for.
 //!
 //! On a runtime of several threads each wake-up from outside goes to a common queue, wakes one thread to look into it, and
 //! that one wakes the next to look for more: half the CPU time of 100 publishers went there. Which work goes to which thread, whoever opens them decides.
@@ -29,6 +30,7 @@ impl Worker {
         let (tell, told) = mpsc::sync_channel(1);
         thread::Builder::new().name(name.into()).spawn(move || {
             super::slice::short();
+            super::precedence::claim();
             match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = tell.send(Ok(runtime.handle().clone()));

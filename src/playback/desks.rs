@@ -74,6 +74,15 @@ impl Desks {
         })
     }
 
+    /// The runtimes of those that are open.
+    pub fn runtimes(&self) -> Vec<Handle> {
+        let desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        desks
+            .iter()
+            .map(|desk| desk.worker.runtime().clone())
+            .collect()
+    }
+
     /// Ends the threads, and every loop in the midst of its work and without a word, as a panic would.
     #[cfg(test)]
     pub fn clear(&self) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -85,6 +86,11 @@ impl Fanout {
             ids: AtomicU64::new(0),
             feeds: Arc::default(),
         }
+    }
+
+    /// The runtimes of the threads on which loops sit.
+    pub fn threads(&self) -> Vec<Handle> {
+        self.desks.runtimes()
     }
 
     /// A fresh id for a joiner.

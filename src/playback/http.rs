@@ -20,11 +20,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug, field, info_span};
+use tracing::{Instrument, Span, debug, error_span, field};
 
 use super::{Playback, flv};
 use crate::auth::{Action, Authorizer, Grant, Refusal, Stay};
-use crate::logging::refused;
+use crate::logging::{ConnectionId, refused};
 use crate::media::{Class, Feed, PerApp, StreamKey};
 use crate::metrics::Metrics;
 use crate::net::{self, Admission, Bounds, Entrance, Handed, Pass, Socket};
@@ -124,9 +124,13 @@ impl Http {
                 return;
             }
         };
-        let span = info_span!("http", peer = field::Empty);
+        let id = ConnectionId::next();
+        // Of the highest level: whatever is logged at all says whose it is.
+        let span = error_span!("http", connection = %id, peer = field::Empty);
         let tasks = shared.tasks.clone();
-        tasks.spawn(async move { shared.run(tcp, peer, &entrance, place).await }.instrument(span));
+        tasks.spawn(
+            async move { shared.run(tcp, id, peer, &entrance, place).await }.instrument(span),
+        );
     }
 }
 
@@ -157,7 +161,14 @@ struct Granted {
 
 impl Shared {
     /// Serves one connection, or hands it on.
-    async fn run(&self, tcp: TcpStream, hop: SocketAddr, entrance: &Entrance, mut place: Pass) {
+    async fn run(
+        &self,
+        tcp: TcpStream,
+        id: ConnectionId,
+        hop: SocketAddr,
+        entrance: &Entrance,
+        mut place: Pass,
+    ) {
         let deadline = Instant::now() + self.config.head_deadline;
         let beginning = async {
             if let Err(e) = net::tune(&tcp) {
@@ -190,7 +201,7 @@ impl Shared {
                 // A player stays for hours.
                 drop(front);
                 let counted = Counted::new(&self.metrics);
-                let reason = self.answer(socket, peer, &request).await;
+                let reason = self.answer(socket, id, peer, &request).await;
                 debug!(%reason, "connection ended");
                 self.metrics.disconnected(reason);
                 drop((counted, place));
@@ -216,7 +227,13 @@ impl Shared {
     }
 
     /// Answers a request for a stream and says why it was over.
-    async fn answer(&self, socket: Socket, peer: SocketAddr, request: &Request) -> Reason {
+    async fn answer(
+        &self,
+        socket: Socket,
+        id: ConnectionId,
+        peer: SocketAddr,
+        request: &Request,
+    ) -> Reason {
         let (status, refused) = match request.method {
             Method::Options => {
                 net::close(socket, &answer::preflight()).await;
@@ -226,7 +243,7 @@ impl Shared {
                 let refused = Refusal::new(Reason::Protocol, "streams take GET, HEAD and OPTIONS");
                 (Status::MethodNotAllowed, refused)
             }
-            Method::Get | Method::Head => match self.authorize(peer, request).await {
+            Method::Get | Method::Head => match self.authorize(id, peer, request).await {
                 Ok(granted) => return self.play(socket, peer, request, granted).await,
                 Err(refused) => (Status::of(refused.reason), refused),
             },
@@ -260,17 +277,25 @@ impl Shared {
             chunked: request.chunked,
         };
         let room = &self.playback.shared;
-        match request.method {
-            Method::Head => flv::describe(room, visit).await,
-            // Dropping it takes the player out of wherever it is; over HTTP an end says no more than a close.
-            _ => tokio::select! {
-                reason = flv::play(room, visit) => reason,
-                () = stay.ended() => Reason::Banned,
-            },
+        if let Method::Head = request.method {
+            return flv::describe(room, visit).await;
         }
+        let key = visit.key.clone();
+        // Dropping it takes the player out of wherever it is; over HTTP an end says no more than a close.
+        let reason = tokio::select! {
+            reason = flv::play(room, visit) => reason,
+            () = stay.ended() => Reason::Banned,
+        };
+        room.ended(&key, peer, reason);
+        reason
     }
 
-    async fn authorize(&self, peer: SocketAddr, request: &Request) -> Result<Granted, Refusal> {
+    async fn authorize(
+        &self,
+        id: ConnectionId,
+        peer: SocketAddr,
+        request: &Request,
+    ) -> Result<Granted, Refusal> {
         let key = StreamKey::new(&request.app, &request.stream)
             .map_err(|e| Refusal::new(Reason::BadName, e.to_string()))?;
         if self.config.apps.find(key.app()).is_none() {
@@ -282,6 +307,7 @@ impl Shared {
             key: &key,
             query: &request.query,
             peer,
+            connection: Some(id),
             now: SystemTime::now(),
         };
         let decision = self.authorizer.authorize(&asked).await;

@@ -23,11 +23,13 @@ mod wish;
 mod writer;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +97,13 @@ impl Config {
     }
 }
 
+/// Hears of players that did not end by themselves. Called on the tasks that serve them: never blocks.
+pub trait Observer: Send + Sync {
+    /// A player of the name was closed, or was never let begin, for that reason: [`Reason::TooSlow`], [`Reason::NotFound`] (it waited in
+    /// vain), [`Reason::LimitReached`], [`Reason::Dropped`], [`Reason::Banned`] or [`Reason::Internal`].
+    fn closed(&self, key: &StreamKey, peer: SocketAddr, reason: Reason);
+}
+
 /// The room's handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Playback {
@@ -109,6 +118,25 @@ struct Shared {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    observer: OnceLock<Arc<dyn Observer>>,
+}
+
+impl Shared {
+    /// Tells of a player's end, if it is one to tell of.
+    fn ended(&self, key: &StreamKey, peer: SocketAddr, reason: Reason) {
+        let is_told = matches!(
+            reason,
+            Reason::TooSlow
+                | Reason::NotFound
+                | Reason::LimitReached
+                | Reason::Dropped
+                | Reason::Banned
+                | Reason::Internal
+        );
+        if let Some(observer) = self.observer.get().filter(|_| is_told) {
+            observer.closed(key, peer, reason);
+        }
+    }
 }
 
 impl Playback {
@@ -135,12 +163,23 @@ impl Playback {
                 metrics,
                 tasks,
                 shutdown,
+                observer: OnceLock::new(),
             }),
         }
+    }
+
+    /// Who hears of players; the first who is set.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        let _ = self.shared.observer.set(observer);
     }
 }
 
 impl Playback {
+    /// The runtimes of the threads that write to players, as many as there are by now.
+    pub fn threads(&self) -> Vec<Handle> {
+        self.shared.fanout.threads()
+    }
+
     /// All players of a name that play now, both feeds, oldest first; those that wait for it are not among them.
     pub async fn readers(&self, key: &StreamKey) -> Vec<ReaderInfo> {
         self.shared.fanout.readers(key).await
@@ -154,7 +193,14 @@ impl Playback {
 
 impl PlayDoor for Playback {
     fn play(&self, handover: Box<Handover>) -> Pin<Box<dyn Future<Output = Played> + Send + '_>> {
-        Box::pin(rtmp::play(&self.shared, handover))
+        Box::pin(async move {
+            let (key, peer) = (handover.key.clone(), handover.peer);
+            let played = rtmp::play(&self.shared, handover).await;
+            if let Played::Over(reason) = played {
+                self.shared.ended(&key, peer, reason);
+            }
+            played
+        })
     }
 
     fn play_beside(&self, beside: Beside) -> Guest {

@@ -261,7 +261,7 @@ impl Connection {
             let mut deadline = if self.progress.is_outstanding() {
                 now + LOOK
             } else {
-                last_media + work.config.hold
+                last_media + work.config.hold()
             };
             if let Some(limit) = leave_by {
                 deadline = deadline.min(limit);
@@ -283,7 +283,7 @@ impl Connection {
                 }
                 () = work.subscriber.ready(), if wants && !writing => {}
                 () = sleep_until(deadline) => {
-                    if !self.progress.is_outstanding() && last_media + work.config.hold <= Instant::now() {
+                    if !self.progress.is_outstanding() && last_media + work.config.hold() <= Instant::now() {
                         return Ok(End::Idle);
                     }
                 }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::status::State;
+use crate::logging::RequestId;
 use crate::media::StreamKey;
 
 /// A target's state changed. Sent in the order in which it became true, for each target by itself.
@@ -18,6 +19,8 @@ pub struct Event {
     pub error: Option<String>,
     /// Failures in a row until now.
     pub failures_in_a_row: u32,
+    /// The latest call of an API that made, changed or removed it; `None` for a rule's and for one that was kept.
+    pub request: Option<RequestId>,
     /// Wall time; it may step where the host's clock does.
     pub at: SystemTime,
 }

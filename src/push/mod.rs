@@ -34,6 +34,8 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use event::Event;
@@ -69,7 +71,22 @@ pub struct Config {
     pub max_lag: Duration,
     /// Most targets at a time, of the API and of rules together. Each costs a task and a socket.
     pub max_targets: usize,
+    /// Streams that end do not come back here: no connection is held for them.
+    pub hurried: Arc<AtomicBool>,
 }
+
+impl Config {
+    /// How long a connection is kept now while its feed brings no media.
+    fn hold(&self) -> Duration {
+        match self.hurried.load(Ordering::Relaxed) {
+            true => self.hold.min(HURRIED_HOLD),
+            false => self.hold,
+        }
+    }
+}
+
+/// As long as a publisher may pause that has not gone.
+const HURRIED_HOLD: Duration = Duration::from_secs(1);
 
 impl Default for Config {
     fn default() -> Self {
@@ -84,6 +101,7 @@ impl Default for Config {
             stall: Duration::from_secs(5),
             max_lag: Duration::from_secs(3),
             max_targets: 1_000,
+            hurried: Arc::default(),
         }
     }
 }

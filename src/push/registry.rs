@@ -1,6 +1,7 @@
 //! The targets by id, and the handle through which everybody else reaches them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ struct Shared {
     signer: Arc<dyn Signer>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Targets are to end at the next place where somebody else can go on.
+    leave: CancellationToken,
     _stop_on_drop: DropGuard,
     rule_ended: Arc<Notify>,
     events: broadcast::Sender<Event>,
@@ -116,6 +119,7 @@ impl Pushes {
                 tracker: TaskTracker::new(),
                 _stop_on_drop: stop.clone().drop_guard(),
                 stop,
+                leave: CancellationToken::new(),
                 rule_ended: Arc::default(),
                 events: broadcast::Sender::new(MAX_EVENTS),
                 table: Mutex::default(),
@@ -196,6 +200,7 @@ impl Pushes {
             if entry.origin == Origin::Rule {
                 return Err(Error::MadeByRule(id.to_owned()));
             }
+            entry.record.removed();
             entry.stop.cancel();
             (
                 entry.target.clone(),
@@ -206,6 +211,31 @@ impl Pushes {
         done.cancelled().await;
         let numbers = record.numbers();
         Ok(numbers.status(id, &target, Origin::Api.as_str(), Instant::now()))
+    }
+
+    /// Streams that end from now on are not waited for: their targets are let go within a second.
+    pub fn hurry(&self) {
+        self.shared.config.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all targets, each in front of a key frame of its feed, so that what it was sent is whole. Returns when all have
+    /// ended, or after `within`; [`Self::shutdown`] ends the others where they are.
+    pub async fn wind_down(&self, within: Duration) {
+        let targets: Vec<_> = {
+            let table = self.shared.lock();
+            self.shared.leave.cancel();
+            table
+                .entries
+                .values()
+                .map(|entry| entry.done.clone())
+                .collect()
+        };
+        let all = async {
+            for target in targets {
+                target.cancelled().await;
+            }
+        };
+        let _ = tokio::time::timeout(within, all).await;
     }
 
     /// Ends all targets and waits for their goodbyes, at most about 2 s. Nothing can be put afterwards.
@@ -294,7 +324,7 @@ impl Pushes {
 
     /// What putting the target does to the table.
     fn judge(&self, table: &Table, id: &str, target: &Target) -> Result<Put, Error> {
-        if self.shared.stop.is_cancelled() {
+        if self.shared.stop.is_cancelled() || self.shared.leave.is_cancelled() {
             return Err(Error::Closed);
         }
         let limit = self.shared.config.max_targets;
@@ -349,6 +379,7 @@ impl Shared {
             signer: self.signer.clone(),
             record: record.clone(),
             stop: stop.clone(),
+            leave: self.leave.clone(),
             one_run: origin == Origin::Rule,
         };
         let over = done.clone().drop_guard();

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::event::Event;
 use super::target::{Role, SignWith, Target};
+use crate::logging::{self, RequestId};
 use crate::media::{Feed, StreamKey};
 
 /// Longest error text kept, in characters. It may hold a stranger's words.
@@ -132,6 +133,8 @@ pub(super) struct Numbers {
     pub last_error: Option<(String, SystemTime)>,
     pub failures_in_a_row: u32,
     pub waiting: Waiting,
+    /// The latest call of an API that made or removed it.
+    pub request: Option<RequestId>,
 }
 
 /// What is on its way to a target.
@@ -181,7 +184,15 @@ impl Record {
                 last_error: None,
                 failures_in_a_row: 0,
                 waiting: Waiting::default(),
+                request: logging::request(),
             }),
+        }
+    }
+
+    /// Removed by the call that is being worked on, if it is one.
+    pub(super) fn removed(&self) {
+        if let Some(request) = logging::request() {
+            self.lock().request = Some(request);
         }
     }
 
@@ -263,6 +274,7 @@ impl Record {
             state,
             error: error.filter(|_| state == State::Backoff),
             failures_in_a_row: numbers.failures_in_a_row,
+            request: numbers.request.clone(),
             at: numbers.since,
         });
     }

@@ -35,6 +35,8 @@ pub(super) struct Task {
     pub signer: Arc<dyn Signer>,
     pub record: Arc<Record>,
     pub stop: CancellationToken,
+    /// It is to end where its stream can be continued by somebody else.
+    pub leave: CancellationToken,
     /// The task is over when its stream is; else it waits for the stream to come back.
     pub one_run: bool,
 }
@@ -98,6 +100,7 @@ impl Task {
             let attempted = AssertUnwindSafe(attempt).catch_unwind().await;
             match attempted.unwrap_or(Outcome::Failed(Failure::Panicked, None)) {
                 Outcome::Over(End::Stopped) => break,
+                Outcome::Over(_) if self.leave.is_cancelled() => break,
                 Outcome::Over(End::Feed) if self.one_run => break,
                 Outcome::Over(end) => {
                     failures = 0;
@@ -122,6 +125,7 @@ impl Task {
                     });
                     tokio::select! {
                         () = self.stop.cancelled() => break,
+                        () = self.leave.cancelled() => break,
                         () = sleep(pause) => {}
                     }
                 }
@@ -148,6 +152,7 @@ impl Task {
             self.record.enter(State::Waiting);
             tokio::select! {
                 () = self.stop.cancelled() => return Wait::Stopped,
+                () = self.leave.cancelled() => return Wait::Stopped,
                 reception = subscriber.read(SKIM, &mut skimmed) => {
                     if reception.ended.is_some() && self.one_run && !subscriber.is_fed() {
                         return Wait::Over;
@@ -155,7 +160,7 @@ impl Task {
                     fresh_only &= skimmed.is_empty();
                     skimmed.clear();
                 }
-                () = sleep(self.config.hold), if self.one_run => {
+                () = sleep(self.config.hold()), if self.one_run => {
                     if !subscriber.is_fed() {
                         return Wait::Over;
                     }
@@ -186,6 +191,7 @@ impl Task {
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Standby::Stopped,
+                () = self.leave.cancelled() => return Standby::Stopped,
                 () = changes.next() => {}
                 () = until(again) => {}
                 () = sleep(GLANCE) => {}
@@ -204,7 +210,7 @@ impl Task {
                     break;
                 }
             }
-            if last_media.elapsed() >= self.config.hold.max(SHORTEST_HOLD) {
+            if last_media.elapsed() >= self.config.hold().max(SHORTEST_HOLD) {
                 return Standby::Idle;
             }
         }
@@ -216,7 +222,7 @@ impl Task {
         let jitter = getrandom::u32().unwrap_or(u32::MAX);
         let pause = backoff::delay(failures, jitter, self.config.max_backoff);
         tracing::warn!(
-            push = %self.id, stream = %self.target.key, target = %self.target.url, failures,
+            push = %self.id, stream = %self.target.key, url = %self.target.url, failures,
             retry_in_ms = pause.as_millis() as u64, error = %failure, "push failed"
         );
         self.record
@@ -238,6 +244,7 @@ impl Task {
         };
         let mut connection = tokio::select! {
             () = self.stop.cancelled() => return Outcome::Over(End::Stopped),
+            () = self.leave.cancelled() => return Outcome::Over(End::Stopped),
             () = seat.lost(media_since) => return Outcome::Over(End::HandedBack),
             opened = Connection::open(&address, &self.config) => match opened {
                 Ok(connection) => connection,
@@ -247,7 +254,7 @@ impl Task {
         let live_since = Instant::now();
         self.record.enter(State::Live);
         seat.live();
-        tracing::info!(push = %self.id, stream = %self.target.key, target = %self.target.url, "push connected");
+        tracing::info!(push = %self.id, stream = %self.target.key, url = %self.target.url, "push connected");
         // A new handle has seen all ends until now; the old one is let go only after that, so the stream stays.
         *subscriber = self.subscribe();
         subscriber.join(Join::Burst);
@@ -264,7 +271,13 @@ impl Task {
             config: &self.config,
             stop: &self.stop,
         };
-        let fed = connection.feed(work, seat.lost(media_since)).await;
+        let lost = async {
+            tokio::select! {
+                () = seat.lost(media_since) => {}
+                () = self.leave.cancelled() => {}
+            }
+        };
+        let fed = connection.feed(work, lost).await;
         *newest = feeder.newest();
         match fed {
             Ok(end) => {

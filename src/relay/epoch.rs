@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use super::origin::Origin;
+use crate::logging::{self, RequestId};
+use crate::media::vitals::Vitals;
 use crate::media::{Codec, Kind, MediaTime, Message};
 use crate::reason::Reason;
 
@@ -32,8 +34,8 @@ impl Bell {
 #[derive(Debug)]
 pub(super) struct Hold {
     bell: Bell,
-    /// Why the publisher is to go; the first reason stands.
-    eviction: OnceLock<Reason>,
+    /// Why the publisher is to go, and which call of an API wants it; the first reason stands.
+    eviction: OnceLock<(Reason, Option<RequestId>)>,
     begun: Instant,
     /// When media bytes last came, whole messages or not, in ms after `begun`.
     progress_ms: AtomicU64,
@@ -55,12 +57,17 @@ impl Hold {
 
     pub fn evict(&self, reason: Reason) {
         // It may have been told to go for another reason already.
-        let _ = self.eviction.set(reason);
+        let _ = self.eviction.set((reason, logging::request()));
         self.bell.0.notify_one();
     }
 
     pub fn eviction(&self) -> Option<Reason> {
-        self.eviction.get().copied()
+        self.eviction.get().map(|(reason, _)| *reason)
+    }
+
+    /// The call of an API that wants the publisher to go, if it was one.
+    pub fn evicted_by(&self) -> Option<RequestId> {
+        self.eviction.get()?.1.clone()
     }
 
     pub fn progress(&self, now: Instant) {
@@ -95,6 +102,8 @@ pub(super) struct Epoch {
     pub bytes: u64,
     pub last_media: Option<Instant>,
     pub gop: Gop,
+    /// How it does lately. Boxed: a name without a publisher needs none.
+    pub vitals: Box<Vitals>,
 }
 
 impl Epoch {
@@ -110,6 +119,7 @@ impl Epoch {
             bytes: 0,
             last_media: None,
             gop: Gop::default(),
+            vitals: Box::default(),
         }
     }
 
@@ -128,6 +138,7 @@ impl Epoch {
         }
         self.last_media = Some(now);
         self.hold.progress(now);
+        self.vitals.note(message, now);
         if message.kind == Kind::Video && !message.is_header() {
             self.gop.count(message.dts, message.is_video_key());
         }
@@ -146,6 +157,7 @@ pub(super) struct Gop {
     /// The newest key frame, or the first picture where none has come.
     since: Option<MediaTime>,
     longest: Duration,
+    last: Option<Duration>,
 }
 
 impl Gop {
@@ -153,6 +165,9 @@ impl Gop {
         let since = *self.since.get_or_insert(dts);
         self.longest = self.longest.max(dts.since(since));
         if is_key {
+            if self.has_key {
+                self.last = Some(dts.since(since));
+            }
             self.has_key = true;
             self.since = Some(dts);
         }
@@ -161,6 +176,11 @@ impl Gop {
     /// The longest so far; the running one counts as far as it has come.
     pub fn longest(&self) -> Duration {
         self.longest
+    }
+
+    /// The newest that is whole: from one key frame to the next.
+    pub fn last(&self) -> Option<Duration> {
+        self.last
     }
 }
 
@@ -182,6 +202,22 @@ mod tests {
         assert_eq!(at(56_000, false), 4_000);
         assert_eq!(at(56_040, true), 4_040);
         assert_eq!(at(57_000, true), 4_040);
+    }
+
+    #[test]
+    fn the_last_gop_is_between_two_key_frames_and_nothing_else() {
+        let mut gop = Gop::default();
+        let mut at = |ms, is_key| {
+            gop.count(MediaTime(ms), is_key);
+            gop.last().map(|last| last.as_millis())
+        };
+        assert_eq!(at(0, false), None);
+        assert_eq!(at(300, true), None);
+        assert_eq!(at(2_000, false), None);
+        assert_eq!(at(2_300, true), Some(2_000));
+        assert_eq!(at(4_000, false), Some(2_000));
+        assert_eq!(at(4_300, true), Some(2_000));
+        assert_eq!(at(5_300, true), Some(1_000));
     }
 
     #[test]

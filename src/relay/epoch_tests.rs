@@ -13,6 +13,7 @@ fn key(name: &str) -> StreamKey {
 
 fn anchor(host: u8, query: &str) -> Origin {
     Origin::Anchor {
+        connection: crate::logging::ConnectionId::next(),
         address: ([203, 0, 113, host], 5_000).into(),
         key_id: Some("main".into()),
         query: Query::new(query),
@@ -84,22 +85,22 @@ async fn a_takeover_tells_the_end_before_the_start_and_tells_the_loser_why() {
     while let Ok(event) = events.try_recv() {
         ledger.record(&event).unwrap();
         told.push(match event {
-            Event::Published { epoch, origin, .. } => (epoch, origin, None),
+            Event::Published { epoch, origin, .. } => (epoch, origin.address(), None),
             Event::Unpublished {
                 epoch,
                 origin,
                 reason,
                 ..
-            } => (epoch, origin, Some(reason)),
+            } => (epoch, origin.address(), Some(reason)),
         });
     }
-    let (a, b) = (anchor(1, "txTime=1"), anchor(2, "txTime=2"));
+    let [a, b] = [1, 2].map(|host| anchor(host, "").address());
     assert_eq!(
         told,
         [
-            (1, a.clone(), None),
+            (1, a, None),
             (1, a, Some(Reason::TakenOver)),
-            (2, b.clone(), None),
+            (2, b, None),
             (2, b, Some(Reason::Deleted)),
         ]
     );
@@ -127,6 +128,7 @@ fn an_end_event_carries_what_callbacks_will_ask_for() {
         query,
         key_id,
         address,
+        ..
     } = origin
     else {
         panic!("an anchor was to end");

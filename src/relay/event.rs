@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::origin::Origin;
+use crate::logging::RequestId;
 use crate::media::StreamKey;
 use crate::reason::Reason;
 
@@ -29,6 +30,8 @@ pub enum Event {
         lasted: Duration,
         /// Media payload bytes that it sent.
         bytes: u64,
+        /// The call of an API that sent the publisher away, if it was one.
+        request: Option<RequestId>,
         stamp: Stamp,
     },
 }

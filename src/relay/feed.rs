@@ -21,6 +21,7 @@ pub(super) struct FeedState {
     /// Everybody attached: those readers, and loops that serve them.
     attached: usize,
     pub messages: u64,
+    pub frames: u64,
     pub bytes: u64,
 }
 
@@ -46,6 +47,7 @@ impl FeedState {
             subscribers: [0; 2],
             attached: 0,
             messages: 0,
+            frames: 0,
             bytes: 0,
         }
     }
@@ -113,6 +115,7 @@ impl FeedState {
 
     fn count(&mut self, message: &Message) {
         self.messages += 1;
+        self.frames += u64::from(message.kind == Kind::Video && !message.is_header());
         self.bytes += message.payload.len() as u64;
     }
 

@@ -146,6 +146,7 @@ mod tests {
                 reason: Reason::Closed,
                 lasted: Duration::ZERO,
                 bytes: 0,
+                request: None,
                 stamp,
             },
         }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::logging::ConnectionId;
+
 /// Parameters that say nothing worth hiding: which account, and until when.
 const SHOWN: [&str; 2] = ["bizid", "txTime"];
 
@@ -13,6 +15,8 @@ pub enum Origin {
     /// A client over the network.
     Anchor {
         address: SocketAddr,
+        /// The connection that holds the name, as logs name it.
+        connection: ConnectionId,
         /// Which key its URL was signed with, when it was.
         key_id: Option<String>,
         /// What stood behind the `?` of its URL.

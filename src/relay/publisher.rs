@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::epoch::Hold;
 use super::registry::Relay;
@@ -77,6 +77,15 @@ impl Publisher {
         match self.feed {
             Feed::Source => self.stream.publish_source(self.id, message, now),
             Feed::Program => self.stream.publish_overlay(self.id, message, of, now),
+        }
+    }
+
+    /// One of its messages took so long from the socket to here; for its reading. An overlay has none.
+    pub fn handled(&self, took: Duration) {
+        let mut inner = self.stream.lock();
+        let ours = inner.publisher.as_mut().filter(|p| p.id == self.id);
+        if let Some(publisher) = ours.filter(|_| self.feed == Feed::Source) {
+            publisher.vitals.handled(took);
         }
     }
 

@@ -276,6 +276,7 @@ impl Relay {
             epoch: ended.id,
             lasted: ended.hold.age(Instant::now()),
             bytes: ended.bytes,
+            request: ended.hold.evicted_by(),
             origin: ended.origin,
             reason,
             stamp,

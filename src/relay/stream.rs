@@ -10,12 +10,13 @@ use super::Config;
 use super::epoch::Epoch;
 use super::feed::FeedState;
 use super::held::Held;
-use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
+use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo, declared_fps};
 use super::item::Item;
 use super::news::{Locked, News, Told};
 use super::overlay::{Overlay, State, Then};
 use super::publisher::Status;
 use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
+use crate::media::vitals::Reading;
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
 
@@ -481,10 +482,24 @@ impl Stream {
     /// A snapshot for the API.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let inner = self.lock();
+        let headers = inner.source.ring.headers().clone();
+        let vitals = inner.publisher.as_ref().map(|p| p.vitals.clone());
+        let mut info = self.told(&inner, now);
+        // What takes longer than copying does not keep the publisher waiting.
+        drop(inner);
+        if let (Some(publisher), Some(vitals)) = (&mut info.publisher, vitals) {
+            publisher.reading = vitals.reading(now);
+            publisher.declared_fps = declared_fps(&headers);
+        }
+        info
+    }
+
+    fn told(&self, inner: &Inner, now: Instant) -> StreamInfo {
         let feed = |state: &FeedState| FeedInfo {
             low_latency: state.subscribers[Class::LowLatency as usize],
             viewers: state.subscribers[Class::Viewer as usize],
             messages: state.messages,
+            frames: state.frames,
             bytes: state.bytes,
             ring_bytes: state.ring.bytes(),
             newest: state.ring.head_time(),
@@ -501,7 +516,10 @@ impl Stream {
                 video: p.video.map(|codec| TrackInfo { codec }),
                 audio: p.audio.map(|codec| TrackInfo { codec }),
                 longest_gop: p.gop.longest(),
+                last_gop: p.gop.last(),
                 gop_too_long: p.gop.longest() > self.gop_warning(),
+                reading: Reading::default(),
+                declared_fps: None,
             }),
             mixed: !inner.overlay_forwards_source(),
             source: feed(&inner.source),

@@ -284,6 +284,7 @@ mod tests {
         let relay = Relay::new(Config::default());
         let key = StreamKey::new("live", "a").unwrap();
         let origin = Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([127, 0, 0, 1], 1).into(),
             key_id: None,
             query: Query::new(""),

@@ -119,6 +119,7 @@ mod tests {
 
     fn anchor(host: u8, port: u16, query: &str) -> Origin {
         Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([203, 0, 113, host], port).into(),
             key_id: None,
             query: Query::new(query),

@@ -18,6 +18,7 @@ fn key() -> StreamKey {
 
 fn anchor() -> Origin {
     Origin::Anchor {
+        connection: crate::logging::ConnectionId::next(),
         address: ([127, 0, 0, 1], 5_000).into(),
         key_id: None,
         query: Query::default(),

@@ -1,20 +1,22 @@
 //! The listeners: bound from the configuration, each with what its connections have to go through first.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Type};
-use tokio::net::TcpListener;
 
 use super::Error;
 use crate::config::Config;
 use crate::net::Entrance;
+use crate::net::inherited::Inherited;
 use crate::net::proxy::Trusted;
 use crate::net::tls::Certificates;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
+/// Stands for the address of a socket that has none.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// What HTTPS answers to in ALPN.
 const HTTP: &[&str] = &["http/1.1"];
 
@@ -26,32 +28,91 @@ pub struct Door {
 }
 
 impl Door {
-    /// Binds them all. Nothing is accepted yet: connections wait in the kernel's queue.
+    /// Binds them all, but for those that are there already. Nothing is accepted yet: connections wait in the kernel's queue.
     ///
     /// # Errors
-    /// When one cannot be bound; `key` says whose it is.
-    pub fn bind(
-        key: &'static str,
-        addresses: &[SocketAddr],
+    /// When one cannot be bound; `list` says whose it is.
+    pub fn open(
+        list: &List<'_>,
+        inherited: &mut Inherited,
         entrance: Entrance,
     ) -> Result<Self, Error> {
         let mut door = Self {
-            listeners: Vec::with_capacity(addresses.len()),
-            addresses: Vec::with_capacity(addresses.len()),
+            listeners: Vec::with_capacity(list.addresses.len()),
+            addresses: Vec::with_capacity(list.addresses.len()),
             entrance,
         };
-        for &address in addresses {
-            let failed = |source| Error::Listen {
-                key,
-                address,
-                source,
+        for given in inherited.take_list(list.name) {
+            let address = given.local_addr().unwrap_or(NOWHERE);
+            if let Some(lacks) = list.lacks {
+                return Err(Error::Given {
+                    name: list.name,
+                    address,
+                    lacks,
+                });
+            }
+            door.listeners.push(given);
+            door.addresses.push(address);
+        }
+        // What the service manager opened stands for the whole list.
+        if !door.listeners.is_empty() {
+            return Ok(door);
+        }
+        for &address in list.addresses {
+            let failed = list.failed(address);
+            let opened = match inherited.take(list.name, address) {
+                Some(given) => Ok(given),
+                None => listen(address, is_v6_only(address, list.addresses)),
             };
-            let listener = listen(address, is_v6_only(address, addresses)).map_err(failed)?;
-            door.addresses.push(listener.local_addr().map_err(failed)?);
+            let listener = opened.map_err(&failed)?;
+            door.addresses.push(listener.local_addr().map_err(&failed)?);
             door.listeners.push(listener);
         }
         Ok(door)
     }
+}
+
+/// Addresses of the configuration.
+pub struct List<'a> {
+    /// Their path there.
+    pub key: &'static str,
+    /// What a listener for them is called that somebody else opened.
+    pub name: &'static str,
+    pub addresses: &'a [SocketAddr],
+    /// What the configuration would have to say for it to be served, where it does not.
+    pub lacks: Option<&'static str>,
+}
+
+impl List<'_> {
+    fn failed(&self, address: SocketAddr) -> impl Fn(io::Error) -> Error + use<> {
+        let key = self.key;
+        move |source| Error::Listen {
+            key,
+            address,
+            source,
+        }
+    }
+}
+
+/// Opens every listener of the configuration by itself and closes it again: its key, its address, and whether it could be had.
+/// Needs a tokio runtime.
+pub fn try_listeners(config: &Config) -> Vec<(&'static str, SocketAddr, io::Result<()>)> {
+    let doors: [(_, &[SocketAddr]); 6] = [
+        ("rtmp.listen", &config.rtmp.listen),
+        ("rtmps.listen", &config.rtmps.listen),
+        ("http.listen", &config.http.listen),
+        ("http.tls_listen", &config.http.tls_listen),
+        ("control.listen", &config.control.listen),
+        ("compat.listen", &config.compat.listen),
+    ];
+    let all = doors.into_iter().flat_map(|(key, addresses)| {
+        let tried = addresses.iter();
+        tried.map(move |&address| {
+            let opened = listen(address, is_v6_only(address, addresses));
+            (key, address, opened.map(drop))
+        })
+    });
+    all.collect()
 }
 
 /// `[::]` takes IPv4 too, unless an address of the list does that on the same port.
@@ -74,11 +135,84 @@ fn listen(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
+}
+
+/// All of them, open.
+pub struct Doors {
+    pub rtmp: Door,
+    pub rtmps: Door,
+    pub http: Door,
+    pub https: Door,
+    pub control: Door,
+    pub compat: Door,
+    /// There when the configuration names them.
+    pub certificates: Option<Arc<Certificates>>,
+}
+
+/// Opens what the configuration names, but for what is there already.
+///
+/// # Errors
+/// When a listener or the certificate cannot be had.
+pub fn open_all(config: &Config, inherited: &mut Inherited) -> Result<Doors, Error> {
+    const NO_CERTIFICATE: &str = "there is no certificate (rtmps.certificate and rtmps.key)";
+    const NO_ACCOUNT: &str = "nobody could call (compat.accounts)";
+    let Entrances {
+        rtmp,
+        rtmps,
+        http,
+        https,
+        certificates,
+    } = Entrances::new(config)?;
+    let lacks = |there: bool, what| (!there).then_some(what);
+    let no_certificate = lacks(certificates.is_some(), NO_CERTIFICATE);
+    let no_account = lacks(!config.compat.accounts.is_empty(), NO_ACCOUNT);
+    let mut open = |key, name, addresses: &[SocketAddr], lacks, entrance| {
+        let list = List {
+            key,
+            name,
+            addresses,
+            lacks,
+        };
+        Door::open(&list, inherited, entrance)
+    };
+    Ok(Doors {
+        rtmp: open("rtmp.listen", "rtmp", &config.rtmp.listen, None, rtmp)?,
+        rtmps: open(
+            "rtmps.listen",
+            "rtmps",
+            &config.rtmps.listen,
+            no_certificate,
+            rtmps,
+        )?,
+        http: open("http.listen", "http", &config.http.listen, None, http)?,
+        https: open(
+            "http.tls_listen",
+            "https",
+            &config.http.tls_listen,
+            no_certificate,
+            https,
+        )?,
+        control: open(
+            "control.listen",
+            "control",
+            &config.control.listen,
+            None,
+            Entrance::default(),
+        )?,
+        compat: open(
+            "compat.listen",
+            "compat",
+            &config.compat.listen,
+            no_account,
+            Entrance::default(),
+        )?,
+        certificates,
+    })
 }
 
 /// What the connections of each kind of listener have to go through.
-pub struct Entrances {
+struct Entrances {
     pub rtmp: Entrance,
     pub rtmps: Entrance,
     pub http: Entrance,
@@ -146,13 +280,21 @@ mod tests {
 
     #[tokio::test]
     async fn both_any_addresses_are_bound_to_one_port() {
-        let free = Door::bind("x", &["127.0.0.1:0".parse().unwrap()], Entrance::default());
-        let port = free.map(|door| door.addresses[0].port()).ok().unwrap();
+        let open = |addresses: &[SocketAddr]| {
+            let list = List {
+                key: "x",
+                name: "x",
+                addresses,
+                lacks: None,
+            };
+            let door = Door::open(&list, &mut Inherited::none(), Entrance::default());
+            door.ok().unwrap().addresses
+        };
+        let port = open(&["127.0.0.1:0".parse().unwrap()])[0].port();
         let both = [
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         ];
-        let door = Door::bind("x", &both, Entrance::default()).ok().unwrap();
-        assert_eq!(door.addresses, both);
+        assert_eq!(open(&both), both);
     }
 }

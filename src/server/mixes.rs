@@ -14,6 +14,8 @@ use crate::api::{
 };
 use crate::compat::Picture;
 use crate::config;
+use crate::logging;
+use crate::media::vitals::Spread;
 use crate::media::{Kind, StreamKey};
 use crate::metrics::{Metrics, MixLoad};
 use crate::mixer::{self, Change, Ending, Event, InputState, MixRequest, Mixer, Outcome};
@@ -234,6 +236,10 @@ impl Mixes for Adapter {
         infos.iter().filter_map(|info| shown(info).ok()).collect()
     }
 
+    fn stages(&self, id: &str) -> Vec<(&'static str, Spread)> {
+        self.mixer.stages(id)
+    }
+
     fn decoders(&self) -> [(&'static str, usize); 2] {
         let of = |kind| self.mixer.decoders(kind);
         [("audio", of(Kind::Audio)), ("video", of(Kind::Video))]
@@ -332,7 +338,7 @@ impl Company {
 async fn off_the_media_path<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, mixer::Error> + Send + 'static,
 ) -> Result<T, MixError> {
-    tokio::task::spawn_blocking(call)
+    tokio::task::spawn_blocking(logging::carried_blocking(call))
         .await
         .map_err(|_| MixError::Unavailable("the mixer failed on this request".into()))?
         .map_err(refusal)
@@ -409,6 +415,7 @@ mod tests {
                 mix: mix.into(),
                 output: StreamKey::new("live", "a").unwrap(),
                 change,
+                request: None,
                 sequence: 1,
                 at: std::time::SystemTime::now(),
             })

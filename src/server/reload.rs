@@ -7,22 +7,35 @@ use std::sync::{Arc, Mutex};
 
 use tracing::{error, info, warn};
 
+use super::differences::compare;
 use super::rooms;
 use crate::auth::{self, AppKeys, Gate, Policy};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Remark};
 use crate::ingest::Ingest;
 use crate::media::PerApp;
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::net::Admission;
+use crate::net::host::Host;
 use crate::net::tls::Certificates;
 
-/// What became of a configuration that was read again. Keys are paths, `auth` for all below it.
+/// What became of a configuration that was read again. Keys are paths, like `apps.live.max_kbps`; a list or a table of names
+/// (`auth.push_keys`, `mixer.pictures`) is one key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// Changed, and holds now.
-    pub applied: Vec<&'static str>,
+    pub applied: Vec<String>,
     /// Changed, and holds from the next start on.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
+}
+
+/// Why nothing has changed.
+#[derive(Debug)]
+pub enum Rejected {
+    /// There is nothing to read.
+    Nothing,
+    /// What is wrong, by keys.
+    Mistakes(Vec<Remark>),
 }
 
 /// The handles through which a running server changes.
@@ -32,6 +45,8 @@ pub(super) struct Live {
     pub ingest: Ingest,
     pub admission: Admission,
     pub memory: Memory,
+    pub metrics: Arc<Metrics>,
+    pub host: Host,
     /// Files are read again although the configuration names the same ones.
     pub certificates: Option<Arc<Certificates>>,
     /// What the last configuration said; held while another one is applied.
@@ -39,6 +54,12 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// What the last configuration said that could be applied.
+    pub(super) fn held(&self) -> Config {
+        let held = self.config.lock().unwrap_or_else(|e| e.into_inner());
+        held.clone()
+    }
+
     /// Makes `new` hold as far as it can.
     pub(super) fn apply(&self, new: Config) -> Report {
         let mut held = self.config.lock().unwrap_or_else(|e| e.into_inner());
@@ -46,6 +67,8 @@ impl Live {
         self.gate.set_rules(rooms::rules(&new));
         self.admission.bound(rooms::bounds(&new));
         self.memory.limit_to(new.limits.memory);
+        self.metrics.cap_streams(new.metrics.streams());
+        self.host.bound(rooms::host_budget(&new));
         *held = carried(&held, new);
         self.policy.rotate(held.auth.clone());
         self.ingest.set_apps(rooms::ingest_apps(&held));
@@ -54,20 +77,32 @@ impl Live {
 }
 
 /// Has the configuration read and applied. One line in the log tells what came of it.
-pub(super) fn reload(live: &Live, read: Result<Config, config::Error>) -> Option<Report> {
+pub(super) fn reload(live: &Live, read: Result<Config, config::Error>) -> Result<Report, Rejected> {
     let config = match read {
         Ok(config) => config,
         Err(error) => {
             let mistakes = error.to_string().replace('\n', "; ");
             error!("configuration not reloaded, nothing changed: {mistakes}");
-            return None;
+            let remark = |path: &str, message: String| Remark {
+                path: path.to_owned(),
+                message,
+            };
+            return Err(Rejected::Mistakes(match error {
+                config::Error::Invalid(remarks) => remarks,
+                // Of neither a key is known. The file's name is the operator's own.
+                config::Error::Syntax { message, .. } => vec![remark("", message)],
+                read @ config::Error::Read { .. } => vec![remark("", read.to_string())],
+            }));
         }
     };
     if let Some(certificates) = &live.certificates
         && let Err(why) = certificates.reload()
     {
         error!("configuration not reloaded, nothing changed: rtmps: {why}");
-        return None;
+        return Err(Rejected::Mistakes(vec![Remark {
+            path: "rtmps.certificate".to_owned(),
+            message: why.to_string(),
+        }]));
     }
     super::warn_of(&config);
     let report = live.apply(config);
@@ -86,113 +121,11 @@ pub(super) fn reload(live: &Live, read: Result<Config, config::Error>) -> Option
             "configuration reloaded, but not all of it holds before a restart"
         );
     }
-    Some(report)
-}
-
-/// Which parts differ. Every section is named, so that a new one cannot be forgotten here.
-fn compare(old: &Config, new: &Config) -> Report {
-    let Config {
-        rtmp,
-        rtmps,
-        http,
-        control,
-        compat,
-        hooks,
-        access,
-        auth,
-        apps,
-        push,
-        links,
-        classes,
-        limits,
-        mixer,
-        state,
-        log,
-    } = new;
-    let config::Limits {
-        connections,
-        connections_per_address,
-        publishers,
-        publishers_per_address,
-        memory,
-        waiting_per_name: _,
-        waiting_per_address: _,
-        waiting_total: _,
-        wait: _,
-        handshake: _,
-        gop_bytes: _,
-        gop_time: _,
-    } = limits;
-    // What would hold: it differs from `new` where a change has to wait.
-    let left = carried(old, new.clone());
-    let live = [
-        (
-            "access",
-            config::AccessLists {
-                trusted_proxies: access.trusted_proxies.clone(),
-                ..old.access.clone()
-            } != *access,
-        ),
-        (
-            "auth",
-            auth::Config {
-                apps: auth.apps.clone(),
-                ..old.auth.clone()
-            } != *auth,
-        ),
-        ("apps.*.keys", old.auth.apps != left.auth.apps),
-        (
-            "apps.*.publish_idle",
-            differ(&old.apps, apps, |app| app.publish_idle),
-        ),
-        (
-            "apps.*.max_kbps",
-            differ(&old.apps, apps, |app| app.max_kbps),
-        ),
-        ("limits.connections", old.limits.connections != *connections),
-        (
-            "limits.connections_per_address",
-            old.limits.connections_per_address != *connections_per_address,
-        ),
-        ("limits.publishers", old.limits.publishers != *publishers),
-        (
-            "limits.publishers_per_address",
-            old.limits.publishers_per_address != *publishers_per_address,
-        ),
-        ("limits.memory", old.limits.memory != *memory),
-    ];
-    let fixed = [
-        ("rtmp", old.rtmp != *rtmp),
-        ("rtmps", old.rtmps != *rtmps),
-        ("http", old.http != *http),
-        ("control", old.control != *control),
-        ("compat", old.compat != *compat),
-        ("hooks", old.hooks != *hooks),
-        (
-            "access.trusted_proxies",
-            old.access.trusted_proxies != access.trusted_proxies,
-        ),
-        ("apps", left.apps != *apps),
-        ("push", old.push != *push),
-        ("links", old.links != *links),
-        ("classes", old.classes != *classes),
-        ("limits", left.limits != *limits),
-        ("mixer", old.mixer != *mixer),
-        ("state", old.state != *state),
-        ("log", old.log != *log),
-    ];
-    let changed = |parts: &[(&'static str, bool)]| {
-        let changed = parts.iter().filter(|(_, changed)| *changed);
-        changed.map(|(path, _)| *path).collect()
-    };
-    Report {
-        applied: changed(&live),
-        needs_restart: changed(&fixed),
-    }
+    Ok(report)
 }
 
 /// What holds after `new` was applied to `old`: what cannot change is as it was.
-fn carried(old: &Config, new: Config) -> Config {
+pub(super) fn carried(old: &Config, new: Config) -> Config {
     let mut apps = old.apps.clone();
     apps.update(|name, app| {
         if let Some(new) = new.apps.named(name) {
@@ -217,8 +150,12 @@ fn carried(old: &Config, new: Config) -> Config {
             publishers: new.limits.publishers,
             publishers_per_address: new.limits.publishers_per_address,
             memory: new.limits.memory,
+            cpu_percent: new.limits.cpu_percent,
+            egress_mbps: new.limits.egress_mbps,
             ..old.limits.clone()
         },
+        metrics: new.metrics,
+        drain: new.drain,
         ..old.clone()
     }
 }
@@ -237,19 +174,6 @@ fn carried_keys(old: &Config, new: &Config) -> PerApp<AppKeys> {
     keys
 }
 
-/// Whether an application that is there in both has another value.
-fn differ<T: PartialEq>(
-    old: &config::Apps,
-    new: &config::Apps,
-    value: impl Fn(&config::App) -> T,
-) -> bool {
-    old.names()
-        .any(|name| match (old.named(name), new.named(name)) {
-            (Some(old), Some(new)) => value(old) != value(new),
-            _ => false,
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,58 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_said_to_hold_now_or_after_a_restart() {
-        let old = parse("[apps.live]\n[apps.film]");
-        for (text, applied, needs_restart) in [
-            ("[apps.live]\n[apps.film]", &[][..], &[][..]),
-            (
-                "[apps.live]\nmax_kbps = 5000\n[apps.film]",
-                &["apps.*.max_kbps"],
-                &[],
-            ),
-            (
-                "[apps.live]\npublish_idle = \"1s\"\nrepublish_grace = \"1s\"\n[apps.film]",
-                &["apps.*.publish_idle"],
-                &["apps"],
-            ),
-            ("[apps.live]", &[], &["apps"]),
-            ("[apps.live]\n[apps.film]\n[apps.more]", &[], &["apps"]),
-            (
-                "[apps.live]\n[apps.film]\n[limits]\npublishers = 5\nmemory = 0\nwait = \"1s\"",
-                &["limits.publishers", "limits.memory"],
-                &["limits"],
-            ),
-            (
-                "[apps.live]\n[apps.film]\n[auth]\npush = \"open\"\n[access]\nplay = { deny = [\"192.0.2.1\"] }\n[rtmp]\nlisten = \"127.0.0.1:1\"",
-                &["access", "auth"],
-                &["rtmp"],
-            ),
-            (
-                "[apps.live]\nplay_keys = [{ id = \"a\", secret = \"0123456789abcdef\" }]\n[apps.film]",
-                &["apps.*.keys"],
-                &[],
-            ),
-            (
-                "[apps.live]\npush = [{ match = \"*\", url = \"rtmp://h/a/{stream}\" }]\n[apps.film]",
-                &[],
-                &["apps"],
-            ),
-        ] {
-            let report = compare(&old, &parse(text));
-            assert_eq!(
-                (&report.applied[..], &report.needs_restart[..]),
-                (applied, needs_restart),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
     fn what_waits_for_a_restart_is_said_again_until_then() {
         let old = parse("");
         let new = parse("[limits]\nwait = \"1s\"\npublishers = 5");
         let held = carried(&old, new.clone());
-        assert_eq!(compare(&held, &new).needs_restart, ["limits"]);
+        assert_eq!(compare(&held, &new).needs_restart, ["limits.wait"]);
         assert_eq!(compare(&held, &new).applied, [""; 0]);
         assert_eq!(compare(&held, &old).applied, ["limits.publishers"]);
     }

@@ -9,10 +9,13 @@ use tokio_util::task::TaskTracker;
 
 use super::Error;
 use super::facts;
+use super::operations::Operations;
 use super::reload::Live;
 use super::signer::PolicySigner;
+use super::witness::Witness;
 use crate::api::{self, KeptMixes, KeptPushes};
 use crate::auth::{Authorizer, Gate, GuestLimits, Policy, Rules, Secret};
+use crate::capture::Captures;
 use crate::compat;
 use crate::config::{self, Config};
 use crate::hooks::{self, Door, Hooks};
@@ -21,30 +24,32 @@ use crate::links::{self, Links};
 use crate::media::PerApp;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::net::host::{Budget, Host};
 use crate::net::tls::{Certificates, Trust};
 use crate::net::{Admission, Bounds, Handed, descriptors};
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
-use crate::relay::{self, Budget, Join, OnBusy, Relay};
+use crate::relay::{self, Join, OnBusy, Relay};
 use crate::store::Store;
 
 /// What the server keeps of the rooms.
 pub struct Rooms {
     pub relay: Relay,
     pub ingest: Ingest,
+    pub playback: Playback,
     /// The public HTTP side of playback.
     pub http: playback::Http,
     pub readiness: api::Readiness,
     pub live: Arc<Live>,
     pub hooks: Hooks,
-    pushes: Pushes,
+    pub pushes: Pushes,
     /// Tell the journal what other rooms tell.
     tellers: Tellers,
     #[cfg(feature = "mixer")]
     pub mixer: Arc<crate::mixer::Mixer>,
     pub links: Links,
     /// Whoever makes mixes, or remembers what becomes of them.
-    following: CancellationToken,
+    pub following: CancellationToken,
 }
 
 /// The rooms, and what is called over HTTP.
@@ -54,11 +59,14 @@ pub struct Built {
     /// `None`: the compatible interface has no account.
     pub compat: Option<Arc<compat::State>>,
     pub links: links::Rooms,
+    pub operations: Operations,
 }
 
 /// What the rooms are given besides the configuration.
 pub struct Given {
     pub store: Store,
+    /// Cancelled when no process that was taken over has publishers any more.
+    pub alone: CancellationToken,
     pub token: Secret,
     /// Where RTMP can be reached on this host.
     pub rtmp: SocketAddr,
@@ -77,6 +85,7 @@ pub async fn build(
 ) -> Result<Built, Error> {
     let Given {
         store,
+        alone,
         token,
         rtmp,
         elsewhere,
@@ -84,10 +93,13 @@ pub async fn build(
     } = given;
     let (base_url, address) = (format!("rtmp://{rtmp}"), rtmp.ip());
     let metrics = Metrics::new();
+    metrics.cap_streams(config.metrics.streams());
     let policy = Arc::new(Policy::new(config.auth.clone()));
     let memory = Memory::new(config.limits.memory);
     let admission = Admission::new(bounds(config));
-    let gate = Arc::new(Gate::new(policy.clone(), rules(config), memory.clone()));
+    let host = Host::new(host_budget(config));
+    let gate = Gate::new(policy.clone(), rules(config), memory.clone()).on(host.clone());
+    let gate = Arc::new(gate);
     let trust = Trust::load(config.hooks.ca_file.as_deref()).map_err(Error::HooksTrust)?;
     let hooks = hooks::Config {
         accounts: config.compat.accounts.iter().filter_map(account).collect(),
@@ -111,7 +123,10 @@ pub async fn build(
     );
     let ask = config.hooks.authorize.clone();
     let door = Door::new(gate.clone(), hooks.clone(), ask).map_err(Error::Hooks)?;
-    let authorizer = Arc::new(door) as Arc<dyn Authorizer>;
+    let authorizer = Arc::new(Witness {
+        authorizer: Arc::new(door),
+        journal: hooks.journal().clone(),
+    }) as Arc<dyn Authorizer>;
     let http = playback::Http::new(
         playback.clone(),
         playback::HttpConfig {
@@ -135,6 +150,7 @@ pub async fn build(
         shutdown.clone(),
     );
     ingest.set_observer(Arc::new(facts::Troubles(hooks.clone())));
+    playback.set_observer(Arc::new(facts::Troubles(hooks.clone())));
     let pushes = Pushes::new(
         relay.clone(),
         push::Config {
@@ -189,11 +205,18 @@ pub async fn build(
         ingest: ingest.clone(),
         admission: admission.clone(),
         memory: memory.clone(),
-        certificates,
+        metrics: metrics.clone(),
+        host: host.clone(),
+        certificates: certificates.clone(),
         config: Mutex::new(config.clone()),
     });
-    tasks.spawn(hooks.clone().write(relay.clone(), shutdown.clone()));
+    let writing = hooks.clone().write(relay.clone(), shutdown.clone(), alone);
+    tasks.spawn(writing);
     tasks.spawn(hooks.clone().send(shutdown.clone()));
+    let measuring = shutdown
+        .clone()
+        .run_until_cancelled_owned(super::host::measure(relay.clone(), host.clone()));
+    tasks.spawn(measuring);
     let tellers = Tellers::default();
     tellers.spawn(facts::pushes(
         pushes.events(),
@@ -246,9 +269,22 @@ pub async fn build(
             address,
         })
     });
+    let operations = Operations::new(live.clone(), relay.clone());
+    #[cfg(feature = "mixer")]
+    let camera = Some(Arc::new(super::camera::Decoding(mixer.clone())) as Arc<dyn api::Camera>);
+    #[cfg(not(feature = "mixer"))]
+    let camera = None;
     let state = api::State {
+        operator: Arc::new(operations.clone()),
+        pictures: api::Pictures::new(camera),
+        captures: Captures::new(
+            relay.clone(),
+            config.state.dir.join("captures"),
+            tasks.clone(),
+            shutdown.clone(),
+        ),
         relay: relay.clone(),
-        playback,
+        playback: playback.clone(),
         pushes: kept_pushes,
         mixes,
         policy,
@@ -256,8 +292,11 @@ pub async fn build(
         bans,
         memory,
         admission,
+        host,
         metrics,
         readiness: readiness.clone(),
+        certificates,
+        store,
         hooks: hooks.clone(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
@@ -268,6 +307,7 @@ pub async fn build(
     let rooms = Rooms {
         relay,
         ingest,
+        playback,
         http,
         readiness,
         live,
@@ -291,6 +331,7 @@ pub async fn build(
         api: state,
         compat,
         links,
+        operations,
     })
 }
 
@@ -402,6 +443,14 @@ pub fn bounds(config: &Config) -> Bounds {
     }
 }
 
+/// What may be taken of the host.
+pub fn host_budget(config: &Config) -> Budget {
+    Budget {
+        cpu_percent: config.limits.cpu_percent,
+        egress_mbps: config.limits.egress_mbps,
+    }
+}
+
 fn relay_config(config: &Config, memory: &Memory) -> relay::Config {
     relay::Config {
         memory: memory.clone(),
@@ -440,7 +489,7 @@ fn playback_config(config: &Config) -> playback::Config {
     let defaults = playback::Config::default();
     let class = |default: playback::ClassConfig, limits: &config::ClassLimits| {
         let mut class = default;
-        class.budget = Budget {
+        class.budget = relay::Budget {
             max_lag: limits.max_lag,
             max_bytes: limits.max_bytes,
             stuck: limits.stuck,

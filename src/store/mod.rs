@@ -17,6 +17,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, Transaction};
@@ -65,14 +67,35 @@ pub enum Error {
     Busy,
     #[error("the store has ended")]
     Ended,
+    #[error("the state belongs to the process that has taken over")]
+    HandedOver,
 }
 
 type Job = Box<dyn FnOnce(&mut Connection, &Path) + Send>;
 
+/// What the writer thread is asked for.
+enum Order {
+    Job(Job),
+    /// Closes the file and lets go of the directory, after all that was asked before.
+    LetGo(oneshot::Sender<()>),
+}
+
+/// Changes of epochs for the process that has the state now, and where it answers.
+pub type Passed = (Vec<EpochChange>, oneshot::Sender<Result<usize, Error>>);
+
+/// Where changes go.
+#[derive(Debug, Clone)]
+enum Way {
+    File(mpsc::Sender<Order>),
+    /// Another process has the file. Of what this one still has to say, only what became of its epochs is taken.
+    Handed(Option<mpsc::Sender<Passed>>),
+}
+
 /// Handle on the store. Cheap to clone; the last one that is dropped closes the file.
 #[derive(Debug, Clone)]
 pub struct Store {
-    jobs: mpsc::Sender<Job>,
+    way: Arc<Mutex<Way>>,
+    failures: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -83,32 +106,52 @@ impl Store {
     /// When the directory cannot be used or another server uses it, and when the file is damaged, cannot be written,
     /// is not ours, or is of a newer version.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(FILE);
-        let lock = claim(dir)?;
-        let mut connection = connect(&path)?;
-        if let Err(refused) = prepare(&mut connection) {
-            if !refused.is_for_want_of_room() {
-                return Err(refused.at(&path));
+        let orders = start(dir)?;
+        Ok(Self {
+            way: Arc::new(Mutex::new(Way::File(orders))),
+            failures: Arc::default(),
+        })
+    }
+
+    /// Closes the file and lets go of the directory, so that another process may have them. What was asked before is done;
+    /// whatever is asked from then on is [`Error::HandedOver`].
+    pub async fn hand_over(&self) {
+        let before = std::mem::replace(&mut *self.way(), Way::Handed(None));
+        if let Way::File(orders) = before {
+            let (gone, waits) = oneshot::channel();
+            if orders.send(Order::LetGo(gone)).await.is_ok() {
+                // An error: the thread is gone, and with it the file.
+                let _ = waits.await;
             }
-            connection = connect(&path)?;
-            alone(&mut connection).map_err(|error| error.at(&path))?;
         }
-        let (jobs, mut inbox) = mpsc::channel::<Job>(WAITING);
-        let spawned = std::thread::Builder::new()
-            .name("store".into())
-            .spawn(move || {
-                while let Some(job) = inbox.blocking_recv() {
-                    job(&mut connection, &path);
-                }
-                // The file is whole and closed before another server may have it.
-                drop(connection);
-                drop(lock);
-            });
-        spawned.map_err(|source| Error::Directory {
-            path: dir.to_owned(),
-            source,
-        })?;
-        Ok(Self { jobs })
+    }
+
+    /// Takes the directory again, after [`Self::hand_over`] to somebody who did not come to be. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn take_back(&self, dir: &Path) -> Result<(), Error> {
+        let orders = start(dir)?;
+        *self.way() = Way::File(orders);
+        Ok(())
+    }
+
+    /// The one who has the file now takes what becomes of our epochs: [`Self::note_epochs`] goes there.
+    pub fn pass_on(&self, to: mpsc::Sender<Passed>) {
+        *self.way() = Way::Handed(Some(to));
+    }
+
+    /// Where changes of epochs go when they do not go to the file.
+    fn successor(&self) -> Option<mpsc::Sender<Passed>> {
+        match &*self.way() {
+            Way::Handed(to) => to.clone(),
+            Way::File(_) => None,
+        }
+    }
+
+    fn way(&self) -> MutexGuard<'_, Way> {
+        // It is whole after every statement.
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has `work` done by the writer thread, after what was asked before, in a transaction of its own: whole or not
@@ -127,16 +170,32 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
+        let failures = self.failures.clone();
         let job: Job = Box::new(move |connection, path| {
             let done = whole(connection, work).map_err(|source| Refused::Database(source).at(path));
+            if done.is_err() {
+                failures.fetch_add(1, Ordering::Relaxed);
+            }
             // Nobody waits any more: it is kept all the same.
             let _ = answer.send(done);
         });
-        self.jobs.try_send(job).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Error::Busy,
+        let handed = match &*self.way() {
+            Way::File(orders) => orders.try_send(Order::Job(job)),
+            Way::Handed(_) => return Err(Error::HandedOver),
+        };
+        handed.map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Error::Busy
+            }
             mpsc::error::TrySendError::Closed(_) => Error::Ended,
         })?;
         answered.await.unwrap_or(Err(Error::Ended))
+    }
+
+    /// Jobs that failed since the start, or that too many others kept from the disk.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Statements of a test: a trigger that fails stands for a disk that is full, say.
@@ -144,6 +203,46 @@ impl Store {
     pub async fn execute(&self, statements: &'static str) -> Result<(), Error> {
         self.run(|file| file.execute_batch(statements)).await
     }
+}
+
+/// Opens the file and starts the thread that writes it.
+fn start(dir: &Path) -> Result<mpsc::Sender<Order>, Error> {
+    let path = dir.join(FILE);
+    let lock = claim(dir)?;
+    let mut connection = connect(&path)?;
+    if let Err(refused) = prepare(&mut connection) {
+        if !refused.is_for_want_of_room() {
+            return Err(refused.at(&path));
+        }
+        connection = connect(&path)?;
+        alone(&mut connection).map_err(|error| error.at(&path))?;
+    }
+    let (orders, mut inbox) = mpsc::channel::<Order>(WAITING);
+    let spawned = std::thread::Builder::new()
+        .name("store".into())
+        .spawn(move || {
+            let mut told = None;
+            while let Some(order) = inbox.blocking_recv() {
+                match order {
+                    Order::Job(job) => job(&mut connection, &path),
+                    Order::LetGo(gone) => {
+                        told = Some(gone);
+                        break;
+                    }
+                }
+            }
+            // The file is whole and closed before another server may have it.
+            drop(connection);
+            drop(lock);
+            if let Some(told) = told {
+                let _ = told.send(());
+            }
+        });
+    spawned.map_err(|source| Error::Directory {
+        path: dir.to_owned(),
+        source,
+    })?;
+    Ok(orders)
 }
 
 /// Work between a begin and a commit. Dropped without the commit, a transaction is rolled back.

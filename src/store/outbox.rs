@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::{Error, Store};
 
@@ -28,7 +30,7 @@ const HEADS: &str = "WITH RECURSIVE lanes (lane) AS (
     )";
 
 /// A letter as it is kept. Texts are the caller's; times are UNIX milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LetterRow {
     /// Given by the store, rising; what it is on the way in does not matter.
     pub id: i64,
@@ -48,7 +50,7 @@ pub struct LetterRow {
 }
 
 /// A publish epoch that has begun and not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRow {
     /// Unique for an account, also over restarts.
     pub sequence: String,
@@ -60,7 +62,7 @@ pub struct EpochRow {
 }
 
 /// What became of an epoch, and the letter that says so where one is wanted; or a letter of something else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EpochChange {
     Begun(EpochRow, Option<LetterRow>),
     Ended {
@@ -239,6 +241,12 @@ impl Store {
     /// # Errors
     /// When the file cannot be written: then nothing has changed.
     pub async fn note_epochs(&self, changes: Vec<EpochChange>) -> Result<usize, Error> {
+        if let Some(to) = self.successor() {
+            let (answer, answered) = oneshot::channel();
+            let passed = to.send((changes, answer)).await;
+            passed.map_err(|_| Error::HandedOver)?;
+            return answered.await.unwrap_or(Err(Error::HandedOver));
+        }
         self.run(move |file| {
             let mut lost = 0;
             let room = &mut Room::count(file)?;

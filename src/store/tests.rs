@@ -159,6 +159,23 @@ async fn without_room_for_the_file_beside_it_a_database_is_opened_alone() {
     assert_eq!(changed.unwrap(), 1);
 }
 
+#[tokio::test]
+async fn jobs_that_the_disk_refuses_are_counted_and_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.put_ban(row("live/a", None)).await.unwrap();
+    assert_eq!(store.failures(), 0);
+    let full = "CREATE TRIGGER full BEFORE INSERT ON bans BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END";
+    store.execute(full).await.unwrap();
+    for failed in 1..=3 {
+        store.put_ban(row("live/b", None)).await.unwrap_err();
+        assert_eq!(store.failures(), failed);
+    }
+    store.execute("DROP TRIGGER full").await.unwrap();
+    store.put_ban(row("live/b", None)).await.unwrap();
+    assert_eq!(store.clone().failures(), 3);
+}
+
 #[test]
 fn a_database_is_opened_alone_for_want_of_room_and_for_nothing_else() {
     use rusqlite::ffi;

@@ -1,7 +1,6 @@
 //! A state directory that outlives its servers: the binary is killed, and the next one over the same directory goes on.
 
 use std::net::SocketAddr;
-#[cfg(feature = "mixer")]
 use std::path::PathBuf;
 
 use linkmic::config::{Config, Env};
@@ -22,7 +21,6 @@ pub struct Home {
     file: String,
     config: Config,
     /// Removed with this.
-    #[cfg_attr(not(feature = "mixer"), expect(dead_code))]
     folder: TempDir,
     #[cfg(feature = "mixer")]
     _permit: Option<SemaphorePermit<'static>>,
@@ -32,7 +30,8 @@ pub struct Home {
 pub struct Life {
     pub process: Process,
     pub urls: Urls,
-    #[cfg_attr(not(feature = "mixer"), expect(dead_code))]
+    /// The public HTTP listener.
+    pub http: SocketAddr,
     pub api: Client,
 }
 
@@ -63,31 +62,44 @@ impl Home {
         }
     }
 
-    #[cfg(feature = "mixer")]
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
     /// Starts a server, and waits until it listens.
     pub async fn begin(&self) -> Life {
-        let arguments = ["serve", "--config", &self.file];
+        self.run(&[]).await
+    }
+
+    /// Starts the next server, which takes over from the one that runs.
+    pub async fn take_over(&self) -> Life {
+        self.run(&["--take-over"]).await
+    }
+
+    async fn run(&self, more: &[&str]) -> Life {
+        let arguments = [&["serve", "--config", &self.file], more].concat();
         let process = Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).expect("it runs");
-        let listening = |line: &str| -> Option<[SocketAddr; 2]> {
+        let listening = |line: &str| -> Option<[SocketAddr; 3]> {
             let line: Value = serde_json::from_str(line).ok()?;
             let first = |name: &str| -> Option<SocketAddr> {
                 let list = line[name].as_str()?;
                 list.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
             };
-            (line["message"] == "listening").then_some([first("rtmp")?, first("control")?])
+            (line["message"] == "listening").then_some([
+                first("rtmp")?,
+                first("http")?,
+                first("control")?,
+            ])
         };
         let found = poll("the server to listen", SOON, || async {
             process.said().lines().find_map(listening)
         });
-        let [rtmp, control] = found
+        let [rtmp, http, control] = found
             .await
             .unwrap_or_else(|e| panic!("{e}\n{}", process.said()));
         Life {
             urls: Urls::new(rtmp, &self.config),
+            http,
             api: Client::new(control, Some(TOKEN)),
             process,
         }

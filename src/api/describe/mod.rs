@@ -17,12 +17,20 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{bans, dead, error, events, health, keys, pushes, readers, streams, urls};
+use super::{
+    bans, captures, dead, diagnose, error, events, health, history, keys, latency, pushes, readers,
+    snapshot, streams, urls,
+};
 
 /// The files that describe endpoints. Names of schemas are unique over all of them.
-const PARTS: [fn() -> utoipa::openapi::OpenApi; 11] = [
+const PARTS: [fn() -> utoipa::openapi::OpenApi; 17] = [
     streams::Description::openapi,
     readers::Description::openapi,
+    diagnose::Description::openapi,
+    latency::Description::openapi,
+    snapshot::Description::openapi,
+    history::Description::openapi,
+    captures::Description::openapi,
     super::mixes::Description::openapi,
     pushes::Description::openapi,
     urls::Description::openapi,
@@ -31,6 +39,7 @@ const PARTS: [fn() -> utoipa::openapi::OpenApi; 11] = [
     events::Description::openapi,
     dead::Description::openapi,
     health::Description::openapi,
+    super::operate::Description::openapi,
     Description::openapi,
 ];
 

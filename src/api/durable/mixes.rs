@@ -12,7 +12,9 @@ use tracing::{info, warn};
 
 use super::{AGAIN, Refused, Tag, Turns, When, millis};
 use crate::api::{Drawn, Gone, Keep, Made, Mixes, Pending, Wish};
+use crate::logging;
 use crate::media::StreamKey;
+use crate::media::vitals::Spread;
 use crate::metrics::MixLoad;
 use crate::store::{self, MixRow, Store};
 
@@ -116,10 +118,10 @@ impl KeptMixes {
         let (inner, id) = (self.0.clone(), id.to_owned());
         // What is no text is no JSON either, and was or will be refused as such.
         let scene = String::from_utf8_lossy(scene).into_owned();
-        let change = self
-            .0
-            .tasks
-            .spawn(async move { inner.put(id, scene, when).await });
+        let change =
+            self.0.tasks.spawn(logging::carried(
+                async move { inner.put(id, scene, when).await },
+            ));
         change.await.unwrap_or(Err(Refused::Internal))
     }
 
@@ -132,10 +134,9 @@ impl KeptMixes {
     /// As for [`Self::put_when`].
     pub async fn remove_when(&self, id: &str, when: When) -> Result<Value, Refused> {
         let (inner, id) = (self.0.clone(), id.to_owned());
-        let change = self
-            .0
-            .tasks
-            .spawn(async move { inner.remove(id, when).await });
+        let change = self.0.tasks.spawn(logging::carried(
+            async move { inner.remove(id, when).await },
+        ));
         change.await.unwrap_or(Err(Refused::Internal))
     }
 
@@ -212,6 +213,10 @@ impl Mixes for KeptMixes {
         );
         all.sort_by_cached_key(id);
         all
+    }
+
+    fn stages(&self, id: &str) -> Vec<(&'static str, Spread)> {
+        self.0.mixes.stages(id)
     }
 
     fn decoders(&self) -> [(&'static str, usize); 2] {

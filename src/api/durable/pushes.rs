@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{Refused, Tag, Turns, When, millis};
 use crate::api::body;
+use crate::logging;
 use crate::push::{Pushes, Put, Spec, Status};
 use crate::store::{self, PushRow, Store};
 
@@ -94,10 +95,10 @@ impl KeptPushes {
     pub async fn put_when(&self, id: &str, spec: &[u8], when: When) -> Result<Change, Refused> {
         let (inner, id) = (self.0.clone(), id.to_owned());
         let spec = String::from_utf8_lossy(spec).into_owned();
-        let change = self
-            .0
-            .tasks
-            .spawn(async move { inner.put(id, spec, when).await });
+        let change =
+            self.0.tasks.spawn(logging::carried(
+                async move { inner.put(id, spec, when).await },
+            ));
         change.await.unwrap_or(Err(Refused::Internal))
     }
 
@@ -110,10 +111,9 @@ impl KeptPushes {
     /// As for [`Self::put_when`].
     pub async fn remove_when(&self, id: &str, when: When) -> Result<Value, Refused> {
         let (inner, id) = (self.0.clone(), id.to_owned());
-        let change = self
-            .0
-            .tasks
-            .spawn(async move { inner.remove(id, when).await });
+        let change = self.0.tasks.spawn(logging::carried(
+            async move { inner.remove(id, when).await },
+        ));
         change.await.unwrap_or(Err(Refused::Internal))
     }
 

@@ -15,6 +15,7 @@ impl House {
         query: &str,
     ) -> Result<(Grant, Stay), Refusal> {
         let request = Asked {
+            connection: None,
             action,
             key: &StreamKey::new("live", name).unwrap(),
             query,

@@ -66,6 +66,45 @@ async fn metrics_tell_what_the_rooms_know() {
 }
 
 #[tokio::test]
+async fn metrics_tell_of_single_streams_where_that_is_asked_for() {
+    let (house, client) = open(None).await;
+    let publisher = anchor(&house.relay);
+    let _peer = house
+        .relay
+        .subscribe(&key(), Feed::Source, Class::LowLatency);
+    let asked = StreamKey::new("live", "asked").unwrap();
+    let _waits = house.relay.subscribe(&asked, Feed::Program, Class::Viewer);
+    let streams = || async {
+        let page = client.call("GET", "/metrics", "").await.body;
+        let lines = page.lines().filter(|line| line.contains("stream=\""));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(streams().await, [""; 0]);
+    house.metrics.cap_streams(Some(5));
+    let shown = streams().await;
+    for line in [
+        "linkmic_stream_up{app=\"live\",stream=\"8888_streamA\"} 1",
+        "linkmic_stream_ingest_bytes_total{app=\"live\",stream=\"8888_streamA\"} 16",
+        "linkmic_stream_ingest_frames_total{app=\"live\",stream=\"8888_streamA\"} 1",
+        "linkmic_stream_readers{app=\"live\",class=\"low_latency\",stream=\"8888_streamA\"} 1",
+        "linkmic_stream_readers{app=\"live\",class=\"viewer\",stream=\"8888_streamA\"} 0",
+    ] {
+        assert!(
+            shown.iter().any(|l| l == line),
+            "{line} is not in\n{shown:#?}"
+        );
+    }
+    assert!(!shown.concat().contains("asked"), "{shown:#?}");
+    // Somebody reads it still, so the relay knows it.
+    drop(publisher);
+    let up = "linkmic_stream_up{app=\"live\",stream=\"8888_streamA\"} 0";
+    let shown = streams().await;
+    assert!(shown.iter().any(|l| l == up), "{shown:#?}");
+    house.metrics.cap_streams(None);
+    assert_eq!(streams().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn readiness_follows_the_flag_on_both_listeners() {
     let (house, client) = open(None).await;
     let public = Client::new(listen(public_router(house.readiness.clone())).await, None);

@@ -38,7 +38,8 @@ async fn dead_letters(house: &House, webhooks: usize) {
         stream: key(),
         at: std::time::SystemTime::now(),
         data: json!({
-            "epoch": n, "sequence": "1", "origin": "anchor", "address": "203.0.113.7", "key": "main", "query": "",
+            "epoch": n, "sequence": "1", "origin": "anchor", "address": "203.0.113.7",
+            "connection": "5f3a9c21-17", "key": "main", "query": "",
         }),
     };
     let letter = |account: i64, body: String| {
@@ -168,7 +169,9 @@ async fn no_more_than_sixty_four_listen_and_all_are_let_go_at_the_end() {
     let (house, client) = open(None).await;
     // Who tells what happens says when nothing more does.
     let telling = house.hooks.clone();
-    tokio::spawn(telling.write(house.relay.clone(), house.shutdown.clone()));
+    let alone = CancellationToken::new();
+    alone.cancel();
+    tokio::spawn(telling.write(house.relay.clone(), house.shutdown.clone(), alone));
     let mut listeners = Vec::new();
     for _ in 0..64 {
         listeners.push(listen_to_events(&client).await);

@@ -7,7 +7,9 @@ pub(crate) mod durable;
 pub(crate) mod examples;
 mod health;
 mod hooks;
+mod insight;
 mod mixes;
+mod operate;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,6 +92,22 @@ async fn house_at(
     store: Store,
     mixes: Option<Arc<dyn Mixes>>,
 ) -> House {
+    house_of(folder, store, mixes, Arc::new(operate::Still)).await
+}
+
+/// A house with an operator of the test's.
+async fn house_run_by(operator: Arc<dyn Operator>) -> House {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let store = Store::open(folder.path()).unwrap();
+    house_of(folder, store, None, operator).await
+}
+
+async fn house_of(
+    folder: Arc<tempfile::TempDir>,
+    store: Store,
+    mixes: Option<Arc<dyn Mixes>>,
+    operator: Arc<dyn Operator>,
+) -> House {
     let key = |id, secret| Key::new(KeyId::new(id), Secret::new(secret));
     let relay = Relay::new(crate::relay::Config::default());
     let metrics = Metrics::new();
@@ -120,11 +138,16 @@ async fn house_at(
         }
         None => None,
     };
+    let camera = mixes
+        .is_some()
+        .then(|| Arc::new(insight::Still) as Arc<dyn Camera>);
     let pushes = Pushes::new(relay.clone(), push::Config::default(), Arc::new(NoKeys));
     let pushes = KeptPushes::load(pushes, store.clone(), tasks.clone())
         .await
         .unwrap();
     let state = State {
+        certificates: None,
+        store: store.clone(),
         hooks: hooks.clone(),
         shutdown: shutdown.clone(),
         gate: gate.clone(),
@@ -134,10 +157,19 @@ async fn house_at(
             connections: 0,
             per_address: 0,
         }),
+        host: crate::net::host::Host::new(crate::net::host::Budget::default()),
+        operator,
         relay: relay.clone(),
         playback,
         pushes,
         mixes: mixes.clone(),
+        pictures: Pictures::new(camera),
+        captures: Captures::new(
+            relay.clone(),
+            folder.path().join("captures"),
+            tasks.clone(),
+            shutdown.clone(),
+        ),
         policy: policy.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
@@ -187,6 +219,7 @@ fn key() -> StreamKey {
 
 fn anchor(relay: &Relay) -> Publisher {
     let origin = Origin::Anchor {
+        connection: crate::logging::ConnectionId::next(),
         address: ([203, 0, 113, 7], 50_412).into(),
         key_id: Some("main".into()),
         query: Query::default(),

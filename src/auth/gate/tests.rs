@@ -34,6 +34,7 @@ impl House {
         query: &str,
     ) -> Result<Stay, Refusal> {
         let request = Request {
+            connection: None,
             action,
             key: &StreamKey::new("live", name).unwrap(),
             query,
@@ -188,6 +189,7 @@ async fn a_ban_between_decision_and_admission_is_not_slipped_past() {
     let house = house(Rules::default());
     let key = StreamKey::new("live", "a").unwrap();
     let request = Request {
+        connection: None,
         action: Action::Publish,
         key: &key,
         query: "",
@@ -233,7 +235,7 @@ async fn publishers_are_bounded_in_total_and_per_address_and_players_are_not() {
     }
     drop(first);
     assert!(house.publish("d", "192.0.2.2").await.is_ok());
-    assert_eq!(house.gate.refused(), [1, 1, 0]);
+    assert_eq!(house.gate.refused(), [1, 1, 0, 0, 0]);
 }
 
 #[tokio::test]
@@ -248,7 +250,7 @@ async fn nobody_comes_in_while_memory_is_full() {
     }
     charge.set(1_000);
     assert!(house.publish("a", "192.0.2.1").await.is_ok());
-    assert_eq!(house.gate.refused(), [0, 0, 2]);
+    assert_eq!(house.gate.refused(), [0, 0, 2, 0, 0]);
 }
 
 #[tokio::test]

@@ -86,6 +86,7 @@ async fn rotation_holds_for_those_who_come_after_it_and_keeps_the_counters_of_ke
     let name = StreamKey::new("live", STREAM).unwrap();
     let come = async |action, query: &str| {
         let request = Request {
+            connection: None,
             action,
             key: &name,
             query,
@@ -195,6 +196,7 @@ fn a_set_of_its_own_holds_instead_of_the_one_for_all_and_the_others_hold_on() {
                 let query = super::url(secret, NOW + 60);
                 let [publish, play] = [Action::Publish, Action::Play].map(|action| {
                     let request = Request {
+                        connection: None,
                         action,
                         key: &name,
                         query: &query,
@@ -237,6 +239,7 @@ async fn a_key_of_an_application_is_listed_and_counted_as_its_own_and_a_shared_o
     let policy = Policy::new(with(own.clone()));
     let come = async |app, action, secret| {
         let request = Request {
+            connection: None,
             action,
             key: &StreamKey::new(app, STREAM).unwrap(),
             query: &url(secret, NOW + 60),

@@ -163,6 +163,7 @@ mod tests {
         let key = StreamKey::new("live", name).unwrap();
         let query = format!("txTime=593B719C&mix=layer:{layer};session_id:7;t_id:1");
         let origin = Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([192, 0, 2, 7], 5_000).into(),
             key_id: None,
             query: Query::new(&query),

@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::account::Account;
+use super::common_access::called;
 use super::mix::Refusal;
 use super::state::now;
 use crate::api;
@@ -29,6 +30,14 @@ use crate::auth::digest;
 use signature::Signed;
 
 const VERSION: &str = "2018-08-01";
+/// Actions that change something.
+const CHANGES: [&str; 5] = [
+    "CreateCommonMixStream",
+    "CancelCommonMixStream",
+    "ForbidLiveStream",
+    "ResumeLiveStream",
+    "DropLiveStream",
+];
 
 /// What an action is answered with that was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +88,9 @@ pub(super) async fn call(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let query = query.unwrap_or_default();
+    let mut caller = None;
     let done = match body {
-        Ok(body) => act(&state, &method, &query, &headers, &body).await,
+        Ok(body) => act(&state, &method, &query, &headers, &body, &mut caller).await,
         Err(_) => Err(Problem::new(
             "RequestSizeLimitExceeded",
             "The body is too large.",
@@ -95,20 +105,29 @@ pub(super) async fn call(
         Ok(_) => json!({"RequestId": id}),
         Err(Problem { code, message }) => {
             // Strangers can be refused as often as they like.
-            tracing::debug!(code, %message, "v3 request refused");
+            tracing::debug!(code, why = message, "v3 request refused");
             json!({"Error": {"Code": code, "Message": message}, "RequestId": id})
         }
     };
     let json = [(header::CONTENT_TYPE, "application/json")];
-    (json, json!({"Response": response}).to_string()).into_response()
+    let answer = (json, json!({"Response": response}).to_string()).into_response();
+    match caller {
+        Some((account, action)) => {
+            let changes = CHANGES.contains(&action.as_str());
+            called(answer, account, &action, changes)
+        }
+        None => answer,
+    }
 }
 
-async fn act(
-    state: &super::State,
+/// `caller` is who signed it and the action, once that is known.
+async fn act<'a>(
+    state: &'a super::State,
     method: &Method,
     query: &str,
     headers: &HeaderMap,
     body: &[u8],
+    caller: &mut Option<(&'a Account, String)>,
 ) -> Result<Value, Problem> {
     let header = |name: &str| {
         let value = headers.get(name)?;
@@ -136,6 +155,7 @@ async fn act(
         body,
     };
     let account = signature::caller(&state.accounts, &signed, now())?;
+    *caller = Some((account, action.clone()));
     if version != VERSION {
         let message =
             format!("There is no version {version:?} of this interface; it is {VERSION}.");

@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::greeting::shake_hands;
 use super::{Calls, Companion, Connection, Next, PlayRequest, Shared};
+use crate::logging::ConnectionId;
 use crate::net::{self, Socket};
 use crate::reason::Reason;
 use crate::relay::door::{Handover, Played};
@@ -25,6 +26,7 @@ use crate::rtmp::chunk;
 pub(in crate::ingest) async fn run(
     shared: &Arc<Shared>,
     socket: Socket,
+    id: ConnectionId,
     peer: SocketAddr,
     deadline: Instant,
 ) -> Reason {
@@ -41,7 +43,7 @@ pub(in crate::ingest) async fn run(
         Ok(Err(reason)) => return reason,
         Err(_) => return Reason::Timeout,
     };
-    let mut connection = Connection::new(shared, peer, reader);
+    let mut connection = Connection::new(shared, id, peer, reader);
     let mut socket = Arc::new(socket);
     loop {
         let asks = match Box::pin(serve(connection, socket)).await {

@@ -15,6 +15,9 @@ use crate::rtmp::session::server::ConnectInfo;
 /// Status codes of refusals.
 const CONNECT_REJECTED: &str = "NetConnection.Connect.Rejected";
 const PUBLISH_BAD_NAME: &str = "NetStream.Publish.BadName";
+/// What a publisher hears who comes while the server drains.
+const DRAINING: &str =
+    "this server is going down and takes no new publishers; connect again to reach another";
 pub(super) const PLAY_FAILED: &str = "NetStream.Play.Failed";
 pub(super) const PLAY_NOT_FOUND: &str = "NetStream.Play.StreamNotFound";
 
@@ -53,12 +56,17 @@ impl Connection {
             let refusal = Refusal::new(Reason::TooLarge, message);
             return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
         }
+        if self.shared.is_closed(Instant::now()) {
+            let refusal = Refusal::new(Reason::Shutdown, DRAINING);
+            return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
+        }
         let (key_id, stay) = match self.authorize(Action::Publish, &key, query).await {
             Ok((grant, stay)) => (grant.key().map(ToString::to_string), stay),
             Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal),
         };
         let origin = Origin::Anchor {
             address: self.peer,
+            connection: self.id,
             key_id,
             query: Query::new(query),
         };
@@ -78,6 +86,9 @@ impl Connection {
             }
             Err(e) => {
                 let refusal = Refusal::new(Reason::NameBusy, e.to_string());
+                if let Some(observer) = self.shared.observer.get() {
+                    observer.refused(&key, self.peer, &refusal);
+                }
                 self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)
             }
         }
@@ -159,6 +170,7 @@ impl Connection {
             key,
             query,
             peer: self.peer,
+            connection: Some(self.id),
             now: SystemTime::now(),
         };
         let authorizer = &self.shared.authorizer;

@@ -98,6 +98,26 @@ fn pending(socket: &Socket) -> bool {
     socket.session().is_some_and(|s| s.connection.wants_write())
 }
 
+#[test]
+fn the_expiry_is_that_of_the_certificate_shown_now() {
+    let files = Files::new();
+    let certificates = files.load();
+    let first = certificates.expiry().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2031, 5, 6);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let renewed = params.self_signed(&key).unwrap();
+    let (certificate_path, key_path) = files.paths();
+    fs::write(certificate_path, renewed.pem()).unwrap();
+    fs::write(key_path, key.serialize_pem()).unwrap();
+    assert_eq!(certificates.expiry(), Some(first), "not read yet");
+    certificates.reload().unwrap();
+    // `date -u -d 2031-05-06 +%s`
+    let renewed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_935_792_000);
+    assert_eq!(certificates.expiry(), Some(renewed));
+    assert_ne!(first, renewed);
+}
+
 #[tokio::test]
 async fn what_is_reported_as_written_is_out_or_followed_by_something_still_to_be_written() {
     let (mut client, server) = pair().await;

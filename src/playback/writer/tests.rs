@@ -58,6 +58,7 @@ impl House {
         let relay = Relay::new(relay::Config::default());
         let key = StreamKey::new("live", "a").unwrap();
         let origin = Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([127, 0, 0, 1], 1).into(),
             key_id: None,
             query: Query::new(""),

@@ -286,6 +286,7 @@ impl Anchor {
     /// [`FRAME`] apart.
     pub fn start(relay: &Relay, key: &StreamKey, frame_bytes: usize, pace: Duration) -> Self {
         let origin = Origin::Anchor {
+            connection: crate::logging::ConnectionId::next(),
             address: ([127, 0, 0, 1], 5_000).into(),
             key_id: None,
             query: Query::default(),

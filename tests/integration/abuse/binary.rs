@@ -80,6 +80,25 @@ impl Binary {
         server
     }
 
+    /// What it says when it does not come to listen.
+    ///
+    /// # Panics
+    /// When it does.
+    pub async fn fails_under(under: &[&str], more: &str) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, text(&folder, "", more)).expect("the configuration file");
+        let mut process = spawn(under, &file);
+        drop(process.stdin());
+        process.end(SOON).await.expect("its end");
+        process.said()
+    }
+
+    /// The writing end of its standard input, once.
+    pub fn stdin(&mut self) -> tokio::process::ChildStdin {
+        self.process.stdin().expect("it has one")
+    }
+
     /// In another network namespace, where it can be reached by either link.
     ///
     /// # Panics
@@ -134,6 +153,27 @@ impl Binary {
         });
         line.await
             .unwrap_or_else(|e| panic!("{e}\n{}", self.said()))
+    }
+
+    /// As [`reload`](Self::reload), through the API: its answer.
+    pub async fn reload_by_api(&self, auth: &str, more: &str) -> http::Answer {
+        let file = self.folder.path().join(FILE);
+        std::fs::write(file, text(&self.folder, auth, more)).expect("the configuration file");
+        let answer = self.control.post("/api/v1/reload", &Value::Null).await;
+        answer.expect("an answer")
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not within that time, or not well.
+    pub async fn ended_within(&mut self, within: Duration) {
+        let ended = self
+            .process
+            .end(within)
+            .await
+            .unwrap_or_else(|e| panic!("{e}"));
+        assert!(ended.success(), "{ended}: {}", self.process.said());
     }
 
     /// It listens on all addresses; this is the one to reach it by.
@@ -238,8 +278,8 @@ impl Binary {
         whole.await.unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Through kill(1): the system call would need `unsafe` or one more crate.
-    async fn signal(&self, name: &str) {
+    /// Sends a signal, by its name without SIG. Through kill(1): the system call would need `unsafe` or one more crate.
+    pub async fn signal(&self, name: &str) {
         let id = self.process.id().expect("it runs");
         let kill = format!("kill -{name} {id}");
         let sent = process::output("sh", &["-c", &kill], SOON).await;
@@ -253,6 +293,11 @@ impl Binary {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         line.expect("a line of it").trim().to_owned()
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
     }
 
     /// Ends it in order.

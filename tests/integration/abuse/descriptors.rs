@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::binary::Binary;
+use super::healthy::Healthy;
 use crate::edge::SOON;
+use crate::edge::client::Client;
 
 /// Starts a program with few files, of which it may not have more.
 const FEW: [&str; 4] = ["sh", "-c", "ulimit -n 100; exec \"$@\"", "sh"];
@@ -62,6 +64,31 @@ async fn the_control_plane_answers_when_connections_have_used_up_the_files() {
     assert_eq!(warned, 1, "{said}");
     assert!(!said.contains("cannot accept connections"), "{said}");
     server.assert_alive();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_streams_miss_nothing_when_the_files_are_used_up_and_others_come_in_when_there_are_some_again()
+ {
+    let server = Binary::serve_under(&FEW, "[limits]\nhandshake = \"1h\"").await;
+    let healthy = Healthy::start_with(&server.urls, 2).await;
+    let mut crowd = crowd(&server, 150).await;
+    let places = 36 - healthy.connections();
+    let full = poll("the rest to be refused", SOON, || async {
+        let numbers = server.control.get("/metrics").await.ok()?.body;
+        let refused = 150 - places;
+        let line = format!("linkmic_limits_refused_total{{limit=\"connections\"}} {refused}\n");
+        numbers.contains(&line).then_some(())
+    });
+    full.await.expect("they are refused and counted");
+    assert_eq!(open(&mut crowd).await, places);
+    let late = Client::publish_if_there(&server.urls.push("late")).await;
+    assert!(late.is_none(), "there is no place for it");
+    drop(crowd);
+    let late = poll("a place", SOON, || async {
+        Client::publish_if_there(&server.urls.push("late")).await
+    });
+    late.await.expect("there is a place").unpublish().await;
+    healthy.assert_nothing_missed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,6 +114,12 @@ impl Client {
         self.socket.local_addr().expect("connected")
     }
 
+    /// Its connection.
+    #[cfg(feature = "mixer")]
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// The next thing the server did; `None`: it closed.
     ///
     /// # Panics

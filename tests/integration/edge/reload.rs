@@ -128,6 +128,11 @@ fn another(round: usize, section: &str) -> (String, String) {
     (auth, more)
 }
 
+/// Half of the reloads are asked for through the API, the others by signal; mistakes come both ways.
+fn by_api(round: usize) -> bool {
+    (round / 10 + round) % 2 == 1
+}
+
 /// Nothing of a refused file holds: who was denied is denied, and who was not is not.
 async fn assert_nothing_changed(server: &Binary) {
     let denied = DENIED.parse().expect("an address");
@@ -184,11 +189,17 @@ async fn a_hundred_reloads_under_load_are_noticed_by_no_connection() {
             9 => {
                 let mistaken = "[access]\npublish = { deny = [\"127.0.0.1\"] }\n\
                     [apps.live]\npublish_idle = \"1ms\"\n[limits]\npublishers = \"x\"\n";
-                let line = server
-                    .reload("", &format!("{section}{PATIENT}{mistaken}"))
-                    .await;
-                assert!(line.contains("not reloaded, nothing changed"), "{line}");
-                assert!(line.contains("limits.publishers: "), "{line}");
+                let mistaken = format!("{section}{PATIENT}{mistaken}");
+                if by_api(round) {
+                    let answer = server.reload_by_api("", &mistaken).await;
+                    assert_eq!(answer.status, 422, "{}", answer.body);
+                    let rejected = &answer.json()["rejected"];
+                    assert_eq!(rejected[0]["key"], "limits.publishers", "{rejected}");
+                } else {
+                    let line = server.reload("", &mistaken).await;
+                    assert!(line.contains("not reloaded, nothing changed"), "{line}");
+                    assert!(line.contains("limits.publishers: "), "{line}");
+                }
                 assert_nothing_changed(&server).await;
                 bad += 1;
             }
@@ -197,11 +208,16 @@ async fn a_hundred_reloads_under_load_are_noticed_by_no_connection() {
                 let was = fs::read(pair.certificate()).expect("a certificate");
                 fs::write(pair.certificate(), "nothing").expect("written");
                 let more = more.replace(DENIED, "127.0.0.1");
-                let line = server.reload(&auth, &more).await;
-                assert!(
-                    line.contains("not reloaded, nothing changed: rtmps"),
-                    "{line}"
-                );
+                if by_api(round) {
+                    let answer = server.reload_by_api(&auth, &more).await;
+                    assert_eq!(answer.status, 422, "{}", answer.body);
+                    let rejected = &answer.json()["rejected"];
+                    assert_eq!(rejected[0]["key"], "rtmps.certificate", "{rejected}");
+                } else {
+                    let line = server.reload(&auth, &more).await;
+                    let expected = "not reloaded, nothing changed: rtmps";
+                    assert!(line.contains(expected), "{line}");
+                }
                 assert_nothing_changed(&server).await;
                 fs::write(pair.certificate(), was).expect("written");
                 bad += 1;
@@ -210,9 +226,23 @@ async fn a_hundred_reloads_under_load_are_noticed_by_no_connection() {
                 if at == 0 {
                     pair.renew();
                 }
-                let line = server.reload(&auth, &more).await;
-                assert!(line.contains("configuration reloaded"), "{line}");
-                assert!(line.contains("limits.publishers"), "{line}");
+                if by_api(round) {
+                    let answer = server.reload_by_api(&auth, &more).await;
+                    assert_eq!(answer.status, 200, "{}", answer.body);
+                    let answer = answer.json();
+                    let has = |list: &str, key: &str| {
+                        let list = answer[list].as_array().expect("a list");
+                        list.iter().any(|own| own == key)
+                    };
+                    assert!(has("applied", "limits.publishers"), "{answer}");
+                    assert!(has("applied", "apps.live.publish_idle"), "{answer}");
+                    assert!(has("needs_restart", "limits.wait"), "{answer}");
+                    assert!(!has("needs_restart", "limits.publishers"), "{answer}");
+                } else {
+                    let line = server.reload(&auth, &more).await;
+                    assert!(line.contains("configuration reloaded"), "{line}");
+                    assert!(line.contains("limits.publishers"), "{line}");
+                }
                 good += 1;
             }
         }

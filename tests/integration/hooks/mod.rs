@@ -3,5 +3,5 @@
 mod asked;
 mod events;
 mod kills;
-mod receiver;
+pub mod receiver;
 mod told;

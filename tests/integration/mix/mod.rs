@@ -12,7 +12,7 @@ mod passing;
 mod priority;
 mod reading;
 mod scene;
-mod script;
+pub mod script;
 mod soak;
 mod splice;
 mod sync;

@@ -1,4 +1,4 @@
-//! Clocks that differ, for as long as asked: `./run soak [MINUTES]`, and a minute of it in every test run.
+//! Clocks that differ, for as long as asked: `./run soak --drift`, and a minute of it in every test run.
 //!
 //! Anchors replay clips that were encoded once, so that an hour costs little besides the mix itself. At the end stands
 //! what a server may not gain with time, and what a mix may not lose.
@@ -93,7 +93,7 @@ impl Figures {
     }
 }
 
-/// A minute of clocks that are 1 % off, or as many as `LINKMIC_SOAK_MINUTES` says: `./run soak`.
+/// A minute of clocks that are 1 % off, or as many as `LINKMIC_SOAK_MINUTES` says: `./run soak --drift`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clocks_that_differ_by_one_percent_part_neither_picture_and_sound_nor_anchors() {
     let minutes = std::env::var("LINKMIC_SOAK_MINUTES").ok();

@@ -1,5 +1,7 @@
 //! The server goes down: clients that can be asked to reconnect are, the others hear the end.
 
+use std::time::Duration;
+
 use super::*;
 
 /// What a client says of itself in `capsEx`: that it can be asked to reconnect, and everything but that.
@@ -79,6 +81,37 @@ async fn who_was_asked_and_stays_is_sent_away() {
     let Place { server, _state, .. } = place;
     let down = tokio::spawn(server.shutdown());
     assert_eq!(codes(stubborn).await, [REQUEST, "NetStream.Publish.Denied"]);
+    timeout(SOON, down)
+        .await
+        .expect("it goes down")
+        .expect("without a panic");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_asks_who_can_be_asked_and_the_others_stay_until_the_deadline() {
+    let place = Place::open().await;
+    let mut polite = Wire::connect(&place.urls.push("polite"), Some(CAN)).await;
+    polite.begin("publish").await;
+    let mut old = Wire::connect(&place.urls.push("old"), None).await;
+    old.begin("publish").await;
+    let mut idle = Wire::connect(&place.urls.push("late"), Some(CAN)).await;
+    let Place { server, _state, .. } = place;
+    let operations = server.operations().clone();
+    let signals = linkmic::server::Signals::listen().expect("signals");
+    let down = tokio::spawn(server.run_until_signal(signals, || unreachable!("no reload")));
+    operations.drain(Duration::from_secs(6), false);
+    assert_eq!(polite.until("onStatus").await.1, REQUEST);
+    // Who was connected and asks now is refused.
+    idle.ask("publish").await;
+    assert_eq!(idle.until("onStatus").await.1, "NetStream.Publish.Denied");
+    // Neither of the others is sent away yet: media is taken.
+    for n in 0..50 {
+        polite.send(kind::AUDIO, n * 20, 1, &[0x2f, 1]).await;
+        old.send(kind::AUDIO, n * 20, 1, &[0x2f, 1]).await;
+    }
+    assert!(!down.is_finished());
+    assert_eq!(codes(polite).await, ["NetStream.Publish.Denied"]);
+    assert_eq!(codes(old).await, ["NetStream.Publish.Denied"]);
     timeout(SOON, down)
         .await
         .expect("it goes down")

@@ -95,6 +95,17 @@ impl Wire {
 
     /// Creates a stream and begins to publish or play the URL's on it.
     async fn begin(&mut self, what: &str) {
+        self.ask(what).await;
+        loop {
+            let (_, code) = self.until("onStatus").await;
+            if code.ends_with(".Start") {
+                return;
+            }
+        }
+    }
+
+    /// As [`begin`](Self::begin), without waiting for the answer.
+    async fn ask(&mut self, what: &str) {
         let create = Writer::new()
             .string("createStream")
             .number(2.0)
@@ -106,12 +117,6 @@ impl Wire {
         let mut body = Writer::new();
         body.string(what).number(3.0).null().string(&name);
         self.send(kind::COMMAND, 0, 1, &body.finish()).await;
-        loop {
-            let (_, code) = self.until("onStatus").await;
-            if code.ends_with(".Start") {
-                return;
-            }
-        }
     }
 
     /// One message in chunks of the initial 128 bytes, or in one where it fits.
