@@ -46,6 +46,7 @@ fuzz_target!(|data: &[u8]| {
     };
     for action in [Action::Publish, Action::Play] {
         let request = Request {
+            connection: None,
             action,
             key: &key,
             query,

@@ -20,4 +20,7 @@ mod links;
 #[cfg(feature = "mixer")]
 mod mix;
 mod mutation;
+mod operate;
+#[cfg(feature = "mixer")]
+mod soak;
 mod studio;
