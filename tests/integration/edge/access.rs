@@ -363,7 +363,7 @@ async fn a_rotation_leaves_who_is_in_and_holds_for_who_comes() {
         .replace("push-0123456789abcdef", "next-0123456789abcdef");
     let next = Config::parse(&text, "test", &Env::default()).expect("a configuration");
     let report = house.server.reload(next);
-    assert_eq!(report.applied, ["auth"]);
+    assert_eq!(report.applied, ["auth.push_keys"]);
 
     let refused = no(Client::publish(&old).await).await;
     assert!(

@@ -48,7 +48,7 @@ async fn an_applications_own_keys_open_it_and_nothing_else_also_after_a_reload()
     let text = configuration(Path::new("/nonexistent"), "", &sections(NEXT_KEY));
     let next = Config::parse(&text, "test", &Env::default()).expect("a configuration");
     let report = house.server.reload(next);
-    assert_eq!(report.applied, ["apps.*.keys"]);
+    assert_eq!(report.applied, ["apps.film.push_keys"]);
     for (app, secret, granted) in [
         ("film", NEXT_KEY, true),
         ("film", FILM_KEY, false),
