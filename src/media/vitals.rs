@@ -181,6 +181,14 @@ impl Vitals {
 
     fn picture(&mut self, message: &Message, transit: i64) {
         let dts = message.dts.0;
+        if !self.video.ever {
+            // Sound may be on another time than pictures: their arrivals are not compared.
+            self.arrivals.clear();
+            self.first_transit = None;
+            for second in &mut self.seconds {
+                second.least_transit = None;
+            }
+        }
         self.arrive(transit);
         let last = self.video.last_ms.replace(dts);
         self.video.ever = true;
@@ -292,39 +300,38 @@ impl Vitals {
     }
 
     /// What there is to say at `now`.
-    pub fn reading(&self, now: Instant) -> Reading {
+    pub fn reading(mut self, now: Instant) -> Reading {
         let mut reading = Reading::default();
         let (Some(begun), Some(last)) = (self.begun, self.last) else {
             return reading;
         };
-        let mut this = self.clone();
         let age = now.saturating_duration_since(begun);
-        this.turn_to(age.as_secs());
-        let whole = this.current;
+        self.turn_to(age.as_secs());
+        let whole = self.current;
         reading.media_for = age;
         reading.silent = now.saturating_duration_since(last);
-        reading.has_video = this.video.ever;
-        reading.has_audio = this.audio.ever;
-        reading.stalls = this.stalls.iter().copied().collect();
-        reading.composition = Duration::from_millis(u64::try_from(this.composition.0).unwrap_or(0));
-        reading.usual_gop = median(this.gops_ms.iter().copied()).map(millis);
-        reading.running_gop = match (this.key_ms, this.video.last_ms) {
+        reading.has_video = self.video.ever;
+        reading.has_audio = self.audio.ever;
+        reading.stalls = self.stalls.iter().copied().collect();
+        reading.composition = Duration::from_millis(u64::try_from(self.composition.0).unwrap_or(0));
+        reading.usual_gop = median(self.gops_ms.iter().copied()).map(millis);
+        reading.running_gop = match (self.key_ms, self.video.last_ms) {
             (Some(key), Some(last)) => u32::try_from(last - key).ok().map(millis),
             _ => None,
         };
-        reading.jitter = this.jitter();
-        reading.handling = Spread::of(this.handling_us.iter().map(|us| u64::from(*us)));
+        reading.jitter = self.jitter();
+        reading.handling = Spread::of(self.handling_us.iter().map(|us| u64::from(*us)));
         if whole < LEAST {
             return reading;
         }
         let over = whole.min(WINDOW);
-        let sum = this.sum(whole, over);
+        let sum = self.sum(whole, over);
         let a_second = |n: f64| n / over as f64;
         reading.rates = Some(Rates {
             fps: a_second(f64::from(sum.pictures)),
-            best_fps: this.best_rate,
+            best_fps: self.best_rate,
             kbps: a_second(sum.bytes as f64) * 8.0 / 1e3,
-            best_kbps: this.best_bytes * 8.0 / 1e3,
+            best_kbps: self.best_bytes * 8.0 / 1e3,
             reordered: f64::from(sum.reordered) / f64::from(sum.pictures.max(1)),
         });
         if sum.pictures > 0 && sum.sounds > 0 {
@@ -332,7 +339,7 @@ impl Vitals {
             let sounds = sum.sound_transit / i64::from(sum.sounds);
             reading.audio_ahead_ms = Some((pictures - sounds) / 10);
         }
-        reading.clock_ppm = match (this.first_transit, sum.least_transit) {
+        reading.clock_ppm = match (self.first_transit, sum.least_transit) {
             (Some(first), Some(now)) if whole >= CLOCK_AFTER => {
                 // A clock that is fast is less and less under way. A tenth of a ms in a second is 100 ppm.
                 let seconds = (whole - WINDOW) as f64;

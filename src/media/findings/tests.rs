@@ -88,7 +88,7 @@ impl Show {
 
     fn found(&self, declared: Option<f64>) -> Vec<Finding> {
         let now = self.at(self.now_ms);
-        of_publisher(&self.vitals.reading(now), declared, now)
+        of_publisher(&self.vitals.clone().reading(now), declared, now)
     }
 
     fn told(&self, declared: Option<f64>) -> Vec<(&'static str, Severity, String)> {
@@ -106,7 +106,7 @@ fn a_good_publisher_has_no_findings_at_any_time_and_is_graded_good() {
         assert_eq!(show.found(None), []);
     }
     assert_eq!(Grade::of(&show.found(None)), Grade::Good);
-    let reading = show.vitals.reading(show.at(show.now_ms));
+    let reading = show.vitals.clone().reading(show.at(show.now_ms));
     let rates = reading.rates.unwrap();
     assert_eq!(rates.fps, 25.0);
     // 25 × 10,000 + 25 × 200 bytes.
@@ -305,13 +305,33 @@ fn what_is_not_there_is_said() {
 }
 
 #[test]
+fn sound_that_comes_before_the_first_picture_says_nothing_of_clocks_and_of_jitter() {
+    let mut show = Show::new();
+    // Sound on times 600 ms ahead, and no picture yet.
+    for ms in (0..1_000).step_by(40) {
+        let sound = Show::message(Kind::Audio, false, ms + 600, 0, 200);
+        show.vitals.note(&sound, show.at(ms));
+    }
+    show.now_ms = 1_000;
+    let ahead = Way {
+        audio_ms: 600,
+        ..WELL
+    };
+    show.send(ahead, 69, None);
+    let codes: Vec<_> = show.told(None).into_iter().map(|told| told.0).collect();
+    assert_eq!(codes, ["audio_ahead"]);
+    let reading = show.vitals.clone().reading(show.at(show.now_ms));
+    assert_eq!(reading.clock_ppm, Some(0));
+}
+
+#[test]
 fn an_hour_of_silence_costs_nothing_and_leaves_nothing_behind() {
     let mut show = Show::new();
     show.send(WELL, 20, None);
     show.now_ms += 3_600_000;
-    let reading = show.vitals.reading(show.at(show.now_ms));
+    let reading = show.vitals.clone().reading(show.at(show.now_ms));
     assert_eq!(reading.rates.unwrap().fps, 0.0);
     show.send(WELL, 20, None);
-    let reading = show.vitals.reading(show.at(show.now_ms));
+    let reading = show.vitals.clone().reading(show.at(show.now_ms));
     assert_eq!(reading.rates.unwrap().fps, 25.0);
 }
