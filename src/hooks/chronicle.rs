@@ -142,9 +142,11 @@ impl Chronicle {
 
     /// All that is kept of a name, the newest first; `None`: nothing is.
     pub fn of(&self, key: &StreamKey) -> Option<Vec<Entry>> {
-        let mut rings = self.lock();
-        rings.forget_old(Instant::now());
-        let name = rings.names.get(key)?;
+        let rings = self.lock();
+        let name = rings
+            .names
+            .get(key)
+            .filter(|name| name.touched.elapsed() <= KEPT)?;
         let mut entries: Vec<_> = name.facts.iter().chain(&name.remarks).cloned().collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.order));
         Some(entries)
