@@ -87,14 +87,7 @@ fn keys(auth: &auth::Config, reader: &Reader) {
 
 fn listeners(config: &Config, reader: &Reader) {
     let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
-    for (path, listen) in [
-        ("rtmp.listen", &config.rtmp.listen),
-        ("rtmps.listen", &config.rtmps.listen),
-        ("http.listen", &config.http.listen),
-        ("http.tls_listen", &config.http.tls_listen),
-        ("control.listen", &config.control.listen),
-        ("compat.listen", &config.compat.listen),
-    ] {
+    for (path, listen) in config.listeners() {
         // Port 0 is a different free port each time.
         for &address in listen.iter().filter(|address| address.port() != 0) {
             match taken.get(&address) {

@@ -16,6 +16,7 @@ mod token;
 mod types;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -104,6 +105,18 @@ pub enum Error {
 }
 
 impl Config {
+    /// Every list of addresses to listen on, by its path.
+    pub fn listeners(&self) -> [(&'static str, &[SocketAddr]); 6] {
+        [
+            ("rtmp.listen", &self.rtmp.listen),
+            ("rtmps.listen", &self.rtmps.listen),
+            ("http.listen", &self.http.listen),
+            ("http.tls_listen", &self.http.tls_listen),
+            ("control.listen", &self.control.listen),
+            ("compat.listen", &self.compat.listen),
+        ]
+    }
+
     /// Reads a file (`None`: defaults only) under the overrides in `env`.
     ///
     /// # Errors

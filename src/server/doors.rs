@@ -97,15 +97,7 @@ impl List<'_> {
 /// Opens every listener of the configuration by itself and closes it again: its key, its address, and whether it could be had.
 /// Needs a tokio runtime.
 pub fn try_listeners(config: &Config) -> Vec<(&'static str, SocketAddr, io::Result<()>)> {
-    let doors: [(_, &[SocketAddr]); 6] = [
-        ("rtmp.listen", &config.rtmp.listen),
-        ("rtmps.listen", &config.rtmps.listen),
-        ("http.listen", &config.http.listen),
-        ("http.tls_listen", &config.http.tls_listen),
-        ("control.listen", &config.control.listen),
-        ("compat.listen", &config.compat.listen),
-    ];
-    let all = doors.into_iter().flat_map(|(key, addresses)| {
+    let all = config.listeners().into_iter().flat_map(|(key, addresses)| {
         let tried = addresses.iter();
         tried.map(move |&address| {
             let opened = listen(address, is_v6_only(address, addresses));
