@@ -26,11 +26,12 @@ const MOST: usize = 24;
 /// How long a machine is looked at before the next mix.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// One run: peers' latencies alone and in company.
+/// One run: peers' latencies alone and in company: of two mixes with a preset, or of as many as there is room for.
 pub async fn measure(
     binary: &str,
     clips: &[Arc<Clip>],
     window: Duration,
+    two: Option<&str>,
 ) -> Result<BTreeMap<String, f64>, Error> {
     let server = Server::start(binary).await?;
     let publishers = on_air(&server, clips).await?;
@@ -43,7 +44,13 @@ pub async fn measure(
     let mut figures = BTreeMap::new();
     let alone = relayed(&peers, &publishers[0], &clips[0], window).await;
     let mut count = 0;
-    loop {
+    for preset in two.iter().flat_map(|preset| [preset; 2]) {
+        count += 1;
+        server.mix_hard(&format!("mix{count}"), preset).await?;
+        // Their beginning is not what is measured.
+        sleep(LOOK).await;
+    }
+    while two.is_none() {
         let baseline = Baseline::now();
         sleep(LOOK).await;
         let busy = baseline.machine().busy_pct;

@@ -1,6 +1,6 @@
 //! What a mix costs and how late it is, beside ffmpeg's filter graph on the same streams, as a table.
 //!
-//! `cargo bench --bench mix -- [--rounds N] [--window 12s] [--inputs 1] [--crowd] [--beside OTHER-BINARY] [--log FILE]`
+//! `cargo bench --bench mix -- [--rounds N] [--window 12s] [--inputs 1] [--crowd [--two PRESET]] [--beside OTHER-BINARY] [--log FILE]`
 //! starts the server as shipped, publishes four clips ([`clips`]: 1280×720 at 30 frames a second, two of 320×480 at 15, one of
 //! 480×270 at 20), mixes them to 720p30 at 2.5 Mbit/s, and watches the program over RTMP. Latency is from a message's way into
 //! the server to the first program message with the number burnt into its picture; likeness is to the main's own pictures
@@ -8,7 +8,7 @@
 //! shows it elsewhere. The server's CPU is all of it, the RTMP of four publishers and a viewer included, and shown as it was
 //! before the mix; ffmpeg's is ffmpeg's alone, without that of the server it plays from.
 //! With `--inputs 1` there is only the main to be mixed. With `--crowd` it is peers that are watched, beside as many mixes as the
-//! machine has room for ([`crowd`]).
+//! machine has room for, or with `--two PRESET` beside two whose encoders work so hard ([`crowd`]).
 //! Turns alternate, since numbers drift with the machine: the claim is the ratio within a round.
 
 mod clips;
@@ -77,6 +77,9 @@ struct Options {
     /// Measures what peers of the main notice of mixes, instead.
     #[arg(long)]
     crowd: bool,
+    /// Beside two mixes with this preset of x264's, not as many as there is room for.
+    #[arg(long, requires = "crowd")]
+    two: Option<String>,
     /// Without ffmpeg.
     #[arg(long)]
     alone: bool,
@@ -158,7 +161,7 @@ async fn compare(options: &Options) -> Result<(), Error> {
                 _ => LINKMIC,
             };
             let figures = if options.crowd {
-                crowd::measure(binary, &clips, options.window).await?
+                crowd::measure(binary, &clips, options.window, options.two.as_deref()).await?
             } else {
                 measure(who, binary, &clips, options).await?
             };

@@ -149,6 +149,15 @@ impl Server {
         self.put(name, 1, &PLACES, output).await
     }
 
+    /// Mixes all sources to a name of its own, with a preset that takes more of a core.
+    pub async fn mix_hard(&self, name: &str, preset: &str) -> Result<(), Error> {
+        let output = json!({
+            "stream": name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
+            "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS, "preset": preset,
+        });
+        self.put(name, SOURCES.len(), &PLACES, output).await
+    }
+
     async fn put(
         &self,
         id: &str,
