@@ -20,6 +20,7 @@ mod links;
 #[cfg(feature = "mixer")]
 mod mix;
 mod mutation;
+mod needs;
 mod operate;
 #[cfg(feature = "mixer")]
 mod soak;

@@ -1,38 +1,26 @@
 //! A network of its own: two links to a namespace, one of which can go down, and a long way there besides. Only root
 //! may build it. Where that cannot be, it is said where nobody captures it; with `LINKMIC_NETWORK` set it fails.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use linkmic::probe::process::{Process, output, poll};
 
+use crate::needs;
+
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Set where tests that need a network of their own must not be left out.
-const INSIST: &str = "LINKMIC_NETWORK";
 
 /// A network for the test `what`; `None` where it cannot be built, which the whole run's output tells.
 ///
 /// # Panics
 /// When it cannot be built where it must be.
 pub async fn for_test(what: &str) -> Option<Network> {
-    match Network::build().await {
-        Ok(network) => Some(network),
-        Err(why) => {
-            let insisted = std::env::var_os(INSIST).is_some_and(|value| !value.is_empty());
-            assert!(
-                !insisted,
-                "{INSIST} is set, and there is no network for {what}: {why}"
-            );
-            // Not `println!`, which is shown of failed tests only.
-            let line = format!(
-                "\nnot run: {what}: no network of its own ({})\n",
-                why.trim()
-            );
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            None
-        }
-    }
+    needs::given(
+        Network::build().await,
+        needs::ROOT,
+        what,
+        "there is no network of its own",
+    )
 }
 
 /// Two links from here to a namespace where a server may live. Dropping it removes them.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use linkmic::probe::process::output;
 use tempfile::TempDir;
 
+use crate::needs;
+
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Set where tests that only root can run must not be left out.
-const INSIST: &str = "LINKMIC_NETWORK";
 
 /// Unmounted when it is dropped.
 pub struct Disk {
@@ -63,20 +63,13 @@ impl Disk {
     }
 
     async fn mounted(self, what: &str, arguments: &[&str]) -> Option<Self> {
-        match output("mount", arguments, PATIENCE).await {
-            Ok(_) => Some(self),
-            Err(why) => {
-                let insisted = std::env::var_os(INSIST).is_some_and(|value| !value.is_empty());
-                assert!(
-                    !insisted,
-                    "{INSIST} is set, and nothing can be mounted for {what}: {why}"
-                );
-                // Not `println!`, which is shown of failed tests only.
-                let line = format!("\nnot run: {what}: nothing can be mounted here ({why})\n");
-                let _ = std::io::stderr().write_all(line.as_bytes());
-                None
-            }
-        }
+        let mounted = output("mount", arguments, PATIENCE).await;
+        needs::given(
+            mounted.map(|_| self),
+            needs::ROOT,
+            what,
+            "nothing can be mounted here",
+        )
     }
 
     /// The folder that it is mounted at.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::edge::SOON;
 use crate::edge::house::{Urls, configuration};
+use crate::needs;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_linkmic");
 
@@ -301,13 +302,19 @@ fn arranged(mounting: &str) -> Option<Vec<String>> {
     let mut words = words.to_vec();
     words.push(format!("{mounting} && exec \"$@\""));
     words.push("sh".to_owned());
-    let may = std::process::Command::new(&words[0])
+    let tried = std::process::Command::new(&words[0])
         .args(&words[1..])
         .arg("true")
         .output();
-    let may = may.is_ok_and(|output| output.status.success());
-    if !may {
-        println!("left out: this user may not mount anything in a namespace of his own");
-    }
-    may.then_some(words)
+    let may = match tried {
+        Ok(tried) if tried.status.success() => Ok(words),
+        Ok(tried) => Err(String::from_utf8_lossy(&tried.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    needs::given(
+        may,
+        needs::ROOT,
+        mounting,
+        "this user may mount nothing in a namespace of his own",
+    )
 }

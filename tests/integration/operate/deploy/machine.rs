@@ -1,7 +1,6 @@
 //! A machine of its own: systemd as the first process, on a root that is this machine's until something is written to it. Only root may
 //! start one. Where that cannot be, it is said where nobody captures it; with `LINKMIC_SYSTEMD` set it fails.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use tempfile::TempDir;
 
 use crate::edge::SOON;
 use crate::edge::network::Network;
+use crate::needs;
 
-/// Set where tests that need a machine of their own must not be left out.
-const INSIST: &str = "LINKMIC_SYSTEMD";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Puts an overlay over the root file system, seen by nobody else, and starts systemd on it in namespaces and control groups of
@@ -28,17 +26,17 @@ for groups in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
     fi
 done
 mount -t tmpfs -o mode=755 machine "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
+mkdir "$1/upper" "$1/work" "$1/tree"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/tree"
 # What is below must not change, and dpkg may be at work here at any time.
-mount -t tmpfs -o mode=755 dpkg "$1/root/var/lib/dpkg"
-cp -a /var/lib/dpkg/. "$1/root/var/lib/dpkg/"
+mount -t tmpfs -o mode=755 dpkg "$1/tree/var/lib/dpkg"
+cp -a /var/lib/dpkg/. "$1/tree/var/lib/dpkg/"
 ip -n "$2" link set lo up
-tr -d - </proc/sys/kernel/random/uuid >"$1/root/etc/machine-id"
+tr -d - </proc/sys/kernel/random/uuid >"$1/tree/etc/machine-id"
 # Services start when packages are installed, whatever holds outside.
-rm -f "$1/root/usr/sbin/policy-rc.d"
+rm -f "$1/tree/usr/sbin/policy-rc.d"
 exec env SYSTEMD_SECCOMP=0 systemd-nspawn --quiet --register=no --keep-unit --link-journal=no --console=pipe \
-    --directory="$1/root" --machine="linkmic-$$" --network-namespace-path="/run/netns/$2" --boot systemd.unit=sysinit.target
+    --directory="$1/tree" --machine="linkmic-$$" --network-namespace-path="/run/netns/$2" --boot systemd.unit=sysinit.target
 "#;
 
 /// Removes the control groups that are left when all processes in them are gone, which takes the kernel a moment.
@@ -56,23 +54,12 @@ done
 /// # Panics
 /// When it cannot be started where it must be.
 pub async fn for_test(what: &str) -> Option<Machine> {
-    match Machine::boot().await {
-        Ok(machine) => Some(machine),
-        Err(why) => {
-            let insisted = std::env::var_os(INSIST).is_some_and(|value| !value.is_empty());
-            assert!(
-                !insisted,
-                "{INSIST} is set, and there is no machine for {what}: {why}"
-            );
-            // Not `println!`, which is shown of failed tests only.
-            let line = format!(
-                "\nnot run: {what}: no machine of its own ({})\n",
-                why.trim()
-            );
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            None
-        }
-    }
+    needs::given(
+        Machine::boot().await,
+        needs::MACHINE,
+        what,
+        "there is no machine of its own",
+    )
 }
 
 /// Dropping it switches it off and leaves nothing of it.

@@ -69,10 +69,10 @@ fn next(package: &Path, folder: &Path) -> PathBuf {
 impl Machine {
     /// Installs a package as an administrator would who answers no questions.
     pub async fn install(&self, package: &Path) {
-        std::fs::copy(package, self.path("/root/linkmic.deb")).expect("copied");
-        self.shell("dpkg --force-confdef --force-confold -i /root/linkmic.deb")
+        std::fs::copy(package, self.path("/run/linkmic.deb")).expect("copied");
+        self.shell("dpkg --force-confdef --force-confold -i /run/linkmic.deb")
             .await;
-        std::fs::remove_file(self.path("/root/linkmic.deb")).expect("removed");
+        std::fs::remove_file(self.path("/run/linkmic.deb")).expect("removed");
     }
 
     /// Waits until it is ready on the public HTTP listener.
