@@ -7,9 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, Take};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
 use utoipa::{OpenApi, ToSchema};
 
 use super::body::{self, Body, Path};
@@ -190,15 +190,7 @@ async fn file(
         // One that runs grows meanwhile; what there was is given.
         (header::CONTENT_LENGTH, HeaderValue::from(stored.bytes)),
     ];
-    let rest: Take<_> = stored.file.take(stored.bytes);
-    let pieces = stream::unfold(rest, |mut rest| async move {
-        let mut piece = Vec::with_capacity(PIECE);
-        match (&mut rest).take(PIECE as u64).read_to_end(&mut piece).await {
-            Ok(0) => None,
-            Ok(_) => Some((Ok(piece), rest)),
-            Err(error) => Some((Err(error), rest)),
-        }
-    });
+    let pieces = ReaderStream::with_capacity(stored.file.take(stored.bytes), PIECE);
     Ok((headers, axum::body::Body::from_stream(pieces)).into_response())
 }
 

@@ -12,14 +12,14 @@ use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 
 use super::body::Path;
-use super::streams::{self, tenths};
+use super::streams::{self, ms, tenths};
 use super::{Error, Mixes};
 use crate::hooks::{Entry, What};
 use crate::media::findings::{Finding, Grade, Severity};
 use crate::media::{Class, StreamKey};
 use crate::playback::ReaderInfo;
 use crate::push;
-use crate::relay::PublisherInfo;
+use crate::relay::Lately;
 
 /// A reader that is further behind is worth a word: half of what its class may be by the defaults, or more than that.
 const SLOW_VIEWER: Duration = Duration::from_millis(1_500);
@@ -90,18 +90,21 @@ pub(super) async fn get(
 ) -> Result<Json<Diagnosis>, Error> {
     let key = streams::key(path)?;
     let history = state.hooks.journal().chronicle().of(&key);
-    let info = state.relay.stream_info(&key);
-    if info.is_none() && history.is_none() {
+    let survey = state.relay.survey(&key);
+    if survey.is_none() && history.is_none() {
         return Err(streams::absent(&key));
     }
     let history = history.unwrap_or_default();
-    let publisher = info.and_then(|info| info.publisher);
+    let since = survey
+        .as_ref()
+        .and_then(|s| Some(s.stream.publisher.as_ref()?.since));
+    let lately = survey.and_then(|survey| survey.lately);
     let readers = state.playback.readers(&key).await;
     let now = SystemTime::now();
     let mut found: Vec<(&'static str, Finding)> = Vec::new();
-    match &publisher {
-        Some(publisher) => {
-            let of_it = streams::findings(publisher).into_iter();
+    match &lately {
+        Some(lately) => {
+            let of_it = streams::findings(lately).into_iter();
             found.extend(of_it.map(|finding| ("publisher", finding)));
         }
         None => found.push(("publisher", unpublished(&history, now))),
@@ -117,7 +120,6 @@ pub(super) async fn get(
             found.extend(of_mix(&mix, &key).into_iter().map(|f| ("mix", f)));
         }
     }
-    let since = publisher.as_ref().map(|publisher| publisher.since);
     let of_late = of_history(&history, since, now);
     found.extend(of_late.into_iter().map(|f| ("history", f)));
     found.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.severity));
@@ -126,7 +128,7 @@ pub(super) async fn get(
         stream: key.stream().to_owned(),
         grade: Grade::of(found.iter().map(|(_, finding)| finding)).word(),
         findings: found.into_iter().map(Found::from).collect(),
-        publisher: publisher.map(Measured::from),
+        publisher: lately.map(Measured::from),
         readers: readers.len(),
     }))
 }
@@ -291,14 +293,12 @@ impl From<(&'static str, Finding)> for Found {
     }
 }
 
-impl From<PublisherInfo> for Measured {
-    fn from(info: PublisherInfo) -> Self {
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let PublisherInfo {
+impl From<Lately> for Measured {
+    fn from(lately: Lately) -> Self {
+        let Lately {
             reading,
             declared_fps,
-            ..
-        } = info;
+        } = lately;
         let rates = reading.rates;
         let now = Instant::now();
         let lately = |at: Instant| now.saturating_duration_since(at) <= LATELY;

@@ -20,7 +20,7 @@ use crate::media::findings::Grade;
 use crate::media::{Class, Feed};
 use crate::metrics::{self, StreamNumbers};
 use crate::playback::Playback;
-use crate::relay::{PublisherInfo, StreamInfo};
+use crate::relay::{StreamInfo, Survey};
 
 /// How long a scrape waits for what writer loops tell of their players: those of a stream that take longer are left out of it. Prometheus
 /// gives a scrape up after 10 s by default, and all its numbers with it.
@@ -94,8 +94,9 @@ async fn ready(readiness: Readiness) -> Result<Json<Health>, Error> {
         (status = 401, description = "from another machine: no token, or another"),
         (status = 403, description = "not from this address")))]
 pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl IntoResponse {
-    collect(&state);
-    each_stream(&state).await;
+    let surveys = state.relay.surveys();
+    collect(&state, &surveys);
+    each_stream(&state, &surveys).await;
     // Without an answer of the disk the numbers are those of before.
     if let Ok(outbox) = state.hooks.outbox().await {
         let count = |n: i64| usize::try_from(n).unwrap_or(0);
@@ -109,13 +110,11 @@ pub(super) async fn metrics(State(state): State<Arc<super::State>>) -> impl Into
 }
 
 /// Tells of single streams, where an operator wants that.
-async fn each_stream(state: &super::State) {
-    let streams = state.relay.streams();
-    let present = streams
-        .iter()
-        .map(|s| (s.key.app(), s.key.stream(), s.publisher.is_some()));
+async fn each_stream(state: &super::State, surveys: &[Survey]) {
+    let streams = || surveys.iter().map(|survey| &survey.stream);
+    let present = streams().map(|s| (s.key.app(), s.key.stream(), s.publisher.is_some()));
     let chosen = state.metrics.choose_streams(&present.collect::<Vec<_>>());
-    let chosen = streams.iter().filter(|stream| {
+    let chosen = streams().filter(|stream| {
         let name = (stream.key.app().to_owned(), stream.key.stream().to_owned());
         chosen.contains(&name)
     });
@@ -150,27 +149,30 @@ async fn numbers(playback: &Playback, stream: &StreamInfo) -> StreamNumbers {
     }
 }
 
-fn collect(state: &super::State) {
+fn collect(state: &super::State, surveys: &[Survey]) {
     let metrics = &state.metrics;
     metrics.set_tasks(
         tokio::runtime::Handle::current()
             .metrics()
             .num_alive_tasks(),
     );
-    let streams = state.relay.streams();
-    let published = streams.iter().filter(|s| s.publisher.is_some()).count();
-    metrics.set_streams(streams.len(), published);
-    let publishers = streams.iter().filter_map(|s| s.publisher.as_ref());
+    let streams = || surveys.iter().map(|survey| &survey.stream);
+    let published = streams().filter(|s| s.publisher.is_some()).count();
+    metrics.set_streams(surveys.len(), published);
+    let publishers = streams().filter_map(|s| s.publisher.as_ref());
     metrics.set_long_gops(publishers.filter(|p| p.gop_too_long).count());
+    let lately = surveys.iter().filter_map(|survey| survey.lately.as_ref());
+    let grades: Vec<_> = lately
+        .map(|l| Grade::of(&super::streams::findings(l)))
+        .collect();
     let graded = Grade::ALL.map(|grade| {
-        let publishers = streams.iter().filter_map(|s| s.publisher.as_ref());
-        let of_it = |p: &&PublisherInfo| Grade::of(&super::streams::findings(p)) == grade;
-        (grade.word(), publishers.filter(of_it).count())
+        let of_it = grades.iter().filter(|one| **one == grade);
+        (grade.word(), of_it.count())
     });
     metrics.set_grades(&graded);
     for feed in [Feed::Source, Feed::Program] {
         let mut readers = [0, 0];
-        for stream in &streams {
+        for stream in streams() {
             let info = match feed {
                 Feed::Source => &stream.source,
                 Feed::Program => &stream.program,
@@ -194,7 +196,8 @@ fn collect(state: &super::State) {
     let guests = LIMITS.into_iter().zip(state.gate.refused());
     metrics.set_limits_refused(&connections.chain(guests).collect::<Vec<_>>());
     metrics.set_memory(state.memory.used(), state.memory.limit());
-    metrics.set_can_accept(super::operate::can_accept(state));
+    let anchors = super::operate::anchors(streams());
+    metrics.set_can_accept(super::operate::can_accept(state, anchors));
     metrics.set_bans(state.bans.count());
     metrics.set_store_failures(state.store.failures());
     let certificates = state.certificates.as_ref();

@@ -1,13 +1,14 @@
 //! `/api/v1/auth/keys`: which keys there are and what use is made of them. Never a secret.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
+use super::streams::ms;
 use crate::auth::KeyStatus;
 
 #[derive(OpenApi)]
@@ -48,7 +49,6 @@ pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Keys> {
 impl From<KeyStatus> for Key {
     fn from(key: KeyStatus) -> Self {
         let time = |at| humantime::format_rfc3339_millis(at).to_string();
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             app: key.app,
             set: key.set.as_str(),

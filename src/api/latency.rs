@@ -9,7 +9,8 @@ use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
 use super::body::Path;
-use super::{Error, Mixes, diagnose, streams};
+use super::streams::{self, ms};
+use super::{Error, Mixes, diagnose};
 use crate::media::Class;
 use crate::media::vitals::Spread;
 use crate::playback::ReaderInfo;
@@ -120,9 +121,10 @@ pub(super) async fn get(
     path: Path<(String, String)>,
 ) -> Result<Json<Latency>, Error> {
     let key = streams::key(path)?;
-    let info = state.relay.stream_info(&key);
-    let info = info.ok_or_else(|| streams::absent(&key))?;
-    let reading = info.publisher.map(|publisher| publisher.reading);
+    let survey = state.relay.survey(&key);
+    let survey = survey.ok_or_else(|| streams::absent(&key))?;
+    let info = survey.stream;
+    let reading = survey.lately.map(|lately| lately.reading);
     let readers = state.playback.readers(&key).await;
     let mut mixes = Vec::new();
     if let Some(kept) = &state.mixes {
@@ -165,10 +167,6 @@ pub(super) async fn get(
             })
             .collect(),
     }))
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl From<Spread> for Times {

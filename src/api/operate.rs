@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
+use super::streams::{ms, tenths};
 use super::{Error, Mixes};
+use crate::logging;
 use crate::net::descriptors;
-use crate::relay::Origin;
+use crate::relay::{Origin, StreamInfo};
 
 /// Nobody waits longer than a day.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
@@ -82,7 +84,8 @@ pub(super) struct Description;
         (status = 422, description = "it has mistakes; nothing has changed", body = Rejected)))]
 pub(super) async fn reload(State(state): State<Arc<super::State>>) -> Result<Response, Error> {
     let operator = state.operator.clone();
-    let reloaded = tokio::task::spawn_blocking(move || operator.reload()).await;
+    let reloaded =
+        tokio::task::spawn_blocking(logging::carried_blocking(move || operator.reload())).await;
     let reloaded = reloaded.map_err(|_| Error::internal("the configuration could not be read"))?;
     Ok(match reloaded {
         Ok(reloaded) => Json(reloaded).into_response(),
@@ -146,7 +149,7 @@ pub(super) async fn drain(
     let drained = Drained {
         state: "draining",
         deadline_ms: ms(within),
-        publishers: publishers(&state),
+        publishers: anchors(&state.relay.streams()),
     };
     Ok((StatusCode::ACCEPTED, Json(drained)))
 }
@@ -229,7 +232,7 @@ pub(super) async fn host(State(state): State<Arc<super::State>>) -> Json<Shown> 
     let until = state.operator.drains_until();
     let host = state.host.view();
     let mixes = state.mixes.as_ref().map(Mixes::load).unwrap_or_default();
-    let [publisher, player, mix] = refusals(&state);
+    let [publisher, player, mix] = refusals(&state, anchors(&state.relay.streams()));
     let limit = |limit: usize| limit as u64;
     Json(Shown {
         state: if until.is_some() {
@@ -244,7 +247,7 @@ pub(super) async fn host(State(state): State<Arc<super::State>>) -> Json<Shown> 
         },
         cpu: Cpu {
             percent: Share {
-                used: tenth(host.cpu_percent),
+                used: tenths(host.cpu_percent),
                 limit: host.budget.cpu_percent,
             },
             units: (host.cores * 100.0) as u64,
@@ -252,10 +255,10 @@ pub(super) async fn host(State(state): State<Arc<super::State>>) -> Json<Shown> 
                 used: mixes.cost.into(),
                 limit: mixes.budget.into(),
             },
-            egress_units: tenth(host.egress_units),
+            egress_units: tenths(host.egress_units),
         },
         egress_mbps: Share {
-            used: tenth(host.egress_mbps),
+            used: tenths(host.egress_mbps),
             limit: host.budget.egress_mbps,
         },
         connections: Used {
@@ -274,13 +277,13 @@ pub(super) async fn host(State(state): State<Arc<super::State>>) -> Json<Shown> 
     })
 }
 
-/// Whether a publisher, a player and a mix would be taken in now.
-pub(super) fn can_accept(state: &super::State) -> [bool; 3] {
-    refusals(state).map(|refusal| refusal.is_none())
+/// Whether a publisher, a player and a mix would be taken in now, where so many anchors publish.
+pub(super) fn can_accept(state: &super::State, anchors: usize) -> [bool; 3] {
+    refusals(state, anchors).map(|refusal| refusal.is_none())
 }
 
 /// Why a publisher, a player and a mix would not be taken in now.
-fn refusals(state: &super::State) -> [Option<String>; 3] {
+fn refusals(state: &super::State, anchors: usize) -> [Option<String>; 3] {
     let draining = || {
         let drains = state.operator.drains_until().is_some();
         drains.then(|| "the server is going down".to_owned())
@@ -299,7 +302,7 @@ fn refusals(state: &super::State) -> [Option<String>; 3] {
     let exhausted = || state.host.exhausted().map(|why| why.to_string());
     let player = crowded().or_else(full).or_else(exhausted);
     let publisher = draining().or_else(|| player.clone()).or_else(|| {
-        let (here, most) = (publishers(state), state.gate.most_publishers());
+        let (here, most) = (anchors, state.gate.most_publishers());
         (most > 0 && here >= most)
             .then(|| format!("{here} publishers are here, as many as there may be"))
     });
@@ -316,19 +319,10 @@ fn refusals(state: &super::State) -> [Option<String>; 3] {
     [publisher, player, mix]
 }
 
-fn publishers(state: &super::State) -> usize {
-    let streams = state.relay.streams();
-    let anchors = streams.iter().filter(|stream| {
-        let publisher = stream.publisher.as_ref();
-        publisher.is_some_and(|publisher| matches!(publisher.origin, Origin::Anchor { .. }))
-    });
-    anchors.count()
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn tenth(number: f64) -> f64 {
-    (number * 10.0).round() / 10.0
+/// How many anchors publish.
+pub(super) fn anchors<'a>(streams: impl IntoIterator<Item = &'a StreamInfo>) -> usize {
+    let publishers = streams.into_iter().filter_map(|s| s.publisher.as_ref());
+    publishers
+        .filter(|publisher| matches!(publisher.origin, Origin::Anchor { .. }))
+        .count()
 }

@@ -1,7 +1,6 @@
 //! `/api/v1/streams/{app}/{name}/readers`: who plays, and how far behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,7 +9,8 @@ use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
 use super::body::{self, Path};
-use super::{Error, streams, whole};
+use super::streams::{self, ms};
+use super::{Error, whole};
 use crate::media::StreamKey;
 use crate::playback::ReaderInfo;
 
@@ -102,7 +102,6 @@ fn key(app: &str, name: &str) -> Result<StreamKey, Error> {
 
 impl From<ReaderInfo> for Reader {
     fn from(info: ReaderInfo) -> Self {
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             id: info.id,
             address: info.arrival.peer.to_string(),

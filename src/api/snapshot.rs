@@ -180,12 +180,86 @@ pub(super) async fn get(
     if state.relay.stream_info(&key).is_none() {
         return Err(streams::absent(&key));
     }
-    let picture = state.pictures.get((key, feed, wish.width)).await?;
-    let age = u64::try_from(picture.age.as_millis()).unwrap_or(u64::MAX);
+    // A task of its own: a client that hangs up does not give its turn to the next one while its picture is being decoded.
+    let (making, wanted) = (state.clone(), (key, feed, wish.width));
+    let picture = super::whole(
+        &state.tasks,
+        async move { making.pictures.get(wanted).await },
+    );
+    let picture = picture.await?;
+    let age = streams::ms(picture.age);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (AGE, HeaderValue::from(age)),
     ];
     Ok((headers, picture.jpeg).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Develops nothing of the stream "endless", and counts.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Camera for Counting {
+        fn picture<'a>(&'a self, key: &'a StreamKey, _: Feed, _: Option<u32>) -> Developing<'a> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async {
+                if key.stream() == "endless" {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Picture {
+                    jpeg: Bytes::new(),
+                    age: Duration::ZERO,
+                })
+            })
+        }
+    }
+
+    fn wanted(name: &str, width: u32) -> Wanted {
+        let key = StreamKey::new("live", name).unwrap();
+        (key, Feed::Source, Some(width))
+    }
+
+    #[tokio::test]
+    async fn all_who_ask_for_the_same_within_a_second_get_one_picture() {
+        let camera = Arc::new(Counting::default());
+        let pictures = Pictures::new(Some(camera.clone()));
+        let begun = Instant::now();
+        for _ in 0..1_000 {
+            pictures.get(wanted("a", 320)).await.unwrap();
+        }
+        let made = camera.0.load(Ordering::Relaxed);
+        // One, and another for each second that this took.
+        let seconds = begun.elapsed().as_secs() as usize;
+        assert!((1..=1 + seconds).contains(&made), "{made} in {seconds} s");
+        pictures.get(wanted("a", 640)).await.unwrap();
+        assert!(camera.0.load(Ordering::Relaxed) > made, "another width");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_longer_than_five_seconds_for_a_turn_is_sent_away_and_the_next_one_has_it() {
+        let camera = Arc::new(Counting::default());
+        let pictures = Arc::new(Pictures::new(Some(camera.clone())));
+        let busy: Vec<_> = (0..AT_ONCE as u32)
+            .map(|n| {
+                let pictures = pictures.clone();
+                tokio::spawn(async move { pictures.get(wanted("endless", 100 + n)).await })
+            })
+            .collect();
+        while camera.0.load(Ordering::Relaxed) < AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        let begun = tokio::time::Instant::now();
+        let error = pictures.get(wanted("a", 320)).await.unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), WAIT.as_secs());
+        assert_eq!(error.status, StatusCode::SERVICE_UNAVAILABLE);
+        busy[0].abort();
+        pictures.get(wanted("a", 320)).await.unwrap();
+    }
 }

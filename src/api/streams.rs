@@ -14,7 +14,7 @@ use super::body::{self, Path};
 use crate::media::StreamKey;
 use crate::media::findings::{self, Finding, Grade};
 use crate::reason::Reason;
-use crate::relay::{FeedInfo, Origin, PublisherInfo, StreamInfo};
+use crate::relay::{FeedInfo, Lately, Origin, PublisherInfo, Survey};
 
 #[derive(OpenApi)]
 #[openapi(paths(list, get, delete))]
@@ -107,7 +107,7 @@ pub(super) struct Disconnecting {
 pub(super) async fn list(State(state): State<Arc<super::State>>) -> Json<Streams> {
     let streams = state
         .relay
-        .streams()
+        .surveys()
         .into_iter()
         .map(Stream::from)
         .collect();
@@ -125,8 +125,8 @@ pub(super) async fn get(
     path: Path<(String, String)>,
 ) -> Result<Json<Stream>, Error> {
     let key = key(path)?;
-    let info = state.relay.stream_info(&key).ok_or_else(|| absent(&key))?;
-    Ok(Json(info.into()))
+    let survey = state.relay.survey(&key).ok_or_else(|| absent(&key))?;
+    Ok(Json(survey.into()))
 }
 
 /// Disconnects the publisher.
@@ -168,12 +168,13 @@ pub(super) fn absent(key: &StreamKey) -> Error {
     Error::not_found(format!("{key} has neither a publisher nor a reader"))
 }
 
-impl From<StreamInfo> for Stream {
-    fn from(info: StreamInfo) -> Self {
+impl From<Survey> for Stream {
+    fn from(survey: Survey) -> Self {
+        let info = survey.stream;
         Self {
             app: info.key.app().to_owned(),
             stream: info.key.stream().to_owned(),
-            publisher: info.publisher.map(Publisher::from),
+            publisher: info.publisher.zip(survey.lately).map(Publisher::from),
             mixed: info.mixed,
             feeds: Feeds {
                 source: info.source.into(),
@@ -184,8 +185,13 @@ impl From<StreamInfo> for Stream {
 }
 
 /// What there is to say of a publisher, worst first.
-pub(super) fn findings(info: &PublisherInfo) -> Vec<Finding> {
-    findings::of_publisher(&info.reading, info.declared_fps, Instant::now())
+pub(super) fn findings(lately: &Lately) -> Vec<Finding> {
+    findings::of_publisher(&lately.reading, lately.declared_fps, Instant::now())
+}
+
+/// Whole milliseconds.
+pub(super) fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// With one digit.
@@ -193,9 +199,10 @@ pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-impl From<PublisherInfo> for Publisher {
-    fn from(info: PublisherInfo) -> Self {
-        let found = findings(&info);
+impl From<(PublisherInfo, Lately)> for Publisher {
+    fn from((info, lately): (PublisherInfo, Lately)) -> Self {
+        let found = findings(&lately);
+        let rates = lately.reading.rates;
         let (origin, address, connection, key, mix) = match info.origin {
             Origin::Anchor {
                 address,
@@ -214,7 +221,6 @@ impl From<PublisherInfo> for Publisher {
             }
             Origin::Mix { id } => ("mix", None, None, None, Some(id)),
         };
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Self {
             epoch: info.epoch,
             origin,
@@ -235,9 +241,9 @@ impl From<PublisherInfo> for Publisher {
             health: Health {
                 grade: Grade::of(&found).word(),
                 worst: found.first().map(|found| found.code),
-                fps: info.reading.rates.map(|rates| tenths(rates.fps)),
-                declared_fps: info.declared_fps.map(tenths),
-                kbps: info.reading.rates.map(|rates| tenths(rates.kbps)),
+                fps: rates.map(|rates| tenths(rates.fps)),
+                declared_fps: lately.declared_fps.map(tenths),
+                kbps: rates.map(|rates| tenths(rates.kbps)),
                 gop_too_long: info.gop_too_long,
                 longest_gop_ms: ms(info.longest_gop),
             },

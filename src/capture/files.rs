@@ -15,6 +15,8 @@ use super::{Error, KEPT, KEPT_BYTES, MAX_BYTES, rfc3339};
 
 /// Longest id: a time of 18 characters, a dash and a number.
 const MAX_ID: usize = 32;
+/// The longest description in bytes: two names of up to 128 and 64, an id, an address, two times and some numbers.
+const DESCRIPTION: usize = 1_024;
 
 /// One of a capture's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,17 +105,23 @@ impl Folder {
                 options.open(path).await
             }
         };
-        Ok(Files {
+        let files = Files {
             media: new("flv").await?,
             timing: new("jsonl").await?,
-        })
+        };
+        // A place for the description: it says of a full disk that it was full.
+        new("part").await?.write_all(&[b' '; DESCRIPTION]).await?;
+        Ok(files)
     }
 
     /// Writes a capture's description.
     pub async fn describe(&self, info: &Info) -> io::Result<()> {
         let text = serde_json::to_vec(info)?;
         let part = self.file(&info.id, "part");
-        fs::write(&part, text).await?;
+        // Over the blanks that are there, which JSON takes behind it, too.
+        let mut file = fs::OpenOptions::new().write(true).open(&part).await?;
+        file.write_all(&text).await?;
+        file.flush().await?;
         fs::rename(&part, self.file(&info.id, "json")).await
     }
 
@@ -195,8 +203,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Deletes the oldest until another fits beside what is kept and `running` ones, however large these become.
-    pub async fn make_room(&self, running: usize) -> io::Result<()> {
+    /// Deletes the oldest until another fits beside what is kept and those that are `running`, however large these become.
+    pub async fn make_room(&self, running: &[String]) -> io::Result<()> {
         let mut kept = Vec::new();
         for id in self.ids().await? {
             let mut bytes = 0;
@@ -204,13 +212,12 @@ impl Folder {
                 let file = fs::metadata(self.file(&id, ending)).await;
                 bytes += file.map_or(0, |file| file.len());
             }
-            // Those without a description run, or died: the former are not old enough to be deleted before the others.
             kept.push((id, bytes));
         }
         let mut bytes: u64 = kept.iter().map(|(_, bytes)| bytes).sum();
-        let most = KEPT_BYTES - MAX_BYTES * (running as u64 + 1);
+        let most = KEPT_BYTES - MAX_BYTES * (running.len() as u64 + 1);
         let mut count = kept.len();
-        for (id, size) in kept.iter().take(kept.len().saturating_sub(running)) {
+        for (id, size) in kept.iter().filter(|(id, _)| !running.contains(id)) {
             if count < KEPT && bytes <= most {
                 break;
             }

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 pub use files::{Part, Stored};
 pub use record::{End, Info};
 
-use crate::media::{Feed, StreamKey};
+use crate::media::StreamKey;
 use crate::relay::{Origin, Relay};
 use files::Folder;
 use record::{Recorder, Tally};
@@ -140,13 +140,24 @@ impl Captures {
             stop: self.0.shutdown.child_token(),
             done: CancellationToken::new(),
         };
-        let others = self.0.enter(&running)?;
+        let running_ids = self.0.enter(&running)?;
         // Whatever happens from here on, it leaves.
         let place = Place(self.0.clone(), info.id.clone(), running.done.clone());
-        self.0.folder.make_room(others).await?;
-        let files = self.0.folder.create(&info.id).await?;
+        self.0.folder.make_room(&running_ids).await?;
+        let files = self.0.folder.create(&info.id).await;
+        let watched = self.0.relay.watch_epoch(key, info.epoch);
+        let (files, (reader, tenure)) = match (files, watched) {
+            (Ok(files), Some(watched)) => (files, watched),
+            (files, _) => {
+                // What of it is there would be kept as one whose server died.
+                let _ = self.0.folder.delete(&info.id).await;
+                files?;
+                return Err(Error::NotPublished(key.clone()));
+            }
+        };
         let recorder = Recorder {
-            reader: self.0.relay.watch(key, Feed::Source),
+            reader,
+            tenure,
             files,
             info: info.clone(),
             tally: running.tally,
@@ -215,16 +226,16 @@ impl Captures {
 }
 
 impl Inner {
-    /// Takes a place among those that run; how many others there are.
-    fn enter(&self, running: &Running) -> Result<usize, Error> {
+    /// Takes a place among those that run; the ids of the others.
+    fn enter(&self, running: &Running) -> Result<Vec<String>, Error> {
         let mut all = self.running();
         if all.values().any(|other| other.key == running.key) {
             return Err(Error::Busy(running.key.clone()));
         }
-        let others = all.len();
-        if others >= AT_ONCE {
+        if all.len() >= AT_ONCE {
             return Err(Error::Full);
         }
+        let others = all.keys().cloned().collect();
         all.insert(running.info.id.clone(), running.clone());
         Ok(others)
     }

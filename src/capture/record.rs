@@ -13,11 +13,12 @@ use super::files::Files;
 use super::{MAX_BYTES, rfc3339};
 use crate::media::flv::{FILE_HEADER, Tag};
 use crate::media::{Kind, Message};
-use crate::reason::Reason;
-use crate::relay::{Item, Read, Subscriber};
+use crate::relay::{Item, Read, Subscriber, Tenure};
 
 /// Messages that are written at once.
 const BATCH: usize = 16;
+/// Bytes that are gathered before they are written, beyond which one message goes at most. Messages may be of megabytes.
+const PIECE: usize = 1 << 20;
 
 /// A capture, as it is kept beside its files and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +91,8 @@ impl Tally {
 /// Writes one.
 pub(super) struct Recorder {
     pub reader: Subscriber,
+    /// The publisher's that is captured.
+    pub tenure: Tenure,
     pub files: Files,
     pub info: Info,
     pub tally: Arc<Tally>,
@@ -128,10 +131,7 @@ impl Recorder {
         }
         let mut items: Vec<Arc<Item>> = Vec::with_capacity(BATCH);
         loop {
-            self.files.write(&page.flv, &page.lines).await?;
-            page.turn();
-            self.tally.messages.store(page.messages, Ordering::Relaxed);
-            self.tally.bytes.store(page.bytes, Ordering::Relaxed);
+            self.write(&mut page).await?;
             if page.bytes + page.line_bytes >= MAX_BYTES {
                 return Ok(End::Bytes);
             }
@@ -145,16 +145,32 @@ impl Recorder {
             if let Read::Skipped(missed) = reception.read {
                 page.miss(missed, arrived);
             }
-            for item in items.drain(..) {
+            // Another one who takes over is another connection: none of its messages.
+            let over_at = self.tenure.over_at().unwrap_or(u64::MAX);
+            let strange = self.reader.cursor().saturating_sub(over_at);
+            let own = items.len().saturating_sub(strange as usize);
+            for item in items.drain(..).take(own) {
                 page.add(item.message(), Some(arrived));
+                if page.flv.len() >= PIECE {
+                    self.write(&mut page).await?;
+                    if page.bytes + page.line_bytes >= MAX_BYTES {
+                        return Ok(End::Bytes);
+                    }
+                }
             }
-            match reception.ended {
-                None => {}
-                // Another one goes on at once, and is captured too.
-                Some(Reason::TakenOver) => {}
-                Some(_) => return Ok(End::Publisher),
+            if reception.ended.is_some() || strange > 0 {
+                self.write(&mut page).await?;
+                return Ok(End::Publisher);
             }
         }
+    }
+
+    async fn write(&mut self, page: &mut Page) -> std::io::Result<()> {
+        self.files.write(&page.flv, &page.lines).await?;
+        page.turn();
+        self.tally.messages.store(page.messages, Ordering::Relaxed);
+        self.tally.bytes.store(page.bytes, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -210,9 +210,54 @@ async fn a_capture_ends_by_its_bytes() {
     }
     let info = room.done(&begun.id).await;
     assert_eq!(info.end, Some(End::Bytes));
-    // A batch more than the limit at most.
+    // What one more message takes beyond the limit, and a piece: no batch of such messages.
     assert!(
-        (MAX_BYTES..MAX_BYTES + (17 << 22)).contains(&info.bytes),
+        (MAX_BYTES..MAX_BYTES + (5 << 20)).contains(&info.bytes),
         "{info:?}"
     );
+}
+
+#[tokio::test]
+async fn one_that_runs_goes_for_no_other() {
+    let room = Room::new();
+    let _publishers = ["a", "b"].map(|name| room.publish(name));
+    let running = room.captures.begin(&key("a"), MAX_TIME).await.unwrap();
+    let folder = room.folder.path().join("captures");
+    // A clock that was set back since: what has ended is newer than what runs.
+    let newer: Vec<_> = (0..KEPT)
+        .map(|n| {
+            let id = format!("29990101T000000{n:03}Z-1");
+            std::fs::write(folder.join(format!("{id}.flv")), "").unwrap();
+            id
+        })
+        .collect();
+    room.captures.begin(&key("b"), MAX_TIME).await.unwrap();
+    let kept = |id: &String| folder.join(format!("{id}.flv")).exists();
+    assert!(kept(&running.id));
+    assert!(!kept(&newer[0]) && !kept(&newer[1]) && kept(&newer[2]));
+}
+
+#[tokio::test]
+async fn a_capture_ends_with_its_publisher_although_another_one_takes_over() {
+    let room = Room::new();
+    let first = room.publish("a");
+    send(&first, 0, &[0x17, 1, 0, 0, 0, 1]);
+    let begun = room.captures.begin(&key("a"), MAX_TIME).await.unwrap();
+    send(&first, 40, &[0x27, 1, 0, 0, 0, 2]);
+    let second = room.publish("a");
+    for n in 0..10u8 {
+        send(
+            &second,
+            1_000 + i64::from(n) * 40,
+            &[0x17, 1, 0, 0, 0, 0x70 + n],
+        );
+    }
+    let info = room.done(&begun.id).await;
+    assert_eq!(info.end, Some(End::Publisher));
+    // The header from before, and one picture.
+    assert_eq!(info.messages, 2);
+    assert_ne!(info.epoch, 0);
+    let media = room.file(&begun.id, "flv");
+    let theirs = |tag: &[u8]| tag[..5] == [0x17, 1, 0, 0, 0] && tag[5] >= 0x70;
+    assert!(!media.windows(6).any(theirs));
 }

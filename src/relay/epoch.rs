@@ -39,6 +39,20 @@ pub(super) struct Hold {
     begun: Instant,
     /// When media bytes last came, whole messages or not, in ms after `begun`.
     progress_ms: AtomicU64,
+    /// Sequence number in the source feed of what comes after its last message; unknown while it lasts.
+    over_at: OnceLock<u64>,
+}
+
+/// Where one publisher's messages end in the source feed, whoever goes on there.
+#[derive(Debug, Clone)]
+pub struct Tenure(pub(super) Arc<Hold>);
+
+impl Tenure {
+    /// Sequence number of the first message that is none of its own; `None` while it publishes. Known before that message can be
+    /// read.
+    pub fn over_at(&self) -> Option<u64> {
+        self.0.over_at.get().copied()
+    }
 }
 
 impl Hold {
@@ -48,7 +62,14 @@ impl Hold {
             eviction: OnceLock::new(),
             begun: now,
             progress_ms: AtomicU64::new(0),
+            over_at: OnceLock::new(),
         }
+    }
+
+    /// Its last message is before that one.
+    pub fn over(&self, at: u64) {
+        // It is over once.
+        let _ = self.over_at.set(at);
     }
 
     pub fn bell(&self) -> &Bell {

@@ -39,7 +39,19 @@ pub struct PublisherInfo {
     pub last_gop: Option<Duration>,
     /// That is longer than the application's `gop_warning`.
     pub gop_too_long: bool,
-    /// How it does lately.
+}
+
+/// One stream, and how its publisher does: costs a copy and some sorting, for who wants to know.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    pub stream: StreamInfo,
+    /// There when a publisher is.
+    pub lately: Option<Lately>,
+}
+
+/// How a publisher does lately.
+#[derive(Debug, Clone)]
+pub struct Lately {
     pub reading: Reading,
     /// Pictures a second, as its metadata announce them.
     pub declared_fps: Option<f64>,

@@ -32,9 +32,9 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 
-pub use epoch::Bell;
+pub use epoch::{Bell, Tenure};
 pub use event::{Event, Stamp};
-pub use info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo};
+pub use info::{FeedInfo, Lately, PublisherInfo, StreamInfo, Survey, TrackInfo};
 pub use item::{Framing, Item};
 pub use ledger::{Contradiction, Ledger};
 pub use origin::{Origin, Query};

@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::broadcast;
 
 use super::Config;
-use super::epoch::{Bell, Epoch, Hold};
+use super::epoch::{Bell, Epoch, Hold, Tenure};
 use super::event::{Event, Stamp};
-use super::info::StreamInfo;
+use super::info::{StreamInfo, Survey};
 use super::origin::Origin;
 use super::publisher::Publisher;
 use super::stream::Stream;
@@ -180,6 +180,14 @@ impl Relay {
         Subscriber::new(self.clone(), stream, feed, None)
     }
 
+    /// Attaches to a source feed as [`Self::watch`] does, for who wants to know where the messages of that epoch end. `None`: it is
+    /// over.
+    pub fn watch_epoch(&self, key: &StreamKey, epoch: u64) -> Option<(Subscriber, Tenure)> {
+        let reader = self.watch(key, Feed::Source);
+        let tenure = reader.tenure(epoch)?;
+        Some((reader, tenure))
+    }
+
     /// Asks the anchor that publishes a name to go, for that reason. `false` when there is none, or when it is a mix.
     pub fn evict(&self, key: &StreamKey, reason: Reason) -> bool {
         let Some(stream) = self.lock().streams.get(key).cloned() else {
@@ -203,11 +211,30 @@ impl Relay {
 
     /// Numbers of all streams that have a publisher or a reader, by name.
     pub fn streams(&self) -> Vec<StreamInfo> {
-        let streams: Vec<_> = self.lock().streams.values().cloned().collect();
         let now = Instant::now();
-        let mut infos: Vec<_> = streams.iter().map(|s| s.info(now)).collect();
-        infos.sort_by(|a, b| a.key.cmp(&b.key));
-        infos
+        self.sorted()
+            .iter()
+            .map(|stream| stream.info(now))
+            .collect()
+    }
+
+    /// As [`Self::stream_info`], with how its publisher does.
+    pub fn survey(&self, key: &StreamKey) -> Option<Survey> {
+        let stream = self.lock().streams.get(key).cloned()?;
+        Some(stream.survey(Instant::now()))
+    }
+
+    /// As [`Self::streams`], with how their publishers do.
+    pub fn surveys(&self) -> Vec<Survey> {
+        let now = Instant::now();
+        let streams = self.sorted();
+        streams.iter().map(|stream| stream.survey(now)).collect()
+    }
+
+    fn sorted(&self) -> Vec<Arc<Stream>> {
+        let mut streams: Vec<_> = self.lock().streams.values().cloned().collect();
+        streams.sort_by(|a, b| a.key.cmp(&b.key));
+        streams
     }
 
     /// Does anybody publish the name (an anchor, or a mix to it)?

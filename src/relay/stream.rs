@@ -7,16 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Config;
-use super::epoch::Epoch;
+use super::epoch::{Epoch, Tenure};
 use super::feed::FeedState;
 use super::held::Held;
-use super::info::{FeedInfo, PublisherInfo, StreamInfo, TrackInfo, declared_fps};
+use super::info::{FeedInfo, Lately, PublisherInfo, StreamInfo, Survey, TrackInfo, declared_fps};
 use super::item::Item;
 use super::news::{Locked, News, Told};
 use super::overlay::{Overlay, State, Then};
 use super::publisher::Status;
 use super::takeover::{self, Incumbent, Moves, OnBusy, Refused};
-use crate::media::vitals::Reading;
 use crate::media::{Class, Feed, Kind, MediaTime, Message, StreamKey};
 use crate::reason::Reason;
 
@@ -289,6 +288,13 @@ impl Stream {
         inner.overlay.as_ref().map_or(Status::Done, Overlay::status)
     }
 
+    /// Where what that epoch sends will end; `None` when it is over.
+    pub fn tenure(&self, epoch: u64) -> Option<Tenure> {
+        let inner = self.lock();
+        let publisher = inner.publisher.as_ref().filter(|p| p.id == epoch)?;
+        Some(Tenure(publisher.hold.clone()))
+    }
+
     /// The source's epoch ends. A clean end reaches readers at once; after another one they wait out a
     /// grace, at whose end the caller calls [`Stream::end_feeds_if_offline`].
     pub fn end_source(&self, epoch: u64, reason: Reason, clean: bool) -> Option<Epoch> {
@@ -299,6 +305,7 @@ impl Stream {
             // There is nothing to rest behind: a mix that was about to stays on the air.
             overlay.stay();
         }
+        ended.hold.over(inner.source.ring.head());
         self.seal(inner);
         if clean {
             self.end_feeds(inner, reason);
@@ -355,6 +362,7 @@ impl Stream {
         }
         let ended = inner.publisher.take();
         if let Some(ended) = &ended {
+            ended.hold.over(inner.source.ring.head());
             self.seal(inner);
             ended.hold.evict(Reason::TakenOver);
         }
@@ -481,17 +489,22 @@ impl Stream {
 
     /// A snapshot for the API.
     pub fn info(&self, now: Instant) -> StreamInfo {
+        self.told(&self.lock(), now)
+    }
+
+    /// As above, with how its publisher does.
+    pub fn survey(&self, now: Instant) -> Survey {
         let inner = self.lock();
         let headers = inner.source.ring.headers().clone();
         let vitals = inner.publisher.as_ref().map(|p| p.vitals.clone());
-        let mut info = self.told(&inner, now);
+        let stream = self.told(&inner, now);
         // What takes longer than copying does not keep the publisher waiting.
         drop(inner);
-        if let (Some(publisher), Some(vitals)) = (&mut info.publisher, vitals) {
-            publisher.reading = vitals.reading(now);
-            publisher.declared_fps = declared_fps(&headers);
-        }
-        info
+        let lately = vitals.map(|vitals| Lately {
+            reading: vitals.reading(now),
+            declared_fps: declared_fps(&headers),
+        });
+        Survey { stream, lately }
     }
 
     fn told(&self, inner: &Inner, now: Instant) -> StreamInfo {
@@ -518,8 +531,6 @@ impl Stream {
                 longest_gop: p.gop.longest(),
                 last_gop: p.gop.last(),
                 gop_too_long: p.gop.longest() > self.gop_warning(),
-                reading: Reading::default(),
-                declared_fps: None,
             }),
             mixed: !inner.overlay_forwards_source(),
             source: feed(&inner.source),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::epoch::Tenure;
 use super::item::Item;
 use super::registry::Relay;
 use super::ring::{Join, Read};
@@ -56,6 +57,11 @@ impl Subscriber {
             cursor,
             ends_seen,
         }
+    }
+
+    /// Where the messages of that epoch end; `None`: it is over.
+    pub(super) fn tenure(&self, epoch: u64) -> Option<Tenure> {
+        self.stream.tenure(epoch)
     }
 
     pub fn key(&self) -> &StreamKey {

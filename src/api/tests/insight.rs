@@ -114,7 +114,6 @@ async fn a_diagnosis_and_latencies_answer_as_documented() {
         let answer = client.call("GET", &format!("{path}/{what}"), "").await;
         is_error(&answer, 404, "not_found");
     }
-    let _publisher = lame(&house.relay);
     let push = json!({
         "app": "live", "stream": "8888_streamA", "feed": "program", "url": "rtmp://127.0.0.1:1/live/a",
     });
@@ -122,6 +121,13 @@ async fn a_diagnosis_and_latencies_answer_as_documented() {
         .call("PUT", "/api/v1/pushes/cdn-a", &push.to_string())
         .await;
     assert_eq!(put.status, 201);
+    // What it sent is judged by when it is asked about.
+    let publisher = lame(&house.relay);
+    let listed = client.call("GET", "/metrics", "").await.body;
+    let line = "linkmic_relay_publisher_grades{grade=\"fair\"} 1";
+    assert!(listed.contains(line), "{listed}");
+    publisher.finish(Reason::Deleted);
+    let _publisher = lame(&house.relay);
     let trouble = Remark {
         kind: "trouble",
         reason: "video_time_back",
@@ -153,9 +159,6 @@ async fn a_diagnosis_and_latencies_answer_as_documented() {
     assert_eq!(shown["mixes"][0]["role"], "output");
     assert_eq!(shown["mixes"][0]["encode_ms"]["max"], 12.0);
     assert_eq!(shown["ingest"]["handling_ms"]["median"], 0.04);
-    let listed = client.call("GET", "/metrics", "").await.body;
-    let line = "linkmic_relay_publisher_grades{grade=\"fair\"} 1";
-    assert!(listed.contains(line), "{listed}");
 }
 
 #[tokio::test]
@@ -213,7 +216,7 @@ fn without_data(events: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_made_once_a_second_and_refused_with_a_reason() {
+async fn a_snapshot_is_a_jpeg_with_its_age_and_refused_with_a_reason() {
     let (house, client) = open(Some(Arc::new(OneMix))).await;
     let _publisher = anchor(&house.relay);
     let path = "/api/v1/streams/live/8888_streamA/snapshot.jpg";
@@ -239,6 +242,15 @@ async fn a_snapshot_is_made_once_a_second_and_refused_with_a_reason() {
         let text = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(text.contains(message), "{query}: {text}");
     }
+    let origin = Origin::Mix {
+        id: "night".to_owned(),
+    };
+    let dark = StreamKey::new("live", "dark").unwrap();
+    let _dark = house.relay.publish(&dark, origin).unwrap();
+    let dark = "/api/v1/streams/live/dark/snapshot.jpg";
+    let answer = client.call("GET", dark, "").await;
+    is_error(&answer, 404, "not_found");
+    assert_eq!(answer.json()["message"], "no key frame");
     let (house, client) = open(None).await;
     let _publisher = anchor(&house.relay);
     let answer = client.call("GET", path, "").await;

@@ -27,6 +27,8 @@ struct Told {
 
 impl Operator for Told {
     fn reload(&self) -> Result<Reloaded, NotReloaded> {
+        // It is told in the log, by the request's id.
+        assert!(crate::logging::request().is_some());
         self.reload.clone()
     }
 
@@ -47,7 +49,7 @@ async fn run_by(reload: Result<Reloaded, NotReloaded>) -> Client {
         until: Mutex::default(),
     });
     let house = house_run_by(operator).await;
-    Client::new(listen(house.router).await, Some(TOKEN))
+    Client::new(listen(named(house.router)).await, Some(TOKEN))
 }
 
 #[tokio::test]

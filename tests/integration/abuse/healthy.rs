@@ -16,7 +16,7 @@ use crate::edge::house::Urls;
 /// One frame, ms.
 const FRAME: u32 = 40;
 /// The name that is published.
-const NAME: &str = "healthy";
+pub const NAME: &str = "healthy";
 
 /// What a player has got: the number of a frame, and when it came.
 type Got = Arc<Mutex<Vec<(u32, Instant)>>>;

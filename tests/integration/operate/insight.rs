@@ -12,6 +12,9 @@ use linkmic::probe::publisher::Show;
 use linkmic::probe::{Colour, Publisher, Size};
 use serde_json::{Value, json};
 
+use super::disk::Disk;
+use crate::abuse::binary::Binary;
+use crate::abuse::healthy::{self, Healthy};
 use crate::edge::SOON;
 use crate::edge::client::Client;
 use crate::edge::house::{Hour, TOKEN};
@@ -54,6 +57,17 @@ async fn told(life: &Life, name: &str, code: &str, words: &[&str]) -> Value {
         }
         Err(late) => panic!("{name}, {words:?}: {late}: {:?}", life.api.get(&path).await),
     }
+}
+
+/// How many stalls a diagnosis tells of, and how long one is, in seconds.
+fn stalls_told(shown: &Value) -> (u32, f64) {
+    let found = shown["findings"].as_array().expect("findings");
+    let mut of_it = found.iter().filter(|f| f["code"] == "uplink_stalled");
+    let told = of_it.next().and_then(|f| f["message"].as_str());
+    let told = told.and_then(|t| t.strip_prefix("the uplink stalled "));
+    let (count, rest) = told.and_then(|t| t.split_once(" × ")).expect("several");
+    let (typical, _) = rest.split_once(" s ").expect("seconds");
+    (count.parse().expect("a count"), typical.parse().expect("s"))
 }
 
 fn severity<'a>(shown: &'a Value, code: &str) -> &'a Value {
@@ -131,7 +145,7 @@ async fn each_way_to_send_badly_is_told_in_a_sentence_with_its_numbers() {
             &life,
             "stalled",
             "uplink_stalled",
-            &["stalled 3 × 1.", " s in the last minute"],
+            &["the uplink stalled ", " × ", " s in the last minute"],
         )
         .await
     };
@@ -163,7 +177,7 @@ async fn each_way_to_send_badly_is_told_in_a_sentence_with_its_numbers() {
             &life,
             "shifted",
             "audio_ahead",
-            &["audio is 6", " ms ahead of the pictures"]
+            &["audio is ", " ms ahead of the pictures"]
         ),
         told(
             &life,
@@ -174,6 +188,9 @@ async fn each_way_to_send_badly_is_told_in_a_sentence_with_its_numbers() {
     );
     assert_eq!(severity(&slow, "slow_subscriber"), "warning");
     assert_eq!(severity(&stalls, "uplink_stalled"), "serious");
+    let (count, typical) = stalls_told(&stalls);
+    // A machine that is busy may add to them.
+    assert!(count >= 3 && typical >= 1.1, "{count} × {typical} s");
     assert_eq!(severity(&lame, "low_fps"), "serious");
     assert_eq!(
         (&lame["grade"], &lame["publisher"]["declared_fps"]),
@@ -433,11 +450,6 @@ async fn a_capture_is_what_was_sent_with_a_line_for_each_message() {
         .iter()
         .filter(|line| line["type"] == "video")
         .collect();
-    assert!(
-        (50..=70).contains(&pictures.len()),
-        "{} pictures",
-        pictures.len()
-    );
     let of = |n: usize, what: &str| pictures[n][what].as_i64().expect(what);
     let last = pictures.len() - 1;
     let (media_ms, wall_ms) = (
@@ -445,6 +457,13 @@ async fn a_capture_is_what_was_sent_with_a_line_for_each_message() {
         (of(last, "arrived_us") - of(0, "arrived_us")) / 1_000,
     );
     assert!((media_ms - wall_ms).abs() < 1_000, "{media_ms} {wall_ms}");
+    assert!((2_000..=4_000).contains(&wall_ms), "{wall_ms}");
+    // Every one of them, from the first to the last.
+    let frame_ms = 1_000 / i64::from(show.fps);
+    for n in 1..=last {
+        let step = of(n, "dts_ms") - of(n - 1, "dts_ms");
+        assert!((step - frame_ms).abs() <= 1, "{step} ms before {n}");
+    }
     // And they decode, from the first key frame on.
     let count = [
         "-v",
@@ -481,6 +500,40 @@ async fn a_capture_is_what_was_sent_with_a_line_for_each_message() {
     let kept = std::fs::read_dir(home.state().join("captures")).expect("the folder");
     assert_eq!(kept.count(), 0);
     assert_eq!(life.get("/api/v1/captures").await, json!({"captures": []}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capture_that_fills_the_disk_ends_and_says_why_and_players_miss_nothing() {
+    let Some(disk) = Disk::in_memory("a capture on a full disk").await else {
+        return;
+    };
+    let [env, state] = disk.state();
+    let server = Binary::serve_under(&[&env, &state], "").await;
+    let healthy = Healthy::start_with(&server.urls, 2).await;
+    let path = format!("/api/v1/streams/live/{}/capture", healthy::NAME);
+    let wish = json!({"seconds": 60, "what": "publisher"});
+    let begun = server.control.post(&path, &wish).await.expect("an answer");
+    assert_eq!(begun.status, 201);
+    disk.fill();
+    let own = begun.json()["id"]
+        .as_str()
+        .map(|id| format!("/api/v1/captures/{id}"));
+    let own = own.expect("an id");
+    let done = poll("its end", SOON, || async {
+        let shown = server.control.get(&own).await.ok()?.json();
+        (shown["state"] == "done").then_some(shown)
+    });
+    let done = done.await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(
+        (&done["end"], done["ended"].is_string()),
+        (&json!("disk"), true),
+        "{done}"
+    );
+    healthy.assert_nothing_missed().await;
+    assert_eq!(
+        server.control.delete(&own).await.expect("an answer").status,
+        200
+    );
 }
 
 #[tokio::test]
