@@ -241,7 +241,6 @@ impl Server {
             hooks: server.rooms.hooks.clone(),
             operations: server.operations.clone(),
             following: server.rooms.following.clone(),
-            tasks: server.tasks.clone(),
             shutdown: stop(),
         };
         server.tasks.spawn(giver.serve());

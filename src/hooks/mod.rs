@@ -157,6 +157,11 @@ impl Hooks {
         Ok(lost)
     }
 
+    /// Looks for letters anew: the state was handed to another process, or is ours again.
+    pub fn look(&self) {
+        self.0.news.notify_one();
+    }
+
     /// Where facts of all rooms are told and read.
     pub fn journal(&self) -> &Journal {
         &self.0.journal

@@ -77,8 +77,8 @@ impl Hooks {
                         continue;
                     }
                 }
-                // Who has the state now sends them.
-                Err(store::Error::HandedOver) => return,
+                // Who has the state now sends them, those that are on their way too; it may be ours again ([`Hooks::look`]).
+                Err(store::Error::HandedOver) => going.abort_all(),
                 Err(error) => {
                     warn!(%error, "letters cannot be read");
                     pause = LOOK;
@@ -119,7 +119,7 @@ async fn until(moment: Option<tokio::time::Instant>) {
 fn task(done: Result<(Id, ()), JoinError>) -> Id {
     match done {
         Ok((task, ())) => task,
-        // A panic, which the log has.
+        // Sent by somebody else now, or a panic, which the log has.
         Err(error) => error.id(),
     }
 }

@@ -553,3 +553,33 @@ async fn a_server_that_ends_still_sends_the_ends_of_its_publishes_and_waits_for_
     let ends = letters.iter().filter(|letter| letter["event_type"] == 0);
     assert_eq!(ends.count(), publishers.len());
 }
+
+#[tokio::test]
+async fn a_letter_on_its_way_when_the_state_is_handed_over_is_let_go_and_sent_again_when_it_is_back()
+ {
+    let (store, folder) = store().await;
+    let back_end = BackEnd::open(&[]).await;
+    let (hooks, silent) = with_silent_webhooks(&back_end, &store, 1).await;
+    let account = hooks.webhook_accounts()[0];
+    assert_eq!(
+        store
+            .note_epochs(vec![told("a", account, 0)])
+            .await
+            .unwrap(),
+        0
+    );
+    let sending = tokio::spawn(hooks.clone().send(CancellationToken::new()));
+    for _ in 0..3 {
+        let (mut socket, _) = silent[0].accept().await.unwrap();
+        store.hand_over().await;
+        hooks.look();
+        // Long before anybody loses patience with a back end that does not answer.
+        let let_go = async { while socket.read(&mut [0; 4096]).await.unwrap() > 0 {} };
+        let within = tokio::time::timeout(Duration::from_secs(10), let_go);
+        within.await.expect("the connection ends");
+        store.take_back(folder.path()).unwrap();
+        hooks.look();
+    }
+    let _again = silent[0].accept().await.unwrap();
+    assert!(!sending.is_finished());
+}

@@ -13,7 +13,8 @@
 //! | `{"kept":…}` for each | what became of its epochs, until it is gone |
 //!
 //! There is one writer of the state at any time: whoever holds the directory's lock. Up to `"done"` nothing is lost when the new
-//! process fails: the old one takes the directory back and accepts again. Who connects meanwhile waits in the kernel's queue.
+//! process fails, which the end of the conversation says: the old one takes the directory back and accepts again, after a while even
+//! without it. Who connects meanwhile waits in the kernel's queue.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -28,8 +29,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::accepting::Accepting;
 use super::operations::Operations;
@@ -40,10 +40,15 @@ use crate::store::{self, EpochChange, Passed, Store};
 
 /// The socket within `state.dir`.
 const SOCKET: &str = "takeover.sock";
-/// For each step of the other side; the longest is the start of a mixer.
+/// For each step of the other side but those of whoever has the state, which are waited for until it is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a process that failed may still hold the directory while it ends.
+/// How long the store may take to do what it was asked for and to let go of the directory; twice what another program may hold the
+/// file, and less than the other side's patience. Nobody is accepted meanwhile.
+const LETTING_GO: Duration = Duration::from_secs(10);
+/// How long a process that failed may still hold the directory while it ends, before this one accepts without it.
 const LAST_BREATH: Duration = Duration::from_secs(5);
+/// Before the directory is tried again, at first.
+const RETRY: Duration = Duration::from_millis(20);
 /// The longest first message, in bytes.
 const FIRST: usize = 4_096;
 /// Batches of what became of epochs that wait for the other process: they are sent one at a time.
@@ -58,6 +63,8 @@ pub enum Error {
     Silent,
     #[error("the process that runs lets nobody take over: {0}")]
     Refused(String),
+    #[error("the state is still being written after {} s", LETTING_GO.as_secs())]
+    Slow,
     #[error("the process that runs speaks another language: {0}")]
     Language(#[from] serde_json::Error),
     #[error(transparent)]
@@ -122,12 +129,15 @@ impl Line {
 
     /// A word that is expected now.
     async fn expect(&mut self, word: &str) -> Result<(), Error> {
-        let heard: Value = self.hear().await?;
-        if heard == word {
-            return Ok(());
-        }
-        Err(Error::Refused(heard.to_string()))
+        is(word, &self.hear().await?)
     }
+}
+
+fn is(word: &str, heard: &Value) -> Result<(), Error> {
+    if heard == word {
+        return Ok(());
+    }
+    Err(Error::Refused(heard.to_string()))
 }
 
 /// What a process that runs gives to one that comes.
@@ -141,7 +151,6 @@ pub struct Giver {
     pub operations: Operations,
     /// Whoever makes mixes, or remembers what becomes of them.
     pub following: CancellationToken,
-    pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
 }
 
@@ -164,10 +173,14 @@ impl Giver {
                 () = self.shutdown.cancelled() => return,
             };
             match came {
-                Ok((stream, _)) => match self.give(stream).await {
-                    Ok(()) => return,
-                    Err(error) => warn!(%error, "nobody has taken over; this process goes on"),
-                },
+                Ok((stream, _)) => {
+                    match self.shutdown.run_until_cancelled(self.give(stream)).await {
+                        None | Some(Ok(())) => return,
+                        Some(Err(error)) => {
+                            warn!(%error, "nobody has taken over; this process goes on");
+                        }
+                    }
+                }
                 Err(error) => {
                     warn!(%error, "cannot listen for who takes over");
                     sleep(PATIENCE).await;
@@ -197,12 +210,17 @@ impl Giver {
         self.offer(&line).await?;
         line.expect("ready").await?;
         self.accepting.pause();
-        self.store.hand_over().await;
-        let taken = async {
-            line.say(&"yours").await?;
-            line.expect("done").await
+        let handed = timeout(LETTING_GO, self.store.hand_over()).await;
+        // Letters that are on their way are the other process's from now on.
+        self.hooks.look();
+        let taken = match handed {
+            Ok(()) => take(&mut line).await,
+            Err(_) => line
+                .say(&"its state is still being written")
+                .await
+                .and(Err(Error::Slow)),
         };
-        if let Err(why) = taken.await {
+        if let Err(why) = taken {
             drop(line);
             self.go_on().await;
             return Err(why);
@@ -239,27 +257,43 @@ impl Giver {
         Ok(rights::send(line.0.get_ref(), &text, &rights).await?)
     }
 
-    /// The other process did not come to be.
+    /// The other process did not come to be. Returns when the state is ours again; accepts at once then, or sooner where that takes
+    /// long.
     async fn go_on(&self) {
-        let until = tokio::time::Instant::now() + LAST_BREATH;
+        let mut back = std::pin::pin!(self.take_back());
+        let is_back = timeout(LAST_BREATH, &mut back).await.is_ok();
+        if let Err(error) = self.accepting.begin() {
+            error!(%error, "the listeners cannot be had back; nobody new comes in");
+        }
+        if !is_back {
+            error!("the state is not to be had back yet; changes and letters wait for it");
+            back.await;
+            info!("the state is ours again");
+        }
+        self.hooks.look();
+    }
+
+    /// However often that has to be tried.
+    async fn take_back(&self) {
+        let mut pause = RETRY;
         loop {
             let (store, dir) = (self.store.clone(), self.dir.clone());
             let back = tokio::task::spawn_blocking(move || store.take_back(&dir)).await;
             match back.unwrap_or(Err(store::Error::Ended)) {
-                Ok(()) => break,
-                Err(_) if tokio::time::Instant::now() < until => sleep(LAST_BREATH / 50).await,
-                Err(error) => {
-                    error!(%error, "the state cannot be had back; changes are not kept");
-                    break;
-                }
+                Ok(()) => return,
+                Err(error) => debug!(%error, "the state is not to be had back yet"),
             }
+            sleep(pause).await;
+            pause = (2 * pause).min(LAST_BREATH);
         }
-        if let Err(error) = self.accepting.begin() {
-            error!(%error, "the listeners cannot be had back; nobody new comes in");
-        }
-        self.tasks
-            .spawn(self.hooks.clone().send(self.shutdown.clone()));
     }
+}
+
+/// Says that the state is the other process's, and waits until it is there. However long it takes: nobody else can have the state
+/// meanwhile, and when it fails, this ends.
+async fn take(line: &mut Line) -> Result<(), Error> {
+    line.say(&"yours").await?;
+    is("done", &line.wait().await?)
 }
 
 /// Tells the process that has taken over what became of our epochs.
@@ -267,7 +301,8 @@ async fn tell(mut line: Line, mut passed: mpsc::Receiver<Passed>) {
     while let Some((changes, answer)) = passed.recv().await {
         let told = async {
             line.say(&changes).await?;
-            line.hear::<Kept>().await
+            // Its disk may be slow; that it is gone would end this.
+            line.wait::<Kept>().await
         };
         let kept = match told.await {
             Ok(Kept::Lost(lost)) => Ok(lost),
@@ -353,6 +388,48 @@ impl Claim {
                 Err(error) => Kept::Failed(error.to_string()),
             };
             self.0.say(&kept).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a line.
+    fn line() -> (Line, Line) {
+        let (one, other) = UnixStream::pair().unwrap();
+        (Line(BufReader::new(one)), Line(BufReader::new(other)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_takes_long_to_start_is_waited_for_until_it_is_there_or_gone() {
+        for comes_to_be in [true, false] {
+            let (mut old, mut new) = line();
+            let taking = tokio::spawn(async move { take(&mut old).await });
+            new.expect("yours").await.unwrap();
+            sleep(3 * PATIENCE).await;
+            assert!(!taking.is_finished());
+            if comes_to_be {
+                new.say(&"done").await.unwrap();
+            }
+            drop(new);
+            assert_eq!(taking.await.unwrap().is_ok(), comes_to_be);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_slow_disk_keeps_late_is_answered_for_and_the_next_is_told_too() {
+        let (old, mut new) = line();
+        let (pass, passed) = mpsc::channel(WAITING);
+        tokio::spawn(tell(old, passed));
+        for lost in [0, 2] {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            pass.send((Vec::new(), answer)).await.unwrap();
+            let _: Vec<EpochChange> = new.wait().await.unwrap();
+            sleep(3 * PATIENCE).await;
+            new.say(&Kept::Lost(lost)).await.unwrap();
+            assert_eq!(answered.await.unwrap().unwrap(), lost);
         }
     }
 }

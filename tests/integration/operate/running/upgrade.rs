@@ -1,21 +1,21 @@
 //! A new process takes over from the one that runs.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use linkmic::probe::http;
 use linkmic::probe::process::poll;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::edge::SOON;
 use crate::edge::client::Client;
 use crate::edge::live::{GOP, Live, Watcher};
 use crate::home::{Home, Life};
-use crate::hooks::receiver::Receiver;
+use crate::hooks::receiver::{Receiver, Reply, Request};
 
 const KBIT_350: usize = 350_000;
 /// Short, since the old process waits that long for who has connected and said nothing yet.
@@ -27,6 +27,23 @@ async fn says(life: &Life, words: &str) {
     });
     said.await
         .unwrap_or_else(|e| panic!("{e}\n{}", life.process.said()));
+}
+
+/// Sections of configuration that have a back end told of publishes.
+fn hooks(back_end: &Receiver) -> String {
+    format!(
+        "{DRAIN}[[hooks.webhooks]]\nurl = \"{}\"\nsecret = \"0123456789abcdef\"\nevents = [\"publish\", \"unpublish\"]\n",
+        back_end.url("/events")
+    )
+}
+
+/// Finds what a back end was told of a stream.
+fn told(kind: &str, name: &str) -> impl Fn(&[Request]) -> Option<Value> + use<> {
+    let (kind, stream) = (kind.to_owned(), name.to_owned());
+    move |all| {
+        let is = |r: &&Request| r.json["type"] == *kind && r.json["stream"] == *stream;
+        all.iter().find(is).map(|request| request.json.clone())
+    }
 }
 
 /// Does the same again and again until it is told to stop, and counts.
@@ -151,11 +168,7 @@ async fn who_connects_all_the_time_sees_no_refusal_through_an_upgrade_and_viewer
 async fn what_was_asked_of_the_old_process_holds_in_the_new_one_and_publishes_are_told_once_from_start_to_end()
  {
     let back_end = Receiver::open().await;
-    let hooks = format!(
-        "{DRAIN}[[hooks.webhooks]]\nurl = \"{}\"\nsecret = \"0123456789abcdef\"\nevents = [\"publish\", \"unpublish\"]\n",
-        back_end.url("/events")
-    );
-    let home = Home::without_mixes(&hooks);
+    let home = Home::without_mixes(&hooks(&back_end));
     let mut old = home.begin().await;
     let ban = json!({"stream": "live/forbidden"});
     let banned = old.api.post("/api/v1/bans", &ban).await.expect("an answer");
@@ -168,15 +181,6 @@ async fn what_was_asked_of_the_old_process_holds_in_the_new_one_and_publishes_ar
         .expect("an answer");
     assert!(pushed.is_success(), "{}", pushed.body);
     let publisher = Client::publish(&old.urls.push("a")).await.expect("granted");
-    let told = |kind: &str, name: &str| {
-        let (kind, stream) = (kind.to_owned(), name.to_owned());
-        move |all: &[crate::hooks::receiver::Request]| {
-            let is = |r: &&crate::hooks::receiver::Request| {
-                r.json["type"] == *kind && r.json["stream"] == *stream
-            };
-            all.iter().find(is).map(|request| request.json.clone())
-        }
-    };
     let began = back_end.until("the beginning", told("publish", "a")).await;
     let new = home.take_over().await;
     says(&old, "another process has taken over").await;
@@ -245,8 +249,8 @@ async fn what_was_asked_of_the_old_process_holds_in_the_new_one_and_publishes_ar
     );
 }
 
-/// Says what a new process says, up to the moment when the state is its own, and dies.
-async fn takes_and_dies(socket: &std::path::Path) {
+/// Says what a new process says, up to where the old one is to let go. What it hears then, and the line, whose end is its death.
+async fn takes(socket: &std::path::Path) -> (String, BufReader<UnixStream>) {
     let mut stream = UnixStream::connect(socket).await.expect("it listens");
     stream
         .write_all(b"{\"take_over\":1,\"process\":1}\n")
@@ -262,12 +266,25 @@ async fn takes_and_dies(socket: &std::path::Path) {
         "{offer}"
     );
     stream.write_all(b"\"ready\"\n").await.expect("it reads");
-    let mut line = String::new();
-    BufReader::new(stream)
-        .read_line(&mut line)
-        .await
-        .expect("a word");
-    assert_eq!(line, "\"yours\"\n");
+    let (mut word, mut line) = (String::new(), BufReader::new(stream));
+    line.read_line(&mut word).await.expect("a word");
+    (word, line)
+}
+
+/// The same, and dies as soon as the state is its own.
+async fn takes_and_dies(socket: &std::path::Path) {
+    assert_eq!(takes(socket).await.0, "\"yours\"\n");
+}
+
+/// Waits until a change can be kept.
+async fn has_the_state(life: &Life) {
+    let push = json!({"app": "live", "stream": "x", "url": "rtmp://127.0.0.1:9/live/x"});
+    let kept = poll("the state is its own again", SOON, || async {
+        let put = life.api.put("/api/v1/pushes/cdn", &push).await.ok()?;
+        put.is_success().then_some(())
+    });
+    kept.await
+        .unwrap_or_else(|e| panic!("{e}\n{}", life.process.said()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,13 +299,7 @@ async fn a_process_that_dies_while_it_takes_over_leaves_the_old_one_as_it_was() 
         granted.expect("it accepts again").unpublish().await;
         let ready = http::Client::new(old.http, None).get("/readyz").await;
         assert_eq!(ready.expect("an answer").status, 200);
-        let push = json!({"app": "live", "stream": "x", "url": "rtmp://127.0.0.1:9/live/x"});
-        let kept = poll("the state is its own again", SOON, || async {
-            let put = old.api.put("/api/v1/pushes/cdn", &push).await.ok()?;
-            put.is_success().then_some(())
-        });
-        kept.await
-            .unwrap_or_else(|e| panic!("{e}\n{}", old.process.said()));
+        has_the_state(&old).await;
     }
     // And the next one can take over for good.
     let new = home.take_over().await;
@@ -300,6 +311,113 @@ async fn a_process_that_dies_while_it_takes_over_leaves_the_old_one_as_it_was() 
         reader.look(|got| (got.pictures.len() > seen + GOP as usize).then_some(()))
     });
     more.await.unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_die_while_they_take_over_leave_one_who_sends_letters() {
+    let back_end = Receiver::deciding(None, |request, _| match &request.json["stream"] {
+        stream if stream == "slow" => Reply::Silence,
+        _ => Reply::Says(200, ""),
+    })
+    .await;
+    let home = Home::without_mixes(&hooks(&back_end));
+    let old = home.begin().await;
+    for _ in 0..2 {
+        takes_and_dies(&home.state().join("takeover.sock")).await;
+        has_the_state(&old).await;
+    }
+    // One is on its way for long, and others are sent meanwhile.
+    let mut publishers = Vec::new();
+    for name in ["slow", "a", "b", "c"] {
+        let granted = Client::publish(&old.urls.push(name)).await;
+        publishers.push(granted.expect("granted"));
+        back_end.until(name, told("publish", name)).await;
+    }
+    let mut times: HashMap<String, u32> = HashMap::new();
+    for request in back_end.requests() {
+        *times
+            .entry(request.headers["webhook-id"].clone())
+            .or_default() += 1;
+    }
+    let all: Vec<u32> = times.into_values().collect();
+    assert_eq!(all, [1; 4], "times that each letter was sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_cannot_let_go_of_the_state_is_not_taken_over_and_accepts_again() {
+    let home = Home::without_mixes(DRAIN);
+    let old = home.begin().await;
+    let other = rusqlite::Connection::open(home.state().join("linkmic.db")).expect("it is there");
+    other
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("nobody writes");
+    // Each waits 5 s for its turn, one after the other.
+    let mut changes = JoinSet::new();
+    for n in 0..6 {
+        let api = old.api.clone();
+        changes.spawn(async move {
+            let name = format!("n{n}");
+            let push = json!({"app": "live", "stream": name, "url": "rtmp://127.0.0.1:9/live/x"});
+            api.put(&format!("/api/v1/pushes/{name}"), &push).await
+        });
+    }
+    // By now all of them wait.
+    let first = changes.join_next().await.expect("one of them");
+    let first = first.expect("no panic").expect("an answer");
+    assert!(!first.is_success(), "{}", first.body);
+    let (word, _line) = takes(&home.state().join("takeover.sock")).await;
+    assert_eq!(word, "\"its state is still being written\"\n");
+    let granted = Client::publish(&old.urls.push("b")).await;
+    granted.expect("it accepts again").unpublish().await;
+    other.execute_batch("ROLLBACK").expect("it is ours");
+    has_the_state(&old).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_process_that_failed_holds_the_state_the_old_one_accepts_and_has_it_back_when_it_is_let_go()
+ {
+    let home = Home::without_mixes(DRAIN);
+    let old = home.begin().await;
+    let (word, line) = takes(&home.state().join("takeover.sock")).await;
+    assert_eq!(word, "\"yours\"\n");
+    let lock = std::fs::File::open(home.state().join("linkmic.lock")).expect("it is there");
+    lock.try_lock().expect("nobody has it");
+    drop(line);
+    let granted = Client::publish(&old.urls.push("b")).await;
+    granted.expect("it accepts again").unpublish().await;
+    drop(lock);
+    has_the_state(&old).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_old_process_is_killed_the_new_one_tells_the_ends_that_it_owes_and_none_of_its_own()
+ {
+    let back_end = Receiver::open().await;
+    let home = Home::without_mixes(&hooks(&back_end));
+    let old = home.begin().await;
+    let _there = Client::publish(&old.urls.push("a")).await.expect("granted");
+    let began = back_end.until("the beginning", told("publish", "a")).await;
+    let new = home.take_over().await;
+    says(&old, "another process has taken over").await;
+    let here = Client::publish(&new.urls.push("b")).await.expect("granted");
+    back_end
+        .until("another beginning", told("publish", "b"))
+        .await;
+    old.kill().await;
+    let ended = back_end.until("the end", told("unpublish", "a")).await;
+    assert_eq!(ended["data"]["sequence"], began["data"]["sequence"]);
+    assert_eq!(ended["data"]["reason"], "internal", "{ended}");
+    here.unpublish().await;
+    let ended = back_end
+        .until("the other end", told("unpublish", "b"))
+        .await;
+    assert_eq!(ended["data"]["reason"], "deleted", "{ended}");
+    let ids: HashSet<String> = back_end
+        .requests()
+        .iter()
+        .map(|request| request.headers["webhook-id"].clone())
+        .collect();
+    assert_eq!(ids.len(), 4, "two beginnings and two ends");
 }
 
 #[cfg(feature = "mixer")]
@@ -349,5 +467,4 @@ async fn without_a_process_to_take_over_from_a_server_starts_as_usual() {
     Client::publish(&life.urls.push("a"))
         .await
         .expect("granted");
-    let _ = Duration::ZERO;
 }
