@@ -14,8 +14,10 @@ use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::net::{self, Handed, Stream};
 
@@ -24,6 +26,8 @@ const MAX_CONNECTIONS: usize = 256;
 /// A connection on which nothing moves for this long is closed. Longer than usual scrape intervals, so that these keep
 /// their connection.
 const SILENCE: Duration = Duration::from_secs(75);
+/// So long after the stop, who was accepted before it may still send a first request. A caller writes as soon as it is connected.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// The caller's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +39,7 @@ impl Connected<IncomingStream<'_, Guarded>> for Peer {
     }
 }
 
-/// Serves until `stop`, then lets requests in progress finish.
+/// Serves until `stop`, then lets requests in progress finish, and the first one of callers who have just connected.
 ///
 /// # Errors
 /// When the socket cannot be used.
@@ -44,13 +48,14 @@ pub async fn serve(
     router: Router,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let callers = Callers::until(stop);
     let guarded = Guarded {
         listener,
-        room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        callers: callers.clone(),
     };
     let service = router.into_make_service_with_connect_info::<Peer>();
     axum::serve(guarded, service)
-        .with_graceful_shutdown(stop.cancelled_owned())
+        .with_graceful_shutdown(callers.heard())
         .await
 }
 
@@ -64,21 +69,69 @@ pub async fn serve_handed(
     router: Router,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let callers = Callers::until(stop);
     let handed = HandedOver {
         connections,
         local,
-        room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        callers: callers.clone(),
     };
     let service = router.into_make_service_with_connect_info::<Peer>();
     axum::serve(handed, service)
-        .with_graceful_shutdown(stop.cancelled_owned())
+        .with_graceful_shutdown(callers.heard())
         .await
+}
+
+/// Who is connected: not too many, and nobody new after the stop.
+#[derive(Clone)]
+struct Callers {
+    room: Arc<Semaphore>,
+    /// Those who have said nothing yet.
+    unheard: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Callers {
+    fn until(stop: CancellationToken) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            unheard: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// The next one, when there is room; nobody after the stop.
+    async fn next<S>(
+        &self,
+        accepted: impl Future<Output = (S, SocketAddr)>,
+    ) -> (Impatient<S>, SocketAddr) {
+        let next = async {
+            // The semaphore is never closed; without a permit there would merely be no limit.
+            let room = self.room.clone().acquire_owned().await.ok();
+            let (stream, peer) = accepted.await;
+            (
+                Impatient::new(stream, room, Some(self.unheard.token())),
+                peer,
+            )
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => std::future::pending().await,
+            next = next => next,
+        }
+    }
+
+    /// Resolves after the stop, when everybody has said something or had the time to: who is silent now may be cut.
+    async fn heard(self) {
+        self.stop.cancelled().await;
+        self.unheard.close();
+        let _ = timeout(FIRST_WORD, self.unheard.wait()).await;
+    }
 }
 
 /// A listener with room for [`MAX_CONNECTIONS`]; more wait in the kernel's queue.
 pub(super) struct Guarded {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    callers: Callers,
 }
 
 impl axum::serve::Listener for Guarded {
@@ -86,11 +139,7 @@ impl axum::serve::Listener for Guarded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        let room = self.room.clone().acquire_owned().await;
-        // The semaphore is never closed; without a permit there would merely be no limit.
-        let room = room.ok();
-        let (stream, address) = net::accept(&self.listener).await;
-        (Impatient::new(stream, room), address)
+        self.callers.next(net::accept(&self.listener)).await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -108,7 +157,7 @@ impl Connected<IncomingStream<'_, HandedOver>> for Peer {
 pub(super) struct HandedOver {
     connections: mpsc::Receiver<Handed>,
     local: SocketAddr,
-    room: Arc<Semaphore>,
+    callers: Callers,
 }
 
 impl axum::serve::Listener for HandedOver {
@@ -116,12 +165,14 @@ impl axum::serve::Listener for HandedOver {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        let room = self.room.clone().acquire_owned().await.ok();
-        match self.connections.recv().await {
-            Some(Handed { stream, peer }) => (Impatient::new(stream, room), peer),
-            // Nobody hands anything over any more; those that are served go on until the stop.
-            None => std::future::pending().await,
-        }
+        let handed = async {
+            match self.connections.recv().await {
+                Some(Handed { stream, peer }) => (stream, peer),
+                // Nobody hands anything over any more; those that are served go on until the stop.
+                None => std::future::pending().await,
+            }
+        };
+        self.callers.next(handed).await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -134,14 +185,21 @@ pub(super) struct Impatient<S> {
     stream: S,
     patience: Pin<Box<Sleep>>,
     _room: Option<OwnedSemaphorePermit>,
+    /// Until something is read.
+    unheard: Option<TaskTrackerToken>,
 }
 
 impl<S> Impatient<S> {
-    fn new(stream: S, room: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(
+        stream: S,
+        room: Option<OwnedSemaphorePermit>,
+        unheard: Option<TaskTrackerToken>,
+    ) -> Self {
         Self {
             stream,
             patience: Box::pin(tokio::time::sleep(SILENCE)),
             _room: room,
+            unheard,
         }
     }
 
@@ -169,6 +227,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if result.is_ready() {
+            self.unheard = None;
+        }
         self.judge(result, cx)
     }
 }
@@ -216,11 +277,43 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         let _client = client.unwrap();
-        let mut server = Impatient::new(server.unwrap().0, None);
+        let mut server = Impatient::new(server.unwrap().0, None, None);
         let began = Instant::now();
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), SILENCE.as_secs());
+    }
+
+    async fn ask(client: &mut TcpStream, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let read = client.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn who_has_just_connected_when_it_stops_is_heard_once_and_who_says_nothing_is_not_waited_for()
+     {
+        let router = Router::new().route("/", axum::routing::get(async || "fine"));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, stop.clone()));
+        let mut early = TcpStream::connect(address).await.unwrap();
+        let _silent = TcpStream::connect(address).await.unwrap();
+        // Who came after them is served: they are connected.
+        let mut last = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut last, "/").await.ends_with("fine"));
+        stop.cancel();
+        // All that this wakes has run.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(ask(&mut early, "/").await.ends_with("fine"));
+        let ended = timeout(Duration::from_secs(30), serving).await;
+        ended.unwrap().unwrap().unwrap();
+        assert_eq!(early.read(&mut [0; 16]).await.unwrap(), 0, "it is closed");
     }
 
     #[tokio::test]
@@ -238,13 +331,6 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, router, stop.clone()));
-        let ask = async |client: &mut TcpStream, path: &str| {
-            let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-            client.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = [0; 4096];
-            let read = client.read(&mut answer).await.unwrap();
-            String::from_utf8_lossy(&answer[..read]).into_owned()
-        };
         // Open before, during and after the panic.
         let mut other = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut other, "/fine").await.ends_with("fine"));

@@ -18,7 +18,7 @@ use crate::playback;
 
 /// Who serves what comes in at a listener.
 #[derive(Clone)]
-enum Host {
+enum Service {
     Ingest(Ingest, Entrance),
     Players(playback::Http, Entrance),
     Api(Router),
@@ -28,7 +28,7 @@ struct Open {
     name: &'static str,
     /// Not accepted from itself: who accepts has a descriptor of its own, which goes with its task.
     listener: TcpListener,
-    host: Host,
+    service: Service,
 }
 
 /// Handle on the listeners. Cheap to clone.
@@ -56,28 +56,28 @@ impl Accepting {
 
     /// Publishers and players over RTMP come in here.
     pub fn add_ingest(&self, name: &'static str, door: Door, ingest: &Ingest) {
-        let host = Host::Ingest(ingest.clone(), door.entrance);
-        self.add(name, door.listeners, &host);
+        let service = Service::Ingest(ingest.clone(), door.entrance);
+        self.add(name, door.listeners, &service);
     }
 
     /// Players over HTTP come in here.
     pub fn add_players(&self, name: &'static str, door: Door, http: &playback::Http) {
-        let host = Host::Players(http.clone(), door.entrance);
-        self.add(name, door.listeners, &host);
+        let service = Service::Players(http.clone(), door.entrance);
+        self.add(name, door.listeners, &service);
     }
 
     /// Callers of a router come in here.
     pub fn add_api(&self, name: &'static str, door: Door, router: Router) {
-        self.add(name, door.listeners, &Host::Api(router));
+        self.add(name, door.listeners, &Service::Api(router));
     }
 
-    fn add(&self, name: &'static str, listeners: Vec<TcpListener>, host: &Host) {
+    fn add(&self, name: &'static str, listeners: Vec<TcpListener>, service: &Service) {
         self.0
             .open()
             .extend(listeners.into_iter().map(|listener| Open {
                 name,
                 listener,
-                host: host.clone(),
+                service: service.clone(),
             }));
     }
 
@@ -91,16 +91,16 @@ impl Accepting {
         for open in self.0.open().iter() {
             let listener = tokio::net::TcpListener::from_std(open.listener.try_clone()?)?;
             let stop = stop.clone();
-            match open.host.clone() {
-                Host::Ingest(ingest, entrance) => {
+            match open.service.clone() {
+                Service::Ingest(ingest, entrance) => {
                     let serve = ingest.serve(listener, entrance);
                     self.0.tasks.spawn(stop.run_until_cancelled_owned(serve))
                 }
-                Host::Players(http, entrance) => {
+                Service::Players(http, entrance) => {
                     let serve = http.serve(listener, entrance);
                     self.0.tasks.spawn(stop.run_until_cancelled_owned(serve))
                 }
-                Host::Api(router) => self.0.tasks.spawn(async move {
+                Service::Api(router) => self.0.tasks.spawn(async move {
                     if let Err(error) = api::serve(listener, router, stop).await {
                         warn!(%error, "HTTP service ended");
                     }
@@ -113,7 +113,7 @@ impl Accepting {
     }
 
     /// Accepts no more; who connects waits in the kernel's queue. Who is in stays, but for callers of the API that ask for
-    /// nothing at the moment.
+    /// nothing at the moment and have asked before, or do not within half a second.
     pub fn pause(&self) {
         self.0.stop().cancel();
     }
