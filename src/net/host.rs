@@ -1,7 +1,7 @@
 //! What this process takes of its host, measured, against what it may: processor time, and bytes to players.
 //!
-//! Owns the two budgets and what is known against them: the last measurement, and what was promised since to those who came in
-//! and do not show in it yet, so that a crowd that comes within a second does not come in whole. Refuses to know who comes. Asked
+//! Owns the two budgets and what is known against them: the last measurement, and what was promised to those who came in
+//! and do not show in it yet, so that a crowd that comes within a second does not come in whole, and nobody counts twice. Refuses to know who comes. Asked
 //! by `auth` before anybody comes in, told once a second by `server`.
 
 use std::collections::VecDeque;
@@ -13,6 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Processor time is measured over this long: a second of an encoder's key frames is no load, and a crowd shows within it.
 const WINDOW: Duration = Duration::from_secs(3);
+/// From the promise to when who got it is attached and shows in what goes to players.
+const ATTACHING: Duration = Duration::from_millis(250);
 /// Processor time of a byte to a player, where nothing says better: 1.27 CPU-s/GB (docs/performance.md).
 const NS_PER_BYTE: f64 = 1.27;
 
@@ -69,9 +71,9 @@ pub struct View {
     pub budget: Budget,
     /// Processors that the process may use.
     pub cores: f64,
-    /// Percent of their time used over the last seconds, with what was promised since.
+    /// Percent of their time used over the last seconds, with what was promised and does not show in that yet.
     pub cpu_percent: f64,
-    /// Megabits a second to players, with what was promised since.
+    /// Megabits a second to players, with what was promised and does not show in that yet.
     pub egress_mbps: f64,
     /// What that costs in hundredths of a processor, about.
     pub egress_units: f64,
@@ -183,19 +185,29 @@ impl Account {
     }
 
     fn view(&self, now: Instant) -> View {
-        let recent = self.promised.iter().filter(|(at, _)| now - *at < WINDOW);
-        let promised: f64 = recent.map(|(_, bytes)| bytes).sum();
-        let measured = match (self.samples.front(), self.samples.back()) {
+        let recent = || self.promised.iter().filter(|(at, _)| now - *at < WINDOW);
+        let (front, back) = (self.samples.front(), self.samples.back());
+        // The last measurement has whole whoever was attached by then.
+        let missed = |at: Instant| back.is_none_or(|(to, _)| at + ATTACHING > *to);
+        let promised = recent().filter(|(at, _)| missed(*at));
+        let egress = self.egress + promised.map(|(_, bytes)| bytes).sum::<f64>();
+        // Of processor time it has as much of each as he was there of its window.
+        let (measured, unseen) = match (front, back) {
             (Some((from, before)), Some((to, used))) if to > from => {
-                used.saturating_sub(*before).as_secs_f64() / (*to - *from).as_secs_f64()
+                let window = (*to - *from).as_secs_f64();
+                let unseen = |(at, bytes): &(Instant, f64)| {
+                    let there = to.saturating_duration_since(*at + ATTACHING);
+                    bytes * (1.0 - there.as_secs_f64() / window).max(0.0)
+                };
+                let used = used.saturating_sub(*before).as_secs_f64();
+                (used / window, recent().map(unseen).sum())
             }
-            _ => 0.0,
+            _ => (0.0, recent().map(|(_, bytes)| bytes).sum::<f64>()),
         };
-        let egress = self.egress + promised;
         View {
             budget: self.budget,
             cores: self.cores,
-            cpu_percent: 100.0 * (measured + cores(promised)) / self.cores,
+            cpu_percent: 100.0 * (measured + cores(unseen)) / self.cores,
             egress_mbps: megabits(egress),
             egress_units: 100.0 * cores(egress),
         }
@@ -281,6 +293,53 @@ mod tests {
         assert!(host.admit(Guest::Player, later).is_err());
         host.note(later, Duration::ZERO, 1_000_000.0, 125_000.0);
         assert_eq!(host.admit(Guest::Player, later), Ok(()));
+    }
+
+    #[test]
+    fn who_shows_in_a_measurement_is_not_counted_as_promised_as_well() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut host = account(0, 100);
+        let second = |host: &mut Account, s: u64, players: f64| {
+            // Each takes 1 Mbit/s.
+            let egress = players * 125_000.0;
+            host.note(at(s * 1_000), Duration::ZERO, egress, 125_000.0);
+        };
+        second(&mut host, 0, 4.0);
+        second(&mut host, 1, 4.0);
+        for ms in [1_100, 1_500, 1_900] {
+            assert_eq!(host.admit(Guest::Player, at(ms)), Ok(()));
+        }
+        let mbps = |host: &Account, ms| host.view(at(ms)).egress_mbps;
+        assert_eq!(mbps(&host, 1_950), 7.0);
+        // The last of them was not attached yet, maybe.
+        second(&mut host, 2, 6.0);
+        assert_eq!(mbps(&host, 2_000), 7.0);
+        second(&mut host, 3, 7.0);
+        assert_eq!(mbps(&host, 3_000), 7.0);
+    }
+
+    #[test]
+    fn processor_time_of_who_came_in_is_reckoned_for_as_much_of_the_window_as_he_was_not_there() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut host = account(90, 0);
+        // A player takes a fifth of a core, a tenth of both.
+        let bytes = 0.2e9 / NS_PER_BYTE;
+        let note = |host: &mut Account, s, used| {
+            host.note(at(s * 1_000), Duration::from_millis(used), 0.0, bytes);
+        };
+        for s in 0..=3 {
+            note(&mut host, s, 0);
+        }
+        // He is there from 3 s on.
+        let came = at(3_000) - ATTACHING;
+        assert_eq!(host.admit(Guest::Player, came), Ok(()));
+        for (s, used) in [(4, 200), (5, 400)] {
+            note(&mut host, s, used);
+            let percent = host.view(at(s * 1_000)).cpu_percent;
+            assert!((percent - 10.0).abs() < 1e-6, "after {s} s: {percent} %");
+        }
     }
 
     #[test]
