@@ -76,6 +76,8 @@ pub struct Chronicle(Mutex<Rings>);
 #[derive(Debug, Default)]
 struct Rings {
     names: HashMap<StreamKey, Name>,
+    /// Names without facts among them.
+    strange: usize,
     /// Entries noted.
     noted: u64,
     bytes: usize,
@@ -157,6 +159,7 @@ impl Chronicle {
         rings.forget_old(now);
         rings.noted += 1;
         let order = rings.noted;
+        let was_strange = rings.names.get(key).map(Name::is_strange);
         let name = rings.names.entry(key.clone()).or_insert_with(|| Name {
             facts: VecDeque::new(),
             remarks: VecDeque::new(),
@@ -192,8 +195,10 @@ impl Chronicle {
                 name.bytes -= oldest.bytes();
             }
         }
-        let after = name.bytes;
+        let (after, is_strange) = (name.bytes, name.is_strange());
         rings.bytes = rings.bytes + after - before;
+        rings.strange += usize::from(is_strange);
+        rings.strange -= usize::from(was_strange == Some(true));
         rings.make_room(key);
     }
 
@@ -220,10 +225,13 @@ impl Rings {
         if !self.noted.is_multiple_of(64) && self.names.len() < NAMES {
             return;
         }
-        let bytes = &mut self.bytes;
+        let (bytes, strange) = (&mut self.bytes, &mut self.strange);
         self.names.retain(|_, name| {
             let keep = !old(name);
-            *bytes -= if keep { 0 } else { name.bytes };
+            if !keep {
+                *bytes -= name.bytes;
+                *strange -= usize::from(name.is_strange());
+            }
             keep
         });
     }
@@ -231,9 +239,8 @@ impl Rings {
     /// Forgets the names that nothing was noted of for longest, `but` not this one.
     fn make_room(&mut self, but: &StreamKey) {
         loop {
-            let strange = self.names.values().filter(|n| n.is_strange()).count();
-            let known = self.names.len() - strange;
-            let of_strange = if strange > STRANGE_NAMES {
+            let known = self.names.len() - self.strange;
+            let of_strange = if self.strange > STRANGE_NAMES {
                 Some(true)
             } else if known > NAMES {
                 Some(false)
@@ -251,6 +258,7 @@ impl Rings {
             };
             if let Some(name) = self.names.remove(&key) {
                 self.bytes -= name.bytes;
+                self.strange -= usize::from(name.is_strange());
             }
         }
     }
@@ -357,6 +365,14 @@ mod tests {
             large.stream = key(&format!("large{n}"));
             chronicle.tell(&large, "1-1".to_owned());
         }
+        for n in 0..STRANGE_NAMES {
+            chronicle.remark(&key(&format!("made-up{n}")), refusal("wrong"));
+        }
+        // One of them is published after all.
+        chronicle.tell(
+            &fact(&format!("made-up{}", STRANGE_NAMES - 1), 0),
+            "1-1".to_owned(),
+        );
         let rings = chronicle.lock();
         assert!(rings.bytes <= BYTES, "{}", rings.bytes);
         let entries = |name: &Name| -> usize {
@@ -367,6 +383,8 @@ mod tests {
             rings.names.values().map(entries).sum::<usize>(),
             rings.bytes
         );
+        let strange = rings.names.values().filter(|name| name.is_strange());
+        assert_eq!(strange.count(), rings.strange);
         assert!(rings.names.contains_key(&key("large19")));
     }
 
