@@ -56,11 +56,13 @@ impl Connection {
             let refusal = Refusal::new(Reason::TooLarge, message);
             return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
         }
-        if self.shared.is_closed(Instant::now()) {
-            let refusal = Refusal::new(Reason::Shutdown, DRAINING);
-            return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal);
-        }
-        let (key_id, stay) = match self.authorize(Action::Publish, &key, query).await {
+        let decided = match self.open() {
+            Ok(()) => self.authorize(Action::Publish, &key, query).await,
+            Err(refusal) => Err(refusal),
+        };
+        // The drain may have begun while a back end was asked.
+        let decided = decided.and_then(|granted| self.open().map(|()| granted));
+        let (key_id, stay) = match decided {
             Ok((grant, stay)) => (grant.key().map(ToString::to_string), stay),
             Err(refusal) => return self.refuse_publish(stream_id, PUBLISH_DENIED, refusal),
         };
@@ -91,6 +93,14 @@ impl Connection {
                 }
                 self.refuse_publish(stream_id, PUBLISH_BAD_NAME, refusal)
             }
+        }
+    }
+
+    /// Whether anybody may begin to publish now.
+    fn open(&self) -> Result<(), Refusal> {
+        match self.shared.is_closed(Instant::now()) {
+            true => Err(Refusal::new(Reason::Shutdown, DRAINING)),
+            false => Ok(()),
         }
     }
 

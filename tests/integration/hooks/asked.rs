@@ -1,10 +1,12 @@
 //! The back end that is asked: who it refuses hears so, over RTMP and HTTP, and what no answer means is configured.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linkmic::probe::http;
 use linkmic::probe::process::poll;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::receiver::{Receiver, Reply, Request};
 use super::told::metric;
@@ -13,6 +15,7 @@ use crate::edge::client::{Client, No};
 use crate::edge::clip::clip;
 use crate::edge::house::House;
 use crate::edge::programs::{Player, Publisher, recorded};
+use crate::home::Home;
 
 fn authorize(url: &str, more: &str) -> String {
     format!("[hooks]\nauthorize = {{ url = \"{url}\", {more} }}\n")
@@ -256,6 +259,40 @@ async fn who_waits_for_an_answer_holds_up_no_other_publisher_of_his_lane() {
         begin.elapsed()
     );
     assert!(slow.await.expect("no panic").is_some());
+}
+
+#[tokio::test]
+async fn who_is_granted_after_a_drain_has_begun_does_not_begin_to_publish() {
+    let answer = Arc::<Notify>::default();
+    let when = answer.clone();
+    let back_end = Receiver::deciding(None, move |request, _| match is_for(request, "late") {
+        true => Reply::Later(when.clone(), 200),
+        false => Reply::Says(200, ""),
+    })
+    .await;
+    let asked = authorize(&back_end.url("/"), "timeout = \"8s\"");
+    let home = Home::without_mixes(&format!("{asked}[drain]\ndeadline = \"10m\"\n"));
+    let life = home.begin().await;
+    // Somebody for whom it is waited.
+    let _there = Client::publish(&life.urls.push("a"))
+        .await
+        .expect("granted");
+    let late = life.urls.push("late");
+    let late = tokio::spawn(async move { Client::publish(&late).await.err() });
+    let for_late = |all: &[Request]| all.iter().any(|one| is_for(one, "late")).then_some(());
+    back_end.until("the question", for_late).await;
+    let drained = life.api.post("/api/v1/drain", &json!(null)).await;
+    assert_eq!(drained.expect("an answer").status, 202);
+    let closed = poll("nobody else may publish", SOON, || async {
+        Client::publish(&life.urls.push("b")).await.err()
+    });
+    closed.await.unwrap_or_else(|e| panic!("{e}"));
+    answer.notify_one();
+    let No { description, .. } = late.await.expect("no panic").expect("it is refused");
+    assert!(
+        description.contains("takes no new publishers") && description.contains("[shutdown]"),
+        "{description}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

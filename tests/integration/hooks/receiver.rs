@@ -8,6 +8,7 @@ use linkmic::probe::process::poll;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::edge::SOON;
 use crate::edge::tunnel::Pair;
@@ -28,6 +29,8 @@ pub enum Reply {
     Says(u16, &'static str),
     /// The connection stays open, without a word.
     Silence,
+    /// The status, as soon as that is notified.
+    Later(Arc<Notify>, u16),
 }
 
 type Decide = dyn Fn(&Request, usize) -> Reply + Send + Sync;
@@ -127,8 +130,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             taken.push(request);
             reply
         };
-        let Reply::Says(status, body) = reply else {
-            return std::future::pending().await;
+        let (status, body) = match reply {
+            Reply::Says(status, body) => (status, body),
+            Reply::Later(when, status) => {
+                when.notified().await;
+                (status, "")
+            }
+            Reply::Silence => return std::future::pending().await,
         };
         let answer = format!(
             "HTTP/1.1 {status} x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: {}\r\n\r\n{body}",
