@@ -380,7 +380,10 @@ impl Server {
     /// deadline (5 s) at the latest.
     pub async fn shutdown(self) {
         self.rooms.readiness.set(false);
-        pulse::stopping("going down");
+        // The service goes on in the process that has taken over.
+        if !self.operations.is_handed() {
+            pulse::stopping("going down");
+        }
         let down = async {
             self.rooms.end().await;
             self.shutdown.cancel();

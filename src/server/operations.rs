@@ -110,6 +110,11 @@ impl Operations {
     pub fn is_draining(&self) -> bool {
         self.0.drain.borrow().is_some()
     }
+
+    /// Whether another process has taken over.
+    pub(super) fn is_handed(&self) -> bool {
+        self.0.drain.borrow().is_some_and(|drain| drain.is_handed)
+    }
 }
 
 impl api::Operator for Operations {

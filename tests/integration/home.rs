@@ -68,17 +68,28 @@ impl Home {
 
     /// Starts a server, and waits until it listens.
     pub async fn begin(&self) -> Life {
-        self.run(&[]).await
+        self.run(&[], &[]).await
+    }
+
+    /// As [`begin`](Self::begin), started by another program whose words are `under`.
+    pub async fn begin_under(&self, under: &[&str]) -> Life {
+        self.run(under, &[]).await
     }
 
     /// Starts the next server, which takes over from the one that runs.
     pub async fn take_over(&self) -> Life {
-        self.run(&["--take-over"]).await
+        self.run(&[], &["--take-over"]).await
     }
 
-    async fn run(&self, more: &[&str]) -> Life {
-        let arguments = [&["serve", "--config", &self.file], more].concat();
-        let process = Process::spawn(env!("CARGO_BIN_EXE_linkmic"), &arguments).expect("it runs");
+    async fn run(&self, under: &[&str], more: &[&str]) -> Life {
+        let serve = [
+            env!("CARGO_BIN_EXE_linkmic"),
+            "serve",
+            "--config",
+            &self.file,
+        ];
+        let words = [under, &serve, more].concat();
+        let process = Process::spawn(words[0], &words[1..]).expect("it runs");
         let listening = |line: &str| -> Option<[SocketAddr; 3]> {
             let line: Value = serde_json::from_str(line).ok()?;
             let first = |name: &str| -> Option<SocketAddr> {

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::abuse::binary::Binary;
 use crate::edge::SOON;
+use crate::home::Home;
 
 /// A service manager that only listens.
 struct Manager {
@@ -44,6 +45,17 @@ impl Manager {
         });
         heard.await.unwrap_or_else(|e| panic!("{e}"))
     }
+
+    /// All messages that have come and were not looked at.
+    fn heard(&self) -> String {
+        let mut all = String::new();
+        let mut bytes = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut bytes) {
+            all += &String::from_utf8_lossy(&bytes[..length]);
+            all.push('\n');
+        }
+        all
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +86,20 @@ async fn the_service_manager_hears_of_each_step_and_that_the_server_lives() {
     manager.hears("WATCHDOG=1").await;
     server.end().await;
     manager.hears("STOPPING=1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_another_has_taken_over_from_does_not_say_that_the_service_stops() {
+    let manager = Manager::new();
+    let home = Home::without_mixes("[limits]\nhandshake = \"1s\"\n");
+    let mut old = home.begin_under(&["env", &manager.path]).await;
+    manager.hears("READY=1").await;
+    let _new = home.take_over().await;
+    let ended = old.process.end(SOON).await.expect("its end");
+    assert!(ended.success(), "{}", old.process.said());
+    let heard = manager.heard();
+    assert!(heard.contains("EXTEND_TIMEOUT_USEC="), "{heard}");
+    assert!(!heard.contains("STOPPING=1"), "{heard}");
 }
 
 /// Opens sockets as a socket unit does, and runs the server again and again over them, once for each line that it reads.
