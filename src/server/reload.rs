@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(compare(&held, &new).applied, [""; 0]);
         assert_eq!(compare(&held, &old).applied, ["limits.publishers"]);
     }
+
     #[test]
     fn an_application_that_is_there_until_a_restart_keeps_its_own_keys_until_then() {
         let keys =

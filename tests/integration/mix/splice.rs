@@ -16,7 +16,9 @@ use super::web::WebViewer;
 use super::{
     CANVAS, FPS, LONG, main_show, median, one_plus_one, one_plus_one_regions, place, sub_show,
 };
-use crate::studio::{Studio, advances};
+use crate::edge::SOON;
+use crate::home::Home;
+use crate::studio::{Studio, advances, publish};
 
 /// One frame of the main, ms.
 const FRAME: i64 = 1000 / FPS;
@@ -82,6 +84,49 @@ async fn viewers_stay_through_start_and_end_of_a_mix_in_place() {
         assert_seamless(file, &decode(file).await, &[true; 3]);
     }
     assert_spliced(&tags(&recorders.by_rtmpdump), 2);
+    pictures_were_whole(&viewer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_deadline_of_a_drain_a_mix_ends_with_a_splice_back_to_the_main() {
+    // Mixes have 5 s of it.
+    const DEADLINE: Duration = Duration::from_secs(15);
+    let home = Home::found("[mixer]\ndegrade = false\n").await;
+    let mut life = home.begin().await;
+    let _a = publish(&life.urls, &life.api, "a", &main_show()).await;
+    let _b = publish(&life.urls, &life.api, "b", &sub_show(Colour::RED, 700.0)).await;
+    let file = home.state().join("rtmpdump.flv").display().to_string();
+    let url = life.urls.plain("a");
+    let dump = ["--quiet", "--live", "--rtmp", &url, "--flv", &file];
+    let mut recorder = Process::spawn("rtmpdump", &dump).expect("installed");
+    let watch = Watch {
+        size: CANVAS,
+        regions: one_plus_one_regions().to_vec(),
+    };
+    let mut viewer = Player::start(&url, watch).await.expect("ffmpeg");
+    advances(&mut viewer, 0, Colour::BLUE, 10).await;
+    life.put("/api/v1/mixes/m", &one_plus_one()).await;
+    advances(&mut viewer, 1, Colour::RED, 25).await;
+    let drain = format!("/api/v1/drain?deadline={}s", DEADLINE.as_secs());
+    let asked = life
+        .api
+        .post(&drain, &Value::Null)
+        .await
+        .expect("an answer");
+    assert_eq!(asked.status, 202, "{}", asked.body);
+    let ended = life.process.end(DEADLINE + SOON).await.expect("its end");
+    assert!(ended.success(), "{}", life.process.said());
+    recorder.end(LONG).await.expect("its end");
+    let tags = tags(&file);
+    // Once to the mix, once back.
+    assert_spliced(&tags, 2);
+    let headers = |t: &&Tag| t.kind == Tag::VIDEO && t.is_header();
+    let last = tags
+        .iter()
+        .rposition(|t| headers(&t))
+        .expect("the main's own");
+    let after = tags[last..].iter().filter(|t| t.kind == Tag::VIDEO);
+    assert!(after.count() > 1, "the main goes on behind the splice");
     pictures_were_whole(&viewer);
 }
 
