@@ -1,6 +1,7 @@
 //! More than the host may carry: who is refused, and that those who are in do not notice.
 
 use linkmic::probe::process::poll;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -109,7 +110,7 @@ async fn twice_as_many_as_the_host_may_carry_are_refused_with_why_and_who_is_in_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_its_share_of_the_processor_nobody_else_comes_in_and_below_it_they_do_again() {
-    let server = Binary::serve("[limits]\ncpu_percent = 5\n").await;
+    let server = Binary::serve("").await;
     let live = Live::start(&server.urls.push("a"), KBIT_350).await;
     let player = Watcher::start(&server.urls.plain("a"), &live.sent).await;
     // Requests without end for each processor take more than a few hundredths of all of them.
@@ -123,6 +124,10 @@ async fn over_its_share_of_the_processor_nobody_else_comes_in_and_below_it_they_
             }
         }));
     }
+    let answer = server
+        .reload_by_api("", "[limits]\ncpu_percent = 5\n")
+        .await;
+    assert_eq!(answer.json()["applied"], json!(["limits.cpu_percent"]));
     let refused = poll("a refusal", SOON, || async {
         Client::play(&server.urls.plain("a")).await.err()
     });
