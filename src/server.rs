@@ -243,7 +243,10 @@ impl Server {
             following: server.rooms.following.clone(),
             shutdown: stop(),
         };
-        server.tasks.spawn(giver.serve());
+        // Before anybody is told that it listens.
+        if let Some(listener) = giver.listen() {
+            server.tasks.spawn(giver.serve(listener));
+        }
         pulse::ready("serving");
         let (ingest, playback) = (server.rooms.ingest.clone(), server.rooms.playback.clone());
         let relay = server.rooms.relay.clone();
@@ -551,6 +554,23 @@ mod tests {
             // What the next server does first.
             Store::open(folder.path()).unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_has_started_can_be_taken_over_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[rtmp]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n\
+             [control]\nlisten = '127.0.0.1:0'\ntoken = 'only for this test'\n\
+             [state]\ndir = '{}'",
+            folder.path().display()
+        );
+        let config = Config::parse(&text, "test", &config::Env::default()).unwrap();
+        let server = Server::start(config).await.unwrap();
+        // None of its tasks has run since.
+        let socket = folder.path().join("takeover.sock");
+        std::os::unix::net::UnixStream::connect(socket).unwrap();
+        server.shutdown().await;
     }
 
     #[test]

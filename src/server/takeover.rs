@@ -155,18 +155,20 @@ pub struct Giver {
 }
 
 impl Giver {
-    /// Waits for somebody who takes over; returns when that is done.
-    pub async fn serve(self) {
+    /// Whoever wants to take over may connect from now on. `None`: nobody will be able to.
+    pub fn listen(&self) -> Option<UnixListener> {
         let path = self.dir.join(SOCKET);
         // What is there is of a process that had the directory before.
         let _ = std::fs::remove_file(&path);
-        let listener = match UnixListener::bind(&path) {
-            Ok(listener) => listener,
-            Err(error) => {
+        UnixListener::bind(&path)
+            .inspect_err(|error| {
                 warn!(path = %path.display(), %error, "nobody will be able to take over from this process");
-                return;
-            }
-        };
+            })
+            .ok()
+    }
+
+    /// Waits for somebody who takes over; returns when that is done.
+    pub async fn serve(self, listener: UnixListener) {
         loop {
             let came = tokio::select! {
                 came = listener.accept() => came,
