@@ -332,10 +332,11 @@ impl Connection {
             return;
         }
         self.count(work.record, now);
-        work.record.waits(Waiting {
+        let waiting = Waiting {
             bytes: self.progress.outstanding(),
             lag: self.progress.lag(work.subscriber.head_time()),
-        });
+        };
+        work.record.waits(waiting, self.progress.moved());
     }
 
     fn count(&mut self, record: &Record, now: Instant) {

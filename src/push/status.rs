@@ -125,10 +125,10 @@ pub(super) struct Record {
 pub(super) struct Numbers {
     pub state: State,
     pub since: SystemTime,
-    /// `since` on the monotonic clock.
-    pub entered: Instant,
     pub counts: Counts,
     pub last_progress: Option<Instant>,
+    /// Since when there has been something to send of which the target has taken nothing; `None` where there is nothing to send.
+    pub wanted_since: Option<Instant>,
     pub retry_at: Option<Instant>,
     pub last_error: Option<(String, SystemTime)>,
     pub failures_in_a_row: u32,
@@ -177,9 +177,9 @@ impl Record {
             numbers: Mutex::new(Numbers {
                 state: State::Waiting,
                 since: SystemTime::now(),
-                entered: Instant::now(),
                 counts: Counts::default(),
                 last_progress: None,
+                wanted_since: None,
                 retry_at: None,
                 last_error: None,
                 failures_in_a_row: 0,
@@ -229,10 +229,18 @@ impl Record {
         let mut numbers = self.lock();
         numbers.counts.bytes += bytes;
         numbers.last_progress = Some(now);
+        numbers.wanted_since = Some(now);
     }
 
-    pub(super) fn waits(&self, waiting: Waiting) {
-        self.lock().waiting = waiting;
+    /// What is on its way on a connection, of which the first began to wait at `since` or later.
+    pub(super) fn waits(&self, waiting: Waiting, since: Instant) {
+        let mut numbers = self.lock();
+        numbers.waiting = waiting;
+        numbers.wanted_since = match waiting.bytes {
+            0 => None,
+            // A target that a connection before this one stalled on still does.
+            _ => Some(numbers.wanted_since.unwrap_or(since)),
+        };
     }
 
     /// The log is to hear that the target is so far behind that it skips to a key frame.
@@ -259,13 +267,18 @@ impl Record {
         let mut numbers = self.lock();
         numbers.retry_at = None;
         numbers.waiting = Waiting::default();
+        numbers.wanted_since = match state {
+            State::Waiting | State::Standby | State::Ended => None,
+            State::Connecting | State::Live | State::Backoff => {
+                Some(numbers.wanted_since.unwrap_or_else(Instant::now))
+            }
+        };
         with(&mut numbers);
         if numbers.state == state {
             return;
         }
         numbers.state = state;
         numbers.since = SystemTime::now();
-        numbers.entered = Instant::now();
         let error = numbers.last_error.as_ref().map(|(error, _)| error.clone());
         // Under the lock, so that events are in order. Nobody may be listening.
         let _ = self.events.send(Event {
@@ -297,12 +310,14 @@ pub(super) struct Offered {
 }
 
 impl Numbers {
-    /// Time without progress while there is media to send: in `live` since bytes were last acknowledged, in `connecting`
-    /// and `backoff` since the target last acknowledged any, or since the state was entered if it never did.
+    /// Time without progress while there is something to send: since the target last acknowledged bytes, or since there was something
+    /// for it if that is later. It runs on through failed connections. Zero where there is nothing to send, and in `live` where
+    /// nothing waits.
     pub(super) fn stalled(&self, now: Instant) -> Duration {
-        match self.state {
-            State::Waiting | State::Standby | State::Ended => Duration::ZERO,
-            _ => now.saturating_duration_since(self.last_progress.unwrap_or(self.entered)),
+        let idle = self.state == State::Live && self.waiting.bytes == 0;
+        match self.wanted_since {
+            Some(since) if !idle => now.saturating_duration_since(since),
+            _ => Duration::ZERO,
         }
     }
 
@@ -417,17 +432,58 @@ mod tests {
     }
 
     #[test]
-    fn a_target_without_media_is_not_stalled() {
+    fn a_target_is_stalled_from_when_there_was_something_for_it_until_it_takes_some() {
         let record = record().0;
-        let later = Instant::now() + Duration::from_secs(60);
-        assert_eq!(record.numbers().stalled(later), Duration::ZERO);
+        let zero = Instant::now();
+        let at = |s: u64| zero + Duration::from_secs(s);
+        let stalled = |s| record.numbers().stalled(at(s)).as_secs_f64().round();
+        let waits = |bytes, since| {
+            let lag = Duration::ZERO;
+            record.waits(Waiting { bytes, lag }, at(since));
+        };
+        assert_eq!(stalled(60), 0.0);
+        // Failures do not begin it anew.
+        record.connecting();
+        record.failed("refused".to_owned(), 1, at(1));
+        record.connecting();
+        assert_eq!(stalled(60), 60.0);
+        // Connected, and nothing to send as yet; then something, of which it takes nothing, and then some.
         record.enter(State::Live);
-        assert!(record.numbers().stalled(later) > Duration::from_secs(59));
-        record.acknowledged(10, later);
-        assert_eq!(record.numbers().stalled(later), Duration::ZERO);
-        record.enter(State::Standby);
-        let later = later + Duration::from_secs(60);
-        assert_eq!(record.numbers().stalled(later), Duration::ZERO);
+        assert_eq!(stalled(60), 0.0);
+        waits(10, 60);
+        assert_eq!(stalled(70), 70.0);
+        record.acknowledged(6, at(70));
+        waits(4, 70);
+        assert_eq!(stalled(75), 5.0);
+        // All that there was. The feed rests; what comes next counts from when it came.
+        record.acknowledged(4, at(75));
+        waits(0, 70);
+        assert_eq!(stalled(900), 0.0);
+        waits(10, 900);
+        assert_eq!(stalled(902), 2.0);
+        // The connection is given up, and the next one takes nothing either.
+        record.failed("stalled".to_owned(), 1, at(906));
+        assert_eq!(stalled(906), 6.0);
+        record.connecting();
+        record.enter(State::Live);
+        waits(10, 910);
+        assert_eq!(stalled(911), 11.0);
+    }
+
+    #[test]
+    fn a_target_that_has_nothing_to_send_is_not_stalled_by_what_was_before() {
+        for state in [State::Waiting, State::Standby, State::Ended] {
+            let record = record().0;
+            let now = Instant::now();
+            let before = now.checked_sub(Duration::from_secs(30));
+            record.connecting();
+            record.enter(State::Live);
+            record.acknowledged(10, before.expect("a machine that is up for longer"));
+            record.enter(state);
+            assert_eq!(record.numbers().stalled(now), Duration::ZERO, "{state:?}");
+            record.connecting();
+            assert_eq!(record.numbers().stalled(now), Duration::ZERO, "{state:?}");
+        }
     }
 
     #[test]
