@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode, Url, redirect};
 
 use super::{ConfigArgs, local};
 use crate::auth::Secret;
-use crate::config::{self, Config, Env, TokenError};
+use crate::config::{self, Config, Env, TokenError, TokenSource};
 use crate::logging::RequestId;
 use crate::net::tls::{Trust, TrustError};
 
@@ -25,36 +25,28 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(60);
 const REQUEST_ID: &str = "x-request-id";
 
+/// Variables that stand for flags. Not read by the parser of the command line, to which the token of a variable would be as
+/// good as the one of a flag, and an empty variable as good as a full one.
+const ADDRESS: &str = "LINKMIC_ADDRESS";
+const TOKEN: &str = "LINKMIC_TOKEN";
+const TOKEN_FILE: &str = "LINKMIC_TOKEN_FILE";
+
 /// Which server to ask, and with which token.
 #[derive(Debug, Args)]
 pub struct Reach {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where the control API is: host and port, or a URL; without it, as the configuration says.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "LINKMIC_ADDRESS",
-        global = true,
-        help_heading = "Server"
-    )]
+    /// Where the control API is: host and port, or a URL; without it, $LINKMIC_ADDRESS, then as the configuration says.
+    #[arg(long, value_name = "ADDRESS", global = true, help_heading = "Server")]
     address: Option<String>,
-    /// File with the control token; without it, $LINKMIC_TOKEN, then what the configuration says, then the one in the state
-    /// directory.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "LINKMIC_TOKEN_FILE",
-        global = true,
-        help_heading = "Server"
-    )]
+    /// File with the control token; without it and --token, $LINKMIC_TOKEN, then the file $LINKMIC_TOKEN_FILE, then what the
+    /// configuration says, then the one in the state directory.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Server")]
     token_file: Option<PathBuf>,
     /// The control token. Others on this machine can see it here; in $LINKMIC_TOKEN or a file they cannot.
     #[arg(
         long,
         value_name = "TOKEN",
-        env = "LINKMIC_TOKEN",
-        hide_env_values = true,
         value_parser = secret,
         global = true,
         help_heading = "Server"
@@ -76,6 +68,11 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(
+        "the control token that a server on this machine made for itself is not sent to {0}; --token-file or $LINKMIC_TOKEN say with \
+         which one to ask there"
+    )]
+    Elsewhere(String),
     #[error("the control token has characters that no HTTP header takes")]
     Unsendable,
     #[error(transparent)]
@@ -146,39 +143,66 @@ impl Reach {
     /// Finds the server and its token. Reads files; the configuration only where flags and environment leave something open.
     ///
     /// # Errors
-    /// When address or token cannot be found or make no sense.
+    /// When address or token cannot be found or make no sense, or when the token is not for that address.
     pub fn open(&self, env: &Env) -> Result<Control, Error> {
-        let given = self.token()?;
-        let config = match (&self.address, &given) {
+        let given = self.token(env)?;
+        let address = self.address.as_deref().or_else(|| env.text(ADDRESS));
+        let config = match (address, &given) {
             (Some(_), Some(_)) => None,
             _ => Some(self.config.load(env)?),
         };
-        let base = match (&self.address, &config) {
+        let base = match (address, &config) {
             (Some(address), _) => parse(address)?,
             (None, Some(config)) => parse(&control_address(config).to_string())?,
             (None, None) => return Err(Error::Address(String::new())),
         };
         let token = match (given, &config) {
             (Some(token), _) => Some(token),
-            (None, Some(config)) => Some(config.known_control_token()?.secret),
+            (None, Some(config)) => Some(configured(config, env, &base)?),
             (None, None) => None,
         };
         Control::new(base, token)
     }
 
-    fn token(&self) -> Result<Option<Secret>, Error> {
-        if let Some(token) = &self.token {
-            return Ok(Some(token.clone()));
-        }
-        let Some(path) = &self.token_file else {
-            return Ok(None);
+    /// By flags, else by variables.
+    fn token(&self, env: &Env) -> Result<Option<Secret>, Error> {
+        let (token, path) = match (&self.token, &self.token_file) {
+            (None, None) => (
+                env.text(TOKEN).map(Secret::new),
+                env.text(TOKEN_FILE).map(PathBuf::from),
+            ),
+            (token, path) => (token.clone(), path.clone()),
         };
-        let text = std::fs::read_to_string(path).map_err(|source| Error::TokenFile {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Some(Secret::new(text.trim())))
+        let (None, Some(path)) = (&token, path) else {
+            return Ok(token);
+        };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(Secret::new(text.trim()))),
+            Err(source) => Err(Error::TokenFile { path, source }),
+        }
     }
+}
+
+/// The token of the server that the configuration is of. One that nobody wrote down is for the server on this machine alone: whoever has
+/// an address asked must not get it by that.
+fn configured(config: &Config, env: &Env, base: &Url) -> Result<Secret, Error> {
+    let is_made = matches!(config.control.token, TokenSource::Generated);
+    if is_made && !is_here(base, config) {
+        let host = base.host_str().unwrap_or_default();
+        return Err(Error::Elsewhere(host.to_owned()));
+    }
+    Ok(config.known_control_token(env)?.secret)
+}
+
+/// Is it loopback, or what the control API of the configuration listens on?
+fn is_here(base: &Url, config: &Config) -> bool {
+    let host = base.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let Ok(address) = bare.parse::<IpAddr>() else {
+        return host == "localhost";
+    };
+    let mut listening = config.control.listen.iter();
+    address.to_canonical().is_loopback() || listening.any(|listen| listen.ip() == address)
 }
 
 /// Where a client on this host reaches the control listener.
@@ -395,6 +419,86 @@ mod tests {
         }
         for address in ["", "rtmp://a:1935", "http://a/?token=1", "a b"] {
             assert!(parse(address).is_err(), "{address:?}");
+        }
+    }
+
+    fn reach(arguments: &[&str]) -> Reach {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            reach: Reach,
+        }
+        let line = std::iter::once(&"linkmic").chain(arguments);
+        <Line as clap::Parser>::try_parse_from(line).unwrap().reach
+    }
+
+    fn env(variables: &[(&str, &str)]) -> Env {
+        variables.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_goes_before_one_in_the_environment_and_an_empty_one_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("of {name}\n")).unwrap();
+            path.display().to_string()
+        };
+        let (flagged, named) = (file("flag"), file("variable"));
+        let both = env(&[(TOKEN, "variable"), (TOKEN_FILE, &named)]);
+        let second = env(&[(TOKEN, ""), (TOKEN_FILE, &named)]);
+        let empty = env(&[(TOKEN, ""), (TOKEN_FILE, "")]);
+        let file_flag = ["--token-file", flagged.as_str()];
+        for (arguments, env, token) in [
+            (&["--token", "flag"][..], &both, Some("flag")),
+            (&file_flag, &both, Some("of flag")),
+            (&[], &both, Some("variable")),
+            (&[], &second, Some("of variable")),
+            (&[], &empty, None),
+        ] {
+            let found = reach(arguments).token(env).unwrap();
+            assert_eq!(found, token.map(Secret::new), "{arguments:?}");
+        }
+        let address = env(&[(ADDRESS, "127.0.0.1:7000"), (TOKEN, "x")]);
+        let asked = |arguments: &[&str], env: &Env| reach(arguments).open(env).unwrap().address();
+        assert_eq!(asked(&[], &address), "127.0.0.1:7000");
+        let flag = ["--address", "127.0.0.1:7001"];
+        assert_eq!(asked(&flag, &address), "127.0.0.1:7001");
+        let empty = env(&[(ADDRESS, ""), (TOKEN, "x")]);
+        assert_eq!(asked(&[], &empty), "127.0.0.1:1985");
+    }
+
+    #[test]
+    fn the_token_that_a_server_made_is_for_this_machine_and_one_that_was_written_down_for_any() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("control.token"), "made\n").unwrap();
+        let state = dir.path().display().to_string();
+        let listen = ("LINKMIC__CONTROL__LISTEN", "192.0.2.7:1985");
+        let made = env(&[("LINKMIC__STATE__DIR", &state), listen]);
+        let token = "sesame-sesame-sesame";
+        let written = env(&[("LINKMIC__CONTROL__TOKEN", token), listen]);
+        for (address, is_here) in [
+            ("127.0.0.1:1985", true),
+            ("127.1.2.3:1985", true),
+            ("[::1]:1985", true),
+            ("http://localhost:1985", true),
+            ("192.0.2.7:1985", true),
+            ("192.0.2.8:1985", false),
+            ("https://live.example", false),
+            ("localhost.example:1985", false),
+        ] {
+            let open = |env: &Env| reach(&["--address", address]).open(env);
+            match open(&made) {
+                Ok(control) => assert!(is_here && control.token.is_some(), "{address}"),
+                Err(error) => {
+                    assert!(
+                        !is_here && matches!(error, Error::Elsewhere(_)),
+                        "{address}: {error}"
+                    );
+                    assert!(error.is_usage());
+                }
+            }
+            assert!(open(&written).is_ok(), "{address}");
         }
     }
 

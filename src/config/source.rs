@@ -13,6 +13,8 @@ const PREFIX: &str = "LINKMIC";
 const SEPARATOR: &str = "__";
 /// What the `config` crate writes as the origin of values from the environment.
 pub(super) const ENV_ORIGIN: &str = "the environment";
+/// `StateDirectory=` of the unit that comes with the package.
+pub(super) const SERVICE_STATE: &str = "/var/lib/linkmic";
 
 /// The environment as a value, so that what follows from it can be tested.
 #[derive(Clone, Default)]
@@ -26,10 +28,14 @@ impl Env {
             .collect()
     }
 
-    /// A variable that is set to something.
-    fn path(&self, name: &str) -> Option<PathBuf> {
+    /// A variable; `None` where it is not set, or empty, which shells make of what was never set.
+    pub fn text(&self, name: &str) -> Option<&str> {
         let value = self.0.get(name).filter(|value| !value.is_empty())?;
-        Some(PathBuf::from(value))
+        Some(value)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
     }
 }
 
@@ -115,5 +121,5 @@ pub(super) fn state_dir(env: &Env) -> PathBuf {
     };
     unit.or_else(xdg)
         .or_else(home)
-        .unwrap_or_else(|| Path::new("/var/lib/linkmic").to_owned())
+        .unwrap_or_else(|| Path::new(SERVICE_STATE).to_owned())
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::source::{Env, SERVICE_STATE, state_dir};
 use super::{Config, TokenSource};
 use crate::auth::{Secret, digest};
 
@@ -62,16 +63,36 @@ impl Config {
         }
     }
 
-    /// As [`Self::control_token`], for who calls a server: none is made, and no file is touched but for reading.
+    /// As [`Self::control_token`], for who calls a server: none is made, and no file is touched but for reading. Where
+    /// nobody has named a state directory, and the one that `env` suggests has no token, it is that of the service that
+    /// the package installs (`/var/lib/linkmic/control.token`): its callers have another environment than it has.
     ///
     /// # Errors
     /// When the file cannot be read, or is empty.
-    pub fn known_control_token(&self) -> Result<Token, TokenError> {
+    pub fn known_control_token(&self, env: &Env) -> Result<Token, TokenError> {
         match &self.control.token {
-            TokenSource::Generated => kept(&self.state.dir.join(FILE)),
+            TokenSource::Generated => {
+                let is_named = self.state.dir != state_dir(env);
+                known(&self.state.dir, is_named, Path::new(SERVICE_STATE))
+            }
             TokenSource::Given(_) | TokenSource::File(_) => self.control_token(),
         }
     }
+}
+
+fn known(dir: &Path, is_named: bool, service: &Path) -> Result<Token, TokenError> {
+    let own = kept(&dir.join(FILE));
+    if is_named || !own.as_ref().is_err_and(is_absent) {
+        return own;
+    }
+    match kept(&service.join(FILE)) {
+        Err(error) if is_absent(&error) => own,
+        found => found,
+    }
+}
+
+fn is_absent(error: &TokenError) -> bool {
+    matches!(error, TokenError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 fn generated(dir: &Path) -> Result<Token, TokenError> {
@@ -237,6 +258,31 @@ mod tests {
         let token = config.control_token().unwrap();
         assert!(token.secret.matches(b"sesame-sesame-sesame"));
         assert_eq!(token.path, Some(path));
+    }
+
+    #[test]
+    fn callers_find_the_services_token_where_their_own_directory_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, service) = (dir.path().join("own"), dir.path().join("service"));
+        let put = |dir: &Path, text: &str| {
+            fs::create_dir_all(dir).unwrap();
+            fs::write(dir.join(FILE), text).unwrap();
+        };
+        let found = |is_named| known(&own, is_named, &service);
+        let path = |result: Result<Token, TokenError>| result.unwrap().path.unwrap();
+
+        // Nowhere: the first place is told.
+        let error = found(false).unwrap_err().to_string();
+        assert!(error.contains("/own/control.token"), "{error}");
+        put(&service, "theirs\n");
+        assert_eq!(path(found(false)), service.join(FILE));
+        // Who names a directory means that one.
+        assert!(found(true).is_err_and(|error| is_absent(&error)));
+        // One that is there and of no use is told, and not passed over.
+        put(&own, "\n");
+        assert!(matches!(found(false), Err(TokenError::Empty { .. })));
+        put(&own, "ours\n");
+        assert_eq!(path(found(false)), own.join(FILE));
     }
 
     #[test]

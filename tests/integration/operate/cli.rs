@@ -131,8 +131,11 @@ async fn ctl_finds_its_server_and_token_by_flag_variable_or_file_and_says_what_i
     let with = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = command(&call);
         command.args(arguments);
-        // No configuration of this machine's own.
-        command.env("XDG_STATE_HOME", server.place.folder.path().join("nothing"));
+        // Nothing of this machine's own.
+        command.env(
+            "LINKMIC__STATE__DIR",
+            server.place.folder.path().join("nothing"),
+        );
         command.envs(variables.iter().copied());
         finished(command)
     };
@@ -156,9 +159,17 @@ async fn ctl_finds_its_server_and_token_by_flag_variable_or_file_and_says_what_i
             ],
         ),
         (
+            "flags beside variables of another server",
+            vec!["--address", &address, "--token-file", &token],
+            vec![
+                ("LINKMIC_ADDRESS", "127.0.0.1:1"),
+                ("LINKMIC_TOKEN", "another"),
+            ],
+        ),
+        (
             "the configuration",
             vec!["--address", &address, "--config", &config],
-            vec![],
+            vec![("LINKMIC_TOKEN", ""), ("LINKMIC_TOKEN_FILE", "")],
         ),
     ] {
         let output = with(&arguments, &variables).await;

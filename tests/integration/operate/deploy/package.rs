@@ -148,11 +148,17 @@ async fn the_package_installs_starts_upgrades_and_leaves_nothing_behind() {
         "{conffiles}"
     );
 
+    // Root finds the token that the service made, though HOME says to look elsewhere.
+    let streams = "env HOME=/root linkmic ctl streams list --json";
+    let streams = machine.shell(streams).await;
+    assert!(streams.contains("\"streams\""), "{streams}");
+
     // An upgrade takes the new program, and leaves what an administrator wrote and may read.
     machine
         .shell("sed -i 's/0.0.0.0:8080/0.0.0.0:8081/' /etc/linkmic/linkmic.toml")
         .await;
-    machine.install(&next(package, folder.path())).await;
+    let next = next(package, folder.path());
+    machine.install(&next).await;
     machine.ready(8081).await;
     assert_ne!(machine.service().await, first, "it was started anew");
     let kept = machine
