@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::control::{self, Ask, Control, Reach};
 use super::ctl::{aligned, cell as text};
@@ -40,7 +41,7 @@ pub struct Options {
     interval: Duration,
 }
 
-/// Shows it until Ctrl-C, or once.
+/// Shows it until Ctrl-C or SIGTERM, or once.
 ///
 /// # Errors
 /// When the server cannot be asked the first time, or with `--once`; later it is said in the picture.
@@ -49,37 +50,22 @@ pub struct Options {
 /// Dropping the future leaves a terminal on its other screen.
 pub async fn run(options: Options, env: &Env, out: &mut dyn Write) -> Result<Outcome, CliError> {
     let control = options.reach.open(env)?;
-    let mut last = Sample::take(&control, None).await?;
+    let first = Sample::take(&control, None).await?;
     if options.once {
-        write!(out, "{}", last.picture(usize::MAX, &control.address()))?;
+        write!(out, "{}", first.picture(usize::MAX, &control.address()))?;
         return Ok(Outcome::Done);
     }
+    // One listener each for as long as it runs: a server that does not answer is when people want to leave.
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
     let on_terminal = io::stdout().is_terminal();
     if on_terminal {
         write!(out, "{ENTER}")?;
     }
-    let mut error = None;
-    let shown = loop {
-        let rows = match on_terminal {
-            true => rows(),
-            false => usize::MAX,
-        };
-        let mut text = last.picture(rows, &control.address());
-        if let Some(error) = &error {
-            text = format!("{error}\n{text}");
-        }
-        if let Err(error) = show(&text, on_terminal, rows, out) {
-            break Err(error);
-        }
-        tokio::select! {
-            // Where it cannot be listened for, the signal ends the process by itself.
-            Ok(()) = tokio::signal::ctrl_c() => break Ok(()),
-            () = tokio::time::sleep(options.interval) => {}
-        }
-        match Sample::take(&control, Some(&last)).await {
-            Ok(sample) => (last, error) = (sample, None),
-            Err(failed) => error = Some(failed.to_string()),
-        }
+    let shown = tokio::select! {
+        error = again_and_again(&control, first, options.interval, on_terminal, out) => Err(error),
+        _ = interrupts.recv() => Ok(()),
+        _ = terminations.recv() => Ok(()),
     };
     if on_terminal {
         write!(out, "{LEAVE}")?;
@@ -90,6 +76,38 @@ pub async fn run(options: Options, env: &Env, out: &mut dyn Write) -> Result<Out
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::Done),
         Err(error) => Err(error.into()),
         Ok(()) => Ok(Outcome::Done),
+    }
+}
+
+/// Shows `last` and those after it until that fails.
+///
+/// # Cancel safety
+/// What was shown is whole.
+async fn again_and_again(
+    control: &Control,
+    mut last: Sample,
+    interval: Duration,
+    on_terminal: bool,
+    out: &mut dyn Write,
+) -> io::Error {
+    let mut error = None;
+    loop {
+        let rows = match on_terminal {
+            true => rows(),
+            false => usize::MAX,
+        };
+        let mut text = last.picture(rows, &control.address());
+        if let Some(error) = &error {
+            text = format!("{error}\n{text}");
+        }
+        if let Err(failed) = show(&text, on_terminal, rows, out) {
+            return failed;
+        }
+        tokio::time::sleep(interval).await;
+        match Sample::take(control, Some(&last)).await {
+            Ok(sample) => (last, error) = (sample, None),
+            Err(failed) => error = Some(failed.to_string()),
+        }
     }
 }
 

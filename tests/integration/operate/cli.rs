@@ -1,13 +1,16 @@
 //! `ctl` and `top` against a running server.
 
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use linkmic::probe::process::poll;
 use linkmic::rtmp::kind;
 use serde_json::Value;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::run::{Place, command, finished, linkmic, texts};
+use super::run::{PROGRAM, Place, Server, command, finished, linkmic, texts};
 use crate::edge::SOON;
 use crate::edge::client::Client;
 use crate::edge::house::TOKEN;
@@ -289,50 +292,96 @@ async fn top_shows_who_publishes_and_how_many_play() {
     assert_eq!(cells[7..9], ["1", "1"], "{shown}");
     assert!(!shown.contains('\x1b'), "{shown}");
 
-    // On a terminal it comes again and again on the other screen, and leaves it at Ctrl-C.
-    let (config, address) = (server.place.config(), server.control.to_string());
-    let top = format!(
-        "{} top --interval 100ms --config {config} --address {address}",
-        super::run::PROGRAM
-    );
-    let out = server.place.path("screen");
-    let mut terminal = tokio::process::Command::new("script")
-        .args([
-            "--quiet",
-            "--flush",
-            "--command",
-            &format!("exec {top}"),
-            &out.display().to_string(),
-        ])
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .expect("script(1)");
-    let pictures = |text: &str| text.matches("publishers 1").count();
-    poll("three pictures", SOON, || async {
-        let text = std::fs::read_to_string(&out).ok()?;
-        (text.contains("\x1b[?1049h") && pictures(&text) >= 3).then_some(())
-    })
-    .await
-    .expect("they come");
-    // script(1) has one child, which became the program.
-    let id = terminal.id().expect("it runs");
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
-    let children = children.expect("Linux");
-    let asked = std::process::Command::new("kill")
-        .args(["-INT", children.trim()])
-        .status();
-    assert!(asked.is_ok_and(|status| status.success()));
-    let ended = timeout(Duration::from_secs(10), terminal.wait()).await;
-    ended.expect("it ends").expect("it ran");
-    let text = std::fs::read_to_string(&out).expect("the screen");
-    assert!(
-        text.contains("\x1b[?25h\x1b[?1049l"),
-        "the screen is not given back"
-    );
-
     let output = linkmic(&["top", "--once", "--address", "127.0.0.1:1", "--token", "x"]).await;
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// `linkmic top` on a terminal, of which all that is written to it is kept.
+struct Screen {
+    terminal: Child,
+    program: String,
+    text: PathBuf,
+}
+
+impl Screen {
+    /// `name` is of the file that keeps it.
+    async fn of(server: &Server, name: &str) -> Self {
+        let (config, address) = (server.place.config(), server.control.to_string());
+        let top = format!("{PROGRAM} top --interval 100ms --config {config} --address {address}");
+        let text = server.place.path(name);
+        let terminal = Command::new("script")
+            .args(["--quiet", "--flush", "--command", &format!("exec {top}")])
+            .arg(&text)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("script(1)");
+        let pictures = |text: &str| text.matches("  players ").count();
+        let shown = poll("three pictures", SOON, || async {
+            let text = std::fs::read_to_string(&text).ok()?;
+            (text.contains("\x1b[?1049h") && pictures(&text) >= 3).then_some(())
+        });
+        shown.await.expect("they come");
+        // script(1) has one child, which became the program.
+        let id = terminal.id().expect("it runs");
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let program = children.expect("Linux").trim().to_owned();
+        Self {
+            terminal,
+            program,
+            text,
+        }
+    }
+
+    /// Sends it a signal, at which it has to end within seconds and to leave the terminal as it was.
+    async fn ends_at(mut self, signal: &str) {
+        kill(signal, &self.program);
+        let ended = timeout(Duration::from_secs(10), self.terminal.wait()).await;
+        ended.expect("it ends").expect("it ran");
+        let text = std::fs::read_to_string(&self.text).expect("the screen");
+        assert!(
+            text.contains("\x1b[?25h\x1b[?1049l"),
+            "the screen is not given back"
+        );
+    }
+}
+
+fn kill(signal: &str, process: &str) {
+    let sent = std::process::Command::new("kill")
+        .args(["-s", signal, process])
+        .status();
+    assert!(sent.is_ok_and(|status| status.success()));
+}
+
+/// Bytes that whoever listens on a port has been sent and has not read.
+fn unread(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let of_line = |line: &str| -> Option<u64> {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+        let (_, received) = fields.get(4)?.split_once(':')?;
+        let is_connection = fields.get(3) == Some(&"01");
+        let bytes = u64::from_str_radix(received, 16).ok()?;
+        (is_connection && local == port).then_some(bytes)
+    };
+    table.lines().filter_map(of_line).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_leaves_the_terminal_as_it_was_at_once_even_while_the_server_does_not_answer() {
+    let server = Place::plain().serve().await;
+    let screen = Screen::of(&server, "unanswered").await;
+    let id = server.child.id().expect("it runs").to_string();
+    kill("STOP", &id);
+    let asked = poll("a question without an answer", SOON, || async {
+        (unread(server.control.port()) > 0).then_some(())
+    });
+    asked.await.expect("it is asked");
+    screen.ends_at("INT").await;
+    kill("CONT", &id);
+    for signal in ["INT", "TERM"] {
+        Screen::of(&server, signal).await.ends_at(signal).await;
+    }
 }
