@@ -28,8 +28,8 @@ const SOCKET_BUFFER: u64 = 212_992;
 const FEW_PORTS: u64 = 10_000;
 /// The first kernel that gives threads slices of their own.
 const SLICES: (u64, u64) = (6, 12);
-/// A service manager that does not answer says nothing about the clock.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A service manager that does not answer says nothing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Open files, threads and pinned memory.
 pub fn limits(config: &Config) -> Vec<Finding> {

@@ -4,7 +4,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::process::Stdio;
 
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::host::PATIENCE;
 use super::{Finding, State};
 use crate::config::Config;
 use crate::server;
@@ -15,12 +20,55 @@ const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 const LISTENING: &str = "0A";
 
 /// Every listener of the configuration. None is left open.
-pub fn all(config: &Config) -> Vec<Finding> {
+pub async fn all(config: &Config) -> Vec<Finding> {
     let tried = server::try_listeners(config);
+    let in_use = |outcome: &io::Result<()>| {
+        let error = outcome.as_ref().err();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    let units = match tried.iter().any(|(_, _, outcome)| in_use(outcome)) {
+        true => socket_units().await,
+        false => String::new(),
+    };
     tried
         .into_iter()
-        .map(|(key, address, outcome)| finding(key, address, outcome))
+        .map(|(key, address, outcome)| match unit_at(&units, address) {
+            // The service's own listener may be beside it.
+            Some(unit) if in_use(&outcome) => Finding::ok(
+                "ports",
+                format!("{key} {address}"),
+                format!("held by systemd for {unit}, which hands it to the service"),
+            ),
+            _ => finding(key, address, outcome),
+        })
         .collect()
+}
+
+/// Our socket units that listen now, as systemd lists them; nothing without a systemd.
+async fn socket_units() -> String {
+    let asked = Command::new("systemctl")
+        .args(["list-sockets", "--state=active", "--plain", "--no-legend"])
+        .args(["--no-pager", "linkmic-*.socket"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The unit that has an address, from systemd's list: what is listened on, the unit, the service.
+pub(super) fn unit_at(list: &str, address: SocketAddr) -> Option<&str> {
+    list.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let listen: SocketAddr = fields.next()?.parse().ok()?;
+        let unit = fields.next()?;
+        let all = listen.ip().is_unspecified() || address.ip().is_unspecified();
+        let same = listen.port() == address.port() && (all || listen.ip() == address.ip());
+        same.then_some(unit)
+    })
 }
 
 fn finding(key: &str, address: SocketAddr, outcome: io::Result<()>) -> Finding {

@@ -69,6 +69,30 @@ fn who_listens_is_read_from_the_kernels_table() {
 }
 
 #[test]
+fn a_socket_unit_is_known_by_its_address_or_by_its_port_on_all() {
+    let list = "0.0.0.0:1935    linkmic-rtmp.socket linkmic.service\n\
+                127.0.0.1:1985  linkmic-control.socket linkmic.service\n\
+                [::]:8080       linkmic-http.socket linkmic.service\n\
+                /run/x          linkmic-other.socket linkmic.service\n";
+    for (address, unit) in [
+        ("0.0.0.0:1935", Some("linkmic-rtmp.socket")),
+        ("192.0.2.7:1935", Some("linkmic-rtmp.socket")),
+        ("127.0.0.1:1985", Some("linkmic-control.socket")),
+        ("192.0.2.7:1985", None),
+        ("0.0.0.0:1985", Some("linkmic-control.socket")),
+        ("[::1]:8080", Some("linkmic-http.socket")),
+        ("127.0.0.1:1936", None),
+    ] {
+        assert_eq!(
+            ports::unit_at(list, address.parse().unwrap()),
+            unit,
+            "{address}"
+        );
+    }
+    assert_eq!(ports::unit_at("", "127.0.0.1:1935".parse().unwrap()), None);
+}
+
+#[test]
 fn a_finding_is_a_line_and_its_advice_one_more() {
     let finding =
         Finding::new("ports", "rtmp.listen 0.0.0.0:1935", State::Bad, "taken").advise("stop it");

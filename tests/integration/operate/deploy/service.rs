@@ -230,6 +230,22 @@ async fn systemd_holds_its_listeners_restarts_what_hangs_and_keeps_what_must_be_
     }
     let second = machine.service().await;
     assert_ne!(second, first);
+    // To the doctor that is as it should be.
+    let doctor = "linkmic doctor --json --config /etc/linkmic/linkmic.toml || true";
+    let doctor: serde_json::Value =
+        serde_json::from_str(&machine.shell(doctor).await).expect("a report");
+    let findings = doctor["findings"].as_array().expect("a list");
+    for (listener, unit) in [("rtmp.listen", "rtmp"), ("http.listen", "http")] {
+        let about = |one: &&serde_json::Value| {
+            let name = one["name"].as_str().unwrap_or_default();
+            one["area"] == "ports" && name.starts_with(listener)
+        };
+        let port = findings.iter().find(about).expect("the listener");
+        assert_eq!(port["state"], "ok", "{port}");
+        let held =
+            format!("held by systemd for linkmic-{unit}.socket, which hands it to the service");
+        assert_eq!(port["found"], held, "{port}");
+    }
 
     // One that does not run any more is found out, and the next one knows what there was to do.
     let mix = json!({
