@@ -256,7 +256,7 @@ async fn systemd_holds_its_listeners_restarts_what_hangs_and_keeps_what_must_be_
     studio::succeeded(api.put("/api/v1/mixes/m", &mix).await.expect("an answer"));
     machine.write(
         "/etc/systemd/system/linkmic.service.d/watchdog.conf",
-        "[Service]\nWatchdogSec=2\n",
+        "[Service]\nWatchdogSec=5\n",
     );
     machine
         .shell("systemctl daemon-reload; systemctl restart linkmic")
@@ -269,10 +269,11 @@ async fn systemd_holds_its_listeners_restarts_what_hangs_and_keeps_what_must_be_
         ))
         .await;
     machine.ready(8080).await;
-    assert_eq!(
-        machine.shell("systemctl show -P NRestarts linkmic").await,
-        "1"
-    );
+    // By the watchdog, and on a machine that is busy perhaps more than once.
+    let restarts = machine.shell("systemctl show -P NRestarts linkmic").await;
+    assert!(restarts.parse::<u32>().is_ok_and(|n| n >= 1), "{restarts}");
+    let log = machine.log().await;
+    assert!(log.contains("Watchdog timeout"), "{log}");
     let kept = api.get("/api/v1/mixes/m").await.expect("an answer");
     assert_eq!(kept.status, 200, "{}", kept.body);
 
