@@ -166,18 +166,51 @@ async fn the_package_installs_starts_upgrades_and_leaves_nothing_behind() {
         .await;
     assert_eq!(kept, "root:linkmic 640\n1\n1");
 
-    // Removed, it is gone but for its configuration and state; and then altogether.
-    machine
-        .shell("systemctl start linkmic-rtmp.socket || true")
-        .await;
-    machine.shell("dpkg -r linkmic").await;
-    let left = machine
-        .shell("ls -d /usr/bin/linkmic /usr/lib/systemd/system/linkmic* /etc/linkmic/linkmic.toml /var/lib/linkmic 2>/dev/null; pgrep -x linkmic; systemctl is-active linkmic linkmic-rtmp.socket || true")
-        .await;
+    // What is removed from another root, as when an image is made, leaves this one alone.
+    let elsewhere = "mkdir -p /srv/root/etc && cp /etc/passwd /etc/group /etc/shadow /etc/gshadow /srv/root/etc/";
+    machine.shell(elsewhere).await;
+    for script in ["prerm remove", "postrm purge"] {
+        let script = format!("DPKG_ROOT=/srv/root sh /var/lib/dpkg/info/linkmic.{script}");
+        machine.shell(&script).await;
+    }
+    let left = "systemctl is-active linkmic; getent passwd linkmic | cut -d: -f1; ls -d /var/lib/linkmic; grep -c ^linkmic: /srv/root/etc/passwd || true";
     assert_eq!(
-        left,
-        "/etc/linkmic/linkmic.toml\n/var/lib/linkmic\ninactive\ninactive"
+        machine.shell(left).await,
+        "active\nlinkmic\n/var/lib/linkmic\n0"
     );
+    machine.shell("rm -rf /srv/root").await;
+
+    // An instance takes over from the service, listeners of systemd's included, which would have the service back.
+    machine
+        .shell("systemctl stop linkmic; systemctl start linkmic-rtmp.socket; systemctl start linkmic; systemctl disable linkmic")
+        .await;
+    machine.ready(8081).await;
+    machine.shell("systemctl enable --now linkmic@a").await;
+    machine
+        .wait_for("test $(systemctl is-active linkmic) = inactive")
+        .await;
+    machine.ready(8081).await;
+    let rtmp = format!("{}:1935", machine.address());
+    let client = tokio::net::TcpStream::connect(&rtmp).await;
+    client.expect("it listens");
+    let states = "systemctl is-active linkmic linkmic@a linkmic-rtmp.socket || true";
+    assert_eq!(machine.shell(states).await, "inactive\nactive\ninactive");
+
+    // With the package it goes, and so do listeners of systemd's.
+    machine.shell("dpkg -r linkmic").await;
+    let left = format!("pgrep -x linkmic; {states}");
+    let nothing = "inactive\ninactive\ninactive";
+    assert_eq!(machine.shell(&left).await, nothing);
+    machine.install(&next).await;
+    machine.shell("systemctl start linkmic-rtmp.socket").await;
+
+    // Removed, it is gone but for its configuration and state; and then altogether.
+    machine.shell("dpkg -r linkmic").await;
+    assert_eq!(machine.shell(&left).await, nothing);
+    let left = machine
+        .shell("ls -d /usr/bin/linkmic /usr/lib/systemd/system/linkmic* /etc/linkmic/linkmic.toml /var/lib/linkmic 2>/dev/null || true")
+        .await;
+    assert_eq!(left, "/etc/linkmic/linkmic.toml\n/var/lib/linkmic");
     // Of the administrator's making.
     machine
         .shell("rm -f /etc/linkmic/linkmic.toml.dpkg-dist")

@@ -94,6 +94,16 @@ fn instances_that_take_over_are_confined_like_the_service() {
         lines.map(str::to_owned).collect()
     };
     let (service, instance) = (lines("linkmic.service"), lines("linkmic@.service"));
+    let sockets = LISTENERS.map(|name| format!("linkmic-{name}.socket"));
+    let sockets = sockets.join(" ");
+    // Together with them linkmic.service would come back beside the instance.
+    let (apart, instance): (Vec<_>, Vec<_>) = instance
+        .into_iter()
+        .partition(|line| line.contains(".socket"));
+    assert_eq!(
+        apart,
+        [format!("Conflicts={sockets}"), format!("After={sockets}")]
+    );
     assert_eq!(service.len(), instance.len());
     let differ = service.iter().zip(&instance).filter(|(a, b)| a != b);
     let differ: Vec<_> = differ.map(|(_, instance)| instance.as_str()).collect();
