@@ -2,7 +2,9 @@
 //! known of, and to each other. No cluster runs here.
 
 use std::process::Stdio;
+use std::time::Duration;
 
+use linkmic::config::{Config, Env};
 use serde_json::Value;
 
 use super::{repository, shipped};
@@ -174,7 +176,7 @@ fn manifests_speak_of_the_same_pod_ports_and_secrets() {
     }
     let generated = volume("config")["configMap"]["name"].as_str();
     let config = one(&all, "ConfigMap", generated.expect("a name"));
-    assert!(config["data"]["linkmic.toml"].is_string());
+    let config = config["data"]["linkmic.toml"].as_str().expect("a text");
 
     // As Pod Security's "restricted" wants it, and with time to drain.
     let security = &container["securityContext"];
@@ -185,6 +187,11 @@ fn manifests_speak_of_the_same_pod_ports_and_secrets() {
     let seccomp = &pod["spec"]["securityContext"]["seccompProfile"]["type"];
     assert_eq!(seccomp, "RuntimeDefault");
     assert!(container["lifecycle"]["preStop"].is_object());
+    assert!(!config.contains("[drain]"), "another deadline than:");
+    let drained = Config::defaults(&Env::default()).drain.deadline + Duration::from_secs(5);
+    let grace = &pod["spec"]["terminationGracePeriodSeconds"];
+    let grace = Duration::from_secs(grace.as_u64().expect("seconds"));
+    assert!(grace > drained, "{grace:?} to drain for {drained:?}");
     let image = shipped("deploy/docker/Dockerfile");
     let user = &pod["spec"]["securityContext"]["runAsUser"];
     assert!(image.contains(&format!("\nUSER {user}:{user}\n")), "{user}");
