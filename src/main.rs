@@ -10,6 +10,12 @@ use clap::Parser;
 use linkmic::cli::{Cli, Error, Outcome};
 use linkmic::config::Env;
 
+/// The allocator of the whole process, GStreamer and other C libraries included. Threads of mixes come and go and fill each of glibc's 16
+/// heaps in turn, which keep what was freed in their midst: when all had left after six minutes of four mixes, 116 MB of 192 were held
+/// for nobody. This one gives pages back that have been free for some seconds: 105 MB at the end of the same, as after its first minute.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long calls that may block, like stopping a decoder, can take after all else is down.
 const LAST_CALLS: Duration = Duration::from_millis(500);
 
