@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::stamp;
+use super::stamp::{self, Stamp};
 use super::synthetic::{self, Shape};
 use crate::probe::flv::{self, Tag};
 use crate::rtmp::kind;
@@ -40,6 +40,28 @@ pub struct Frame {
     pub payload: Bytes,
     /// Where the stamp goes, in pictures.
     pub stamp_at: Option<usize>,
+}
+
+impl Frame {
+    /// Whether it is a picture, which is stamped.
+    pub fn is_picture(&self) -> bool {
+        self.stamp_at.is_some()
+    }
+
+    /// The payload as it is to be sent now: a picture with its number and the time in it, anything else as it is.
+    pub fn stamped(&self, sequence: u64) -> Bytes {
+        let Some(at) = self.stamp_at else {
+            return self.payload.clone();
+        };
+        let mut payload = self.payload.to_vec();
+        let stamp = Stamp {
+            sequence,
+            sent_ns: stamp::now_ns(),
+            clock: stamp::clock(),
+        };
+        stamp::write(&mut payload, at, stamp);
+        payload.into()
+    }
 }
 
 /// A clip that can be sent in a loop.

@@ -10,13 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::aim::Aim;
 use super::clip::Clip;
 use super::link::{Failure, Link, Said, Talk};
 use super::poll::Poll;
-use super::stamp::{self, Stamp};
 use crate::rtmp::Framed;
 use crate::rtmp::session::client::Session;
 
@@ -252,21 +249,11 @@ impl Publisher {
     /// Sends the next message. Returns when the one after it is due.
     fn send(&mut self, clip: &Clip, counts: &Counts) -> Result<Instant, Failure> {
         let (frame, due_ms) = (clip.frame(self.next), clip.due_ms(self.next));
-        let payload = match frame.stamp_at {
-            None => frame.payload.clone(),
-            Some(at) => {
-                let mut payload = frame.payload.to_vec();
-                let stamp = Stamp {
-                    sequence: self.pictures,
-                    sent_ns: stamp::now_ns(),
-                    clock: stamp::clock(),
-                };
-                stamp::write(&mut payload, at, stamp);
-                self.pictures += 1;
-                counts.pictures.fetch_add(1, Relaxed);
-                Bytes::from(payload)
-            }
-        };
+        let payload = frame.stamped(self.pictures);
+        if frame.is_picture() {
+            self.pictures += 1;
+            counts.pictures.fetch_add(1, Relaxed);
+        }
         // The protocol's time wraps at 2^32.
         let framed = Framed::new(frame.type_id, due_ms as u32, self.stream_id(), payload);
         framed.write_to(self.link.buffer());

@@ -170,6 +170,17 @@ impl Process {
         }
     }
 
+    /// Sends it a signal, by its name without SIG: `STOP`.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`] when its end has been seen; [`Error::Ended`] when kill(1) fails.
+    pub async fn signal(&self, name: &str) -> Result<(), Error> {
+        match self.id() {
+            Some(id) => signal(name, id).await,
+            None => Err(Error::Wrong(format!("{} has ended", self.program))),
+        }
+    }
+
     /// Kills it at once, as a crash would, and waits until it is gone.
     pub async fn kill(&mut self) {
         // An error means that it is gone already, which is what is wanted.
@@ -178,17 +189,24 @@ impl Process {
 
     /// Asks it to end (SIGINT, what ffmpeg takes for `q`), kills it when it does not within `within`.
     pub async fn interrupt(&mut self, within: Duration) {
-        if let Some(id) = self.child.id() {
-            // Through kill(1): the system call would need `unsafe` or one more crate.
-            let _ = Command::new("kill")
-                .args(["-INT", &id.to_string()])
-                .status()
-                .await;
-        }
+        // An error means that it has ended already, or that it is killed below.
+        let _ = self.signal("INT").await;
         if timeout(within, self.child.wait()).await.is_err() {
             self.kill().await;
         }
     }
+}
+
+/// Sends a signal, by its name without SIG, to the process with that id. Through kill(1): the system call would need `unsafe`
+/// or one more crate.
+///
+/// # Errors
+/// [`Error::Ended`] when there is no such process.
+pub async fn signal(name: &str, id: impl std::fmt::Display) -> Result<(), Error> {
+    const SENT_WITHIN: Duration = Duration::from_secs(5);
+    let kill = format!("kill -{name} {id}");
+    output("sh", &["-c", &kill], SENT_WITHIN).await?;
+    Ok(())
 }
 
 /// Runs `program` to its end and returns its standard output.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::picture::{self, Colour, Pattern, Size};
-use super::process::{self, Log, Process};
+use super::process::{Log, Process};
 
 /// What a publisher sends.
 #[derive(Debug, Clone)]
@@ -139,9 +139,7 @@ impl Publisher {
     /// When it cannot be stopped.
     pub async fn stall(&self, pause: Duration) -> Result<(), Error> {
         for (signal, then) in [("STOP", pause), ("CONT", Duration::ZERO)] {
-            let id = self.process.id().unwrap_or_default();
-            let kill = format!("kill -{signal} {id}");
-            process::output("sh", &["-c", &kill], Duration::from_secs(5)).await?;
+            self.process.signal(signal).await?;
             tokio::time::sleep(then).await;
         }
         Ok(())

@@ -24,6 +24,10 @@ const WINDOW: usize = SAMPLE_RATE as usize / 100;
 /// … at each multiple of this much.
 const STEP: usize = SAMPLE_RATE as usize / 1000;
 const SAMPLE_RATE: u32 = 48_000;
+/// How much of an output is recorded to be judged: some 23 flashes, without what [`JOINED_MS`] leaves out.
+pub const RECORDED: Duration = Duration::from_secs(19);
+/// The beginning of a recording is the GOP so far, squeezed into a moment, and is not judged, ms.
+pub const JOINED_MS: f64 = 1_500.0;
 /// A decoder has its time: a minute of media takes a second or two, on a busy machine many.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -240,6 +244,21 @@ pub fn offsets(flashes: &[f64], beeps: &[f64]) -> Vec<f64> {
         (nearest.abs() < f64::from(PERIOD_MS) / 2.0).then_some(nearest)
     };
     flashes.iter().filter_map(near).collect()
+}
+
+/// From each flash of a recording's `region` to its beep of `tone` Hz, ms: as [`offsets`], of all after [`JOINED_MS`].
+///
+/// # Errors
+/// [`Error::Ended`] with what ffmpeg said when it cannot decode it.
+pub async fn judged_offsets(
+    recording: &Path,
+    region: Region,
+    tone: f64,
+) -> Result<Vec<f64>, Error> {
+    let mut flashes = flashes(recording, region).await?;
+    flashes.retain(|flash| *flash > JOINED_MS);
+    let beeps = beeps(recording, tone).await?;
+    Ok(offsets(&flashes, &beeps))
 }
 
 /// The middle one; NaN of nothing.
