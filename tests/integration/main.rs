@@ -21,7 +21,9 @@ mod links;
 mod mix;
 mod mutation;
 mod needs;
+mod numbers;
 mod operate;
+mod random;
 #[cfg(feature = "mixer")]
 mod soak;
 mod studio;

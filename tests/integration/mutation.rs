@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use crate::abuse::binary::Binary;
 use crate::abuse::healthy::Healthy;
 use crate::abuse::raw::{self, Raw};
-use damage::{Random, damaged};
+use crate::random::Random;
+use damage::damaged;
 use recorded::{HANDSHAKE, recorded};
 
 /// How long cases are made, of each kind.

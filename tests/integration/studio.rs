@@ -135,6 +135,15 @@ pub async fn publish(urls: &Urls, api: &Client, name: &str, show: &Show) -> Publ
     publisher
 }
 
+/// Which publisher a stream has, once its video is known.
+#[cfg(feature = "mixer")]
+pub async fn epoch(api: &Client, name: &str) -> Option<u64> {
+    let path = format!("/api/v1/streams/live/{name}");
+    let stream = api.get(&path).await.ok()?.json();
+    stream["publisher"]["video"].as_object()?;
+    stream["publisher"]["epoch"].as_u64()
+}
+
 pub fn succeeded(answer: Answer) -> Value {
     assert!(answer.is_success(), "{}: {}", answer.status, answer.body);
     answer.json()

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use linkmic::config::{Config, Env};
 use linkmic::probe::http;
-use linkmic::probe::process::{self, Process, poll};
+use linkmic::probe::process::{Process, poll};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::edge::SOON;
 use crate::edge::house::{TOKEN, Urls, configuration};
 use crate::edge::network::Network;
+use crate::numbers::Numbers;
 
 /// What a process may grow by and still count as flat, in bytes.
 pub const FLAT: u64 = 2 << 20;
@@ -278,12 +279,9 @@ impl Binary {
         whole.await.unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Sends a signal, by its name without SIG. Through kill(1): the system call would need `unsafe` or one more crate.
+    /// Sends a signal, by its name without SIG.
     pub async fn signal(&self, name: &str) {
-        let id = self.process.id().expect("it runs");
-        let kill = format!("kill -{name} {id}");
-        let sent = process::output("sh", &["-c", &kill], SOON).await;
-        sent.expect("a signal");
+        self.process.signal(name).await.expect("a signal");
     }
 
     /// A line of the kernel's status of the process.
@@ -352,7 +350,7 @@ impl Binary {
 
     /// All numbers, as they are now.
     pub async fn metrics(&self) -> Numbers {
-        Numbers(self.control.get("/metrics").await.expect("metrics").body)
+        Numbers::of(&self.control).await.expect("metrics")
     }
 
     /// Tasks alive, once what asked for them is over: the same number five times in a row.
@@ -371,13 +369,11 @@ impl Binary {
 
     /// Why RTMP connections ended since the start, and how many each; those that never occurred are left out.
     pub async fn ends(&self) -> Vec<(String, u64)> {
-        let metrics = self.control.get("/metrics").await.expect("metrics").body;
-        let ends = metrics.lines().filter_map(|line| {
-            let rest = line.strip_prefix("linkmic_ingest_disconnects_total{reason=\"")?;
-            let (reason, count) = rest.split_once("\"} ")?;
-            Some((reason.to_owned(), count.parse().expect("a count")))
-        });
-        ends.filter(|(_, count)| *count > 0).collect()
+        let numbers = self.metrics().await;
+        let ends = numbers.counted("linkmic_ingest_disconnects_total");
+        let ends = ends.into_iter();
+        ends.map(|(reason, count)| (reason.to_owned(), count))
+            .collect()
     }
 
     /// The last lines that it wrote to its log.
@@ -387,8 +383,7 @@ impl Binary {
 
     /// Lines of `/metrics` that have a value.
     pub async fn series(&self) -> usize {
-        let metrics = self.control.get("/metrics").await.expect("metrics").body;
-        metrics.lines().filter(|l| !l.starts_with('#')).count()
+        self.metrics().await.lines()
     }
 }
 
@@ -438,19 +433,6 @@ impl WorkingSize {
         );
         self.most = now;
         None
-    }
-}
-
-/// The answer of `/metrics`.
-pub struct Numbers(String);
-
-impl Numbers {
-    /// The value of a metric without labels.
-    pub fn value(&self, name: &str) -> f64 {
-        let mut lines = self.0.lines();
-        let line = lines.find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|v| v.parse().ok())
-            .unwrap_or_else(|| panic!("no metric {name}"))
     }
 }
 

@@ -457,12 +457,9 @@ impl Place {
 }
 
 impl Binary {
-    /// `-KILL`, `-HUP`: to this process and no other.
-    async fn signal(&mut self, signal: &str) {
-        let id = self.process.id().expect("it runs").to_string();
-        let command = format!("kill {signal} {id}");
-        let mut kill = Process::spawn("sh", &["-c", &command]).expect("a shell");
-        assert!(kill.end(SOON).await.expect("it ends").success());
+    /// `KILL`, `HUP`.
+    async fn signal(&mut self, name: &str) {
+        self.process.signal(name).await.expect("a signal");
     }
 }
 
@@ -477,7 +474,7 @@ async fn a_ban_outlives_a_killed_server() {
         .await
         .expect("an answer");
     assert_eq!(made.status, 201, "{}", made.body);
-    server.signal("-KILL").await;
+    server.signal("KILL").await;
     let status = server.process.end(SOON).await.expect("it ends");
     assert!(!status.success());
 
@@ -538,7 +535,7 @@ async fn sighup_applies_a_good_file_and_refuses_a_bad_one_in_one_line() {
         format!("{}\n[limits]\npublishers = \"x\"\nwait = 7\n", place.text),
     )
     .expect("written");
-    server.signal("-HUP").await;
+    server.signal("HUP").await;
     let line = said(&server, "configuration not reloaded").await;
     assert!(
         line.contains("limits.publishers: ") && line.contains("; limits.wait: "),
@@ -553,7 +550,7 @@ async fn sighup_applies_a_good_file_and_refuses_a_bad_one_in_one_line() {
         place.text
     );
     std::fs::write(&place.file, good).expect("written");
-    server.signal("-HUP").await;
+    server.signal("HUP").await;
     let line = said(&server, "configuration reloaded").await;
     assert!(line.contains("access") && line.contains("limits"), "{line}");
     let refused = no(Client::publish(&server.urls.push("b")).await).await;

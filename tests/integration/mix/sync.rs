@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use linkmic::probe::flv::{self, Tag};
 use linkmic::probe::process::{Process, poll};
-use linkmic::probe::sync::{self, Clip};
-use linkmic::probe::{Region, Size};
+use linkmic::probe::sync::{self, Clip, JOINED_MS, RECORDED};
+use linkmic::probe::{Region, Size, record};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::SemaphorePermit;
@@ -14,16 +14,12 @@ use tokio::sync::SemaphorePermit;
 use super::{CANVAS, FPS, LONG};
 use crate::abuse::binary::Binary;
 use crate::edge::SOON;
-use crate::studio::alone;
+use crate::studio::{self, alone};
 
 /// Flashes that a judgement needs at least.
 const EVENTS: usize = 20;
 /// The median of an input may be off by so much, ms.
 const MEDIAN_MS: f64 = 25.0;
-/// How much is recorded for a judgement, s.
-const RECORDED: &str = "19";
-/// The beginning of a recording is the GOP so far, squeezed into a moment, and is not judged, ms.
-const JOINED: f64 = 1_500.0;
 /// From frame to frame of the mix, ms.
 const FRAME_MS: f64 = 1000.0 / FPS as f64;
 
@@ -179,10 +175,7 @@ impl Show {
 
     /// Which publisher that name has, if its video is known.
     async fn epoch(&self, name: &str) -> Option<u64> {
-        let path = format!("/api/v1/streams/live/{name}");
-        let stream = self.server.control.get(&path).await.ok()?.json();
-        stream["publisher"]["video"].as_object()?;
-        stream["publisher"]["epoch"].as_u64()
+        studio::epoch(&self.server.control, name).await
     }
 
     /// The mix's counters.
@@ -217,19 +210,9 @@ impl Show {
     /// What is wrong with what viewers of the main get.
     pub async fn complaints(&self, what: &str) -> Vec<String> {
         let recording = self.folder.path().join("recording.flv");
-        let (url, file) = (self.server.urls.plain("a"), recording.display().to_string());
-        let before = "-hide_banner -nostats -loglevel warning -y -i";
-        let after = format!("-t {RECORDED} -c copy");
-        let line: Vec<&str> = before
-            .split_whitespace()
-            .chain([url.as_str()])
-            .chain(after.split_whitespace())
-            .chain([file.as_str()])
-            .collect();
-        let mut recorder = Process::spawn("ffmpeg", &line).expect("ffmpeg");
-        let recorded = recorder.success(LONG).await;
-        recorded.unwrap_or_else(|e| panic!("{e}"));
-        let mut complaints: Vec<String> = uneven(&recording).into_iter().collect();
+        let recorded = record::recording(&self.server.urls.plain("a"), RECORDED, &recording).await;
+        let tags = recorded.unwrap_or_else(|e| panic!("{e}"));
+        let mut complaints: Vec<String> = uneven(&tags).into_iter().collect();
         for (anchor, own) in stage().iter().zip(&self.own) {
             let mixed = offsets(&recording, anchor.seen_at, anchor.clip.tone).await;
             let off: Vec<f64> = mixed.iter().map(|offset| offset - own).collect();
@@ -252,13 +235,12 @@ impl Show {
 
 /// What is wrong with the pace of a recording's pictures: each comes one frame after the one before, whatever becomes of
 /// the inputs.
-fn uneven(recording: &Path) -> Option<String> {
-    let tags = flv::tags(&std::fs::read(recording).expect("recorded")).expect("FLV");
+fn uneven(tags: &[Tag]) -> Option<String> {
     let times: Vec<f64> = tags
         .iter()
         .filter(|tag| tag.kind == Tag::VIDEO && tag.is_media())
         .map(|tag| f64::from(tag.time))
-        .filter(|time| *time > JOINED)
+        .filter(|time| *time > JOINED_MS)
         .collect();
     let steps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let odd = steps.iter().filter(|step| **step != FRAME_MS).count();
@@ -267,14 +249,8 @@ fn uneven(recording: &Path) -> Option<String> {
 
 /// From each flash to its beep, ms.
 async fn offsets(file: &Path, region: Region, tone: f64) -> Vec<f64> {
-    let mut flashes = sync::flashes(file, region)
-        .await
-        .unwrap_or_else(|e| panic!("{e}"));
-    flashes.retain(|flash| *flash > JOINED);
-    let beeps = sync::beeps(file, tone)
-        .await
-        .unwrap_or_else(|e| panic!("{e}"));
-    sync::offsets(&flashes, &beeps)
+    let offsets = sync::judged_offsets(file, region, tone).await;
+    offsets.unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -312,7 +288,7 @@ async fn picture_and_sound_of_the_main_are_as_far_apart_after_every_splice_as_be
     let line = ["--quiet", "--live", "--rtmp", &url, "--flv", &file];
     let mut recorder = Process::spawn("rtmpdump", &line).expect("rtmpdump");
     // What is judged is media time; it passes as fast as this.
-    tokio::time::sleep(SEGMENT + Duration::from_millis(JOINED as u64)).await;
+    tokio::time::sleep(SEGMENT + Duration::from_millis(JOINED_MS as u64)).await;
     for _ in 0..MIXES {
         show.mix().await;
         show.until_mixed(1).await;
@@ -331,7 +307,7 @@ async fn picture_and_sound_of_the_main_are_as_far_apart_after_every_splice_as_be
     let mut flashes = sync::flashes(&recording, main.seen_at)
         .await
         .expect("pictures");
-    flashes.retain(|flash| *flash > begins[0] + JOINED);
+    flashes.retain(|flash| *flash > begins[0] + JOINED_MS);
     let beeps = sync::beeps(&recording, main.clip.tone)
         .await
         .expect("sound");

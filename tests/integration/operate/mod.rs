@@ -21,13 +21,3 @@ mod running;
 mod standstill;
 mod start;
 mod streams;
-
-use crate::edge::SOON;
-use linkmic::probe::process;
-
-/// Through kill(1): the system call would need `unsafe` or one more crate.
-pub async fn signal(name: &str, id: &str) {
-    let kill = format!("kill -{name} {id}");
-    let sent = process::output("sh", &["-c", &kill], SOON).await;
-    sent.expect("a signal");
-}

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use linkmic::probe::process::poll;
+use linkmic::probe::process::{self, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -133,7 +133,8 @@ async fn sockets_of_the_service_manager_are_served_and_who_comes_between_two_liv
     drop(first.expect("it is served"));
     let said = server.said();
     let id = said.lines().find_map(|line| line.strip_prefix("process "));
-    crate::operate::signal("TERM", id.expect("a process")).await;
+    let sent = process::signal("TERM", id.expect("a process")).await;
+    sent.expect("a signal");
     let ended = poll("its end", SOON, || async {
         server.said().contains("\nended 0").then_some(())
     });
