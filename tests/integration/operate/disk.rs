@@ -111,15 +111,17 @@ impl Disk {
         broken.expect("it breaks");
     }
 
-    /// What an operator does about that: checks the file system, and mounts it again.
-    pub async fn mend(self, what: &str) -> Self {
-        let (image, at) = (
-            self.image.display().to_string(),
-            self.at.display().to_string(),
-        );
+    /// What an operator does about that: checks a copy of the file system, and mounts that instead. The broken one itself may
+    /// still be mounted elsewhere, in a mount namespace that began meanwhile, and would be given back as it is.
+    pub async fn mend(mut self, what: &str) -> Self {
+        let at = self.at.display().to_string();
         output("umount", &[&at], PATIENCE)
             .await
             .expect("nobody uses it");
+        let copy = self.image.with_extension("copy");
+        std::fs::copy(&self.image, &copy).expect("room for a copy");
+        self.image = copy;
+        let image = self.image.display().to_string();
         // 1: mistakes were corrected.
         let check = format!("e2fsck -fy {image} >&2 || test $? = 1");
         output("sh", &["-c", &check], PATIENCE)
