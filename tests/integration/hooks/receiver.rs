@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use linkmic::probe::process::poll;
 use serde_json::Value;
@@ -16,6 +17,12 @@ use crate::edge::tunnel::Pair;
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// When it was whole.
+    #[cfg_attr(
+        not(feature = "mixer"),
+        expect(dead_code, reason = "only a soak asks when")
+    )]
+    pub at: Instant,
     pub path: String,
     /// By names in lower case.
     pub headers: HashMap<String, String>,
@@ -163,6 +170,7 @@ fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
     let length: usize = headers.get("content-length")?.parse().ok()?;
     let body = bytes.get(begin..begin + length)?;
     let request = Request {
+        at: Instant::now(),
         path,
         headers,
         text: text(body),

@@ -69,6 +69,11 @@ impl Account {
             .push((ends, until));
     }
 
+    /// Whatever is excused is so no longer.
+    pub fn excuse_nobody(&self) {
+        self.0.lock().expect("whole").excused.clear();
+    }
+
     /// The live epoch of a name is about to end, for one of these reasons.
     pub fn owes(&self, name: &str, reasons: &'static [&'static str]) {
         let mut entries = self.0.lock().expect("whole");
@@ -100,10 +105,20 @@ impl Account {
 
     /// A publish epoch ended, as the server tells it.
     pub fn epoch_ended(&self, name: &str, reason: &str) {
+        self.told(name, reason, Instant::now());
+    }
+
+    fn told(&self, name: &str, reason: &str, now: Instant) {
         let mut entries = self.0.lock().expect("whole");
         let owed = entries.owed.get_mut(name).and_then(VecDeque::pop_front);
         match owed {
-            Some((reasons, _)) if reasons.contains(&reason) => entries.explained += 1,
+            Some((reasons, since)) if reasons.contains(&reason) => {
+                let took = now.saturating_duration_since(since);
+                match took > TOLD_WITHIN {
+                    true => entries.complaints.push(late(name, took)),
+                    false => entries.explained += 1,
+                }
+            }
             Some((reasons, _)) => {
                 let what = format!(
                     "the publish of {name} ended with {reason}, where {reasons:?} was to be told"
@@ -129,12 +144,15 @@ impl Account {
 
     /// What was wrong since this was asked last, ends that were never told among it.
     pub fn complaints(&self) -> Vec<String> {
+        self.complaints_at(Instant::now())
+    }
+
+    fn complaints_at(&self, now: Instant) -> Vec<String> {
         let mut entries = self.0.lock().expect("whole");
         let mut all = std::mem::take(&mut entries.complaints);
-        let now = Instant::now();
         for (name, owed) in &mut entries.owed {
             while let Some((reasons, since)) = owed.front()
-                && now.duration_since(*since) > TOLD_WITHIN
+                && now.saturating_duration_since(*since) > TOLD_WITHIN
             {
                 all.push(format!("the end of {name} ({reasons:?}) was never told"));
                 owed.pop_front();
@@ -147,6 +165,10 @@ impl Account {
     pub fn explained(&self) -> u64 {
         self.0.lock().expect("whole").explained
     }
+}
+
+fn late(name: &str, took: Duration) -> String {
+    format!("the end of {name} was told after {took:.0?}, {TOLD_WITHIN:?} are allowed")
 }
 
 #[cfg(test)]
@@ -177,6 +199,33 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         account.player_ended(1, "a", End::TooSlow, "");
         assert_eq!(account.complaints().len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_excused_when_everybody_is_back() {
+        let account = Account::default();
+        account.excuse(Whose::Stream("a".into()), GONE, LONG);
+        account.excuse_nobody();
+        account.player_ended(1, "a", End::Over, "");
+        assert_eq!(account.complaints().len(), 1);
+    }
+
+    #[test]
+    fn an_end_that_is_told_late_or_never_is_a_complaint_whenever_it_is_looked_for() {
+        let account = Account::default();
+        account.owes("late", &["deleted"]);
+        account.owes("never", &["deleted"]);
+        let (due, over) = (
+            Instant::now() + TOLD_WITHIN / 2,
+            Instant::now() + TOLD_WITHIN * 2,
+        );
+        assert_eq!(account.complaints_at(due), Vec::<String>::new());
+        account.told("late", "deleted", over);
+        let complaints = account.complaints_at(over);
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert!(complaints[0].contains("late was told after"));
+        assert!(complaints[1].contains("never (") && complaints[1].contains("never told"));
+        assert_eq!(account.explained(), 0);
     }
 
     #[test]

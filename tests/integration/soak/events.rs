@@ -1,6 +1,6 @@
 //! What the server tells of itself: its stream of events, replayed as it comes, and the webhooks that carry the same.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -117,35 +117,42 @@ impl Chronicle {
         std::mem::take(&mut self.complaints)
     }
 
-    /// Events that a webhook should have carried by now, and has not.
-    pub fn undelivered(&mut self, hooks: &Deliveries, within: Duration) -> Vec<String> {
-        self.owed.retain(|id, _| !hooks.seen.contains(id));
-        let late = self
-            .owed
-            .iter()
-            .filter(|(_, since)| since.elapsed() > within);
-        let late: Vec<_> = late.map(|(id, _)| *id).collect();
-        for id in &late {
-            self.owed.remove(id);
-        }
-        match late.len() {
-            0 => Vec::new(),
-            n => vec![format!(
-                "{n} events were delivered to no webhook, {:?} the first",
-                late[0]
-            )],
-        }
+    /// Events that a webhook should have carried by now, and has not, and those that one carried too late.
+    pub fn overdue(&mut self, hooks: &Deliveries) -> Vec<String> {
+        self.overdue_at(hooks, Instant::now())
     }
 
-    /// As [`undelivered`](Self::undelivered), of a running soak.
-    pub fn overdue(&mut self, hooks: &Deliveries) -> Vec<String> {
-        self.undelivered(hooks, DELIVERED_WITHIN)
+    fn overdue_at(&mut self, hooks: &Deliveries, now: Instant) -> Vec<String> {
+        let (mut late, mut missing) = (Vec::new(), Vec::new());
+        self.owed.retain(|id, since| {
+            let came = hooks.seen.get(id);
+            let is_over = came.unwrap_or(&now).saturating_duration_since(*since) > DELIVERED_WITHIN;
+            if is_over {
+                match came {
+                    Some(_) => late.push(*id),
+                    None => missing.push(*id),
+                }
+            }
+            came.is_none() && !is_over
+        });
+        let mut wrong = Vec::new();
+        for (which, what) in [
+            (missing, "were delivered to no webhook"),
+            (late, "were delivered late"),
+        ] {
+            if let Some(first) = which.first() {
+                wrong.push(format!(
+                    "{} events {what}, {first:?} the first; {DELIVERED_WITHIN:?} are allowed",
+                    which.len()
+                ));
+            }
+        }
+        wrong
     }
 
     /// Whether a webhook carried everything that is known.
-    pub fn is_delivered(&mut self, hooks: &Deliveries) -> bool {
-        self.owed.retain(|id, _| !hooks.seen.contains(id));
-        self.owed.is_empty()
+    pub fn is_delivered(&self, hooks: &Deliveries) -> bool {
+        self.owed.keys().all(|id| hooks.seen.contains_key(id))
     }
 }
 
@@ -154,7 +161,8 @@ impl Chronicle {
 pub struct Deliveries {
     /// Requests that were looked at.
     looked_at: usize,
-    seen: HashSet<(u64, u64)>,
+    /// When each came first.
+    seen: HashMap<(u64, u64), Instant>,
     newest: HashMap<String, (u64, u64)>,
     pub twice: u64,
 }
@@ -170,10 +178,11 @@ impl Deliveries {
                 continue;
             };
             // What comes twice has the same id, and says nothing about the order.
-            if !self.seen.insert(id) {
+            if self.seen.contains_key(&id) {
                 self.twice += 1;
                 continue;
             }
+            self.seen.insert(id, request.at);
             let stream = text(&request.json["stream"]);
             let newest = self.newest.entry(stream.clone()).or_insert(id);
             if *newest > id {
@@ -304,6 +313,7 @@ mod tests {
 
     fn letter(id: &str, stream: &str) -> Request {
         Request {
+            at: Instant::now(),
             path: "/hook".into(),
             headers: HashMap::new(),
             text: String::new(),
@@ -324,10 +334,28 @@ mod tests {
         for id in ["9-4", "9-5", "9-6", "9-7"] {
             chronicle.hear(id, &json!({"type": "push"}), &account);
         }
-        let missing = chronicle.undelivered(&hooks, Duration::ZERO);
+        assert!(!chronicle.is_delivered(&hooks));
+        let now = Instant::now();
+        assert_eq!(chronicle.overdue_at(&hooks, now), Vec::<String>::new());
+        let missing = chronicle.overdue_at(&hooks, now + DELIVERED_WITHIN * 2);
         assert_eq!(
             missing,
-            ["1 events were delivered to no webhook, (9, 7) the first"]
+            ["1 events were delivered to no webhook, (9, 7) the first; 20s are allowed"]
+        );
+    }
+
+    #[test]
+    fn a_webhook_that_came_late_is_noticed_whenever_it_is_looked_for() {
+        let (mut chronicle, account) = (Chronicle::default(), Account::default());
+        chronicle.hear("9-5", &json!({"type": "push"}), &account);
+        let mut late = letter("9-5", "a");
+        late.at = Instant::now() + DELIVERED_WITHIN * 2;
+        let mut hooks = Deliveries::default();
+        assert_eq!(hooks.take(&[late]), Vec::<String>::new());
+        assert!(chronicle.is_delivered(&hooks));
+        assert_eq!(
+            chronicle.overdue(&hooks),
+            ["1 events were delivered late, (9, 5) the first; 20s are allowed"]
         );
     }
 }
