@@ -1,6 +1,9 @@
 //! The real binary on a machine that fails it: it goes on, or says what it refuses; nothing that it acknowledged is lost.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use linkmic::auth::Purpose;
 use linkmic::probe::http::{Answer, Client as Control};
@@ -289,14 +292,7 @@ const STEP: i64 = 3_700;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_that_steps_by_an_hour_disturbs_no_stream_and_signatures_are_judged_by_it() {
     let clock = Clock::new();
-    // Takes nothing of stream "patient" at first.
-    let hooks = Receiver::deciding(None, |request, count| {
-        match request.json["stream"] == "patient" && count < 8 {
-            true => Reply::Says(503, "later"),
-            false => Reply::Says(200, "ok"),
-        }
-    });
-    let hooks = hooks.await;
+    let (hooks, patience) = Patience::open().await;
     let server = Binary::serve_under(&clock.words(), &told(&hooks)).await;
     let healthy = Healthy::start_with(&server.urls, 3).await;
     let epoch = async || {
@@ -322,19 +318,39 @@ async fn a_wall_clock_that_steps_by_an_hour_disturbs_no_stream_and_signatures_ar
         publisher.unpublish().await;
         Ok(())
     };
-    let ban = json!({"stream": "live/c", "expires_in": "30m"});
-    let banned = server
-        .control
-        .post("/api/v1/bans", &ban)
-        .await
-        .expect("an answer");
-    assert_eq!(banned.status, 201, "{}", banned.body);
+    let call = async |path: &str, body: Value| {
+        let answer = server.control.post(path, &body).await.expect("an answer");
+        assert!(answer.is_success(), "{path}: {}", answer.body);
+        answer.json()
+    };
+    call(
+        "/api/v1/bans",
+        json!({"stream": "live/banned", "expires_in": "30m"}),
+    )
+    .await;
+    // Longer than the ban, wherever the clock steps to.
+    let signed = call(
+        "/api/v1/urls/sign",
+        json!({"action": "push", "app": "live", "stream": "banned", "expires_in": "12h"}),
+    )
+    .await;
+    let query = signed["query"].as_str().expect("it needs a signature");
+    let banned = server.urls.with("banned", query);
+    let forbidden =
+        |refused: Result<(), String>| refused.is_err_and(|words| words.contains("forbidden"));
     let expired = |refused: Result<(), String>| {
         refused.is_err_and(|words| words.contains("signature_expired"))
     };
     assert_eq!(publishes(&good).await, Ok(()));
     assert!(expired(publishes(&over).await));
-    for seconds in [STEP, 0, -STEP, 0] {
+    // Whether the ban holds; one that was over may be forgotten.
+    let steps = [
+        (-STEP, Some(true)),
+        (0, Some(true)),
+        (STEP, Some(false)),
+        (0, None),
+    ];
+    for (seconds, holds) in steps {
         clock.step(seconds);
         let told_at = server
             .control
@@ -357,26 +373,81 @@ async fn a_wall_clock_that_steps_by_an_hour_disturbs_no_stream_and_signatures_ar
             }
         }
         assert_eq!(epoch().await, begun);
+        let heard = publishes(&banned).await;
+        match holds {
+            Some(true) => assert!(forbidden(heard), "it holds at {seconds:+} s"),
+            Some(false) => assert_eq!(heard, Ok(()), "it is over at {seconds:+} s"),
+            None => {}
+        }
     }
-    // A letter that is put off before a step in either direction does not wait for an hour.
-    for seconds in [-STEP, STEP] {
-        let publisher = Client::publish(&server.urls.push("patient")).await;
-        let Ok(publisher) = publisher else {
-            panic!("{:?}", publisher.err());
-        };
-        clock.step(seconds);
+    // A letter that is put off before a step in either direction comes soon after it.
+    let failed = async || -> f64 {
+        let numbers = server.metrics().await;
+        let tries = numbers.series("linkmic_hooks_deliveries_total").into_iter();
+        let failed = tries.filter(|(labels, _)| labels.contains("outcome=\"failed\""));
+        failed.map(|(_, count)| count).sum()
+    };
+    for (seconds, stream) in [(-STEP, "patient-back"), (STEP, "patient-ahead")] {
+        let publisher = Client::publish(&server.urls.push(stream)).await;
+        let publisher = publisher.expect("granted");
+        hooks
+            .until("its begin told", |all| has(all, "publish", stream))
+            .await;
+        let before = failed().await;
+        patience.refuse(true);
         publisher.unpublish().await;
+        let put_off = poll("its end put off", SOON, || async {
+            (failed().await > before).then_some(())
+        });
+        let put_off = put_off.await;
+        put_off.unwrap_or_else(|e| panic!("{stream}: {e}"));
+        clock.step(seconds);
+        patience.refuse(false);
+        let told = poll("its end told", SOON, || async {
+            patience.took_end_of(stream)
+        });
+        told.await.unwrap_or_else(|e| panic!("{stream}: {e}"));
         clock.step(0);
     }
-    let count = |all: &[Request]| {
-        let ends = all
-            .iter()
-            .filter(|r| r.json["type"] == "unpublish" && r.json["stream"] == "patient");
-        let ids: std::collections::HashSet<_> = ends.map(|r| r.json["id"].to_string()).collect();
-        (ids.len() == 2).then_some(())
-    };
-    hooks.until("both ends told", count).await;
     healthy.assert_nothing_missed().await;
+}
+
+/// What a back end is to do with the ends of streams, and did.
+#[derive(Default)]
+struct Patience {
+    refuses: AtomicBool,
+    taken: Mutex<HashSet<String>>,
+}
+
+impl Patience {
+    /// The back end.
+    async fn open() -> (Receiver, Arc<Self>) {
+        let patience: Arc<Self> = Arc::default();
+        let shared = patience.clone();
+        let hooks = Receiver::deciding(None, move |request, _| shared.decide(&request.json));
+        (hooks.await, patience)
+    }
+
+    fn decide(&self, json: &Value) -> Reply {
+        if json["type"] != "unpublish" {
+            return Reply::Says(200, "ok");
+        }
+        if self.refuses.load(SeqCst) {
+            return Reply::Says(503, "later");
+        }
+        let stream = json["stream"].as_str().expect("a stream").to_owned();
+        self.taken.lock().expect("whole").insert(stream);
+        Reply::Says(200, "ok")
+    }
+
+    fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, SeqCst);
+    }
+
+    fn took_end_of(&self, stream: &str) -> Option<()> {
+        let taken = self.taken.lock().expect("whole");
+        taken.contains(stream).then_some(())
+    }
 }
 
 /// Not only what the server tells of itself: what is in its answers is JSON.
