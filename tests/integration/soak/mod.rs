@@ -6,6 +6,7 @@
 
 mod account;
 mod anchors;
+mod command;
 mod crowd;
 mod events;
 mod figures;
