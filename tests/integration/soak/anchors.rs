@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use linkmic::load::stamp::{self, Stamp};
 use linkmic::load::{Clip, Frame};
-use linkmic::probe::process::{Process, output, poll};
+use linkmic::probe::process::{Process, poll};
 use linkmic::probe::sync;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use super::plan::Publishing;
 use super::world::{World, until};
 use crate::edge::SOON;
 use crate::edge::client::Client;
+use crate::studio;
 
 /// Pictures of one connection are numbered from its own multiple of this.
 pub const PER_EPOCH: u64 = 1 << 32;
@@ -213,8 +213,10 @@ impl Anchor {
     }
 
     async fn run_ffmpeg(&mut self, file: &std::path::Path) -> Next {
+        // One that was killed a moment ago may be there still.
+        let before = studio::epoch(&self.world.control, &self.name).await;
         let mut process = sync::send(file, &self.url, 1.0).expect("ffmpeg");
-        if !self.is_on_air(&process).await {
+        if !self.is_on_air(&process, before).await {
             return Next::After(Duration::from_secs(2));
         }
         let mut open = self.world.on_air.subscribe();
@@ -241,9 +243,13 @@ impl Anchor {
                     return Next::After(away);
                 }
                 Some(Publishing::Pause { lasts, .. }) => {
-                    signal(&process, "STOP").await;
-                    sleep(lasts).await;
-                    signal(&process, "CONT").await;
+                    for (name, then) in [("STOP", lasts), ("CONT", Duration::ZERO)] {
+                        if let Err(error) = process.signal(name).await {
+                            let what = format!("{} cannot be paused: {error}", self.name);
+                            self.world.account.complain(what);
+                        }
+                        sleep(then).await;
+                    }
                 }
                 Some(Publishing::TakeOver) => {
                     self.world.account.owes(&self.name, &["taken_over"]);
@@ -268,11 +274,11 @@ impl Anchor {
         }
     }
 
-    async fn is_on_air(&self, process: &Process) -> bool {
-        let path = format!("/api/v1/streams/live/{}", self.name);
+    /// Waits until the stream has another publisher than before.
+    async fn is_on_air(&self, process: &Process, before: Option<u64>) -> bool {
         let on_air = poll("ffmpeg on air", SOON, || async {
-            let stream = self.world.control.get(&path).await.ok()?.json();
-            stream["publisher"]["video"].as_object().map(|_| ())
+            let epoch = studio::epoch(&self.world.control, &self.name).await?;
+            (Some(epoch) != before).then_some(())
         });
         let on_air = on_air.await;
         if let Err(error) = &on_air {
@@ -280,14 +286,6 @@ impl Anchor {
             self.world.account.complain(what);
         }
         on_air.is_ok()
-    }
-}
-
-/// Through kill(1), as elsewhere.
-async fn signal(process: &Process, name: &str) {
-    if let Some(id) = process.id() {
-        let kill = format!("kill -{name} {id}");
-        let _ = output("sh", &["-c", &kill], SOON).await;
     }
 }
 
@@ -320,19 +318,8 @@ impl<'a> Playing<'a> {
     /// That the server has closed shows when reading.
     async fn send(&mut self, client: &mut Client) {
         let (frame, time) = (self.clip.frame(self.next), self.clip.due_ms(self.next));
-        let Frame {
-            payload, stamp_at, ..
-        } = frame;
-        let mut body = payload.to_vec();
-        if let Some(at) = *stamp_at {
-            let stamp = Stamp {
-                sequence: self.number,
-                sent_ns: stamp::now_ns(),
-                clock: stamp::clock(),
-            };
-            stamp::write(&mut body, at, stamp);
-            self.number += 1;
-        }
+        let body = frame.stamped(self.number);
+        self.number += u64::from(frame.is_picture());
         client.try_send(frame.type_id, time as u32, body).await;
         self.next += 1;
     }
@@ -347,5 +334,5 @@ impl<'a> Playing<'a> {
 }
 
 fn is_key(frame: &Frame) -> bool {
-    frame.stamp_at.is_some() && frame.payload[0] == 0x17
+    frame.is_picture() && frame.payload[0] == 0x17
 }

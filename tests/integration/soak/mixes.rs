@@ -1,12 +1,11 @@
 //! The mixes of a soak: what each shows, who changes it, and how its output is judged.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use linkmic::probe::process::{Process, poll};
-use linkmic::probe::{Region, sync};
+use linkmic::probe::process::poll;
+use linkmic::probe::{Region, record, sync};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -23,10 +22,6 @@ const PLACES: [[(usize, usize); 2]; 3] = [
     [(4, 8), (4, 118)],
     [(4, 118), (220, 8)],
 ];
-/// How much is recorded for a judgement, s.
-const RECORDED: &str = "19";
-/// The beginning of a recording is the GOP so far, squeezed into a moment, and is not judged, ms.
-const JOINED: f64 = 1_500.0;
 /// Flashes that a judgement needs: most of the 23 that a recording has.
 const EVENTS: usize = 16;
 /// How far picture and sound may be apart in the median, ms: the mixer's own bound, and half a frame because clips and mix
@@ -150,11 +145,12 @@ impl Stage {
         }
     }
 
-    /// Records what viewers get, which takes 19 s and some, and says what is wrong with it.
+    /// Records what viewers get, which takes [`sync::RECORDED`] and some, and says what is wrong with it.
     pub async fn judge(&self, world: &World, clips: &Clips) -> Judgement {
         let file = clips.folder.path().join(format!("{}.flv", self.id));
         let mut complaints = Vec::new();
-        if let Err(error) = record(&world.urls.plain(&self.output), &file).await {
+        let url = world.urls.plain(&self.output);
+        if let Err(error) = record::recording(&url, sync::RECORDED, &file).await {
             complaints.push(format!("{}: nothing recorded: {error}", self.id));
             return Judgement {
                 medians: Vec::new(),
@@ -163,7 +159,7 @@ impl Stage {
         }
         let mut medians = Vec::new();
         for (n, name) in self.anchors.iter().enumerate() {
-            let off = match offsets(&file, self.seen_at(n), TONES[n]).await {
+            let off = match sync::judged_offsets(&file, self.seen_at(n), TONES[n]).await {
                 Ok(offsets) => offsets,
                 Err(error) => {
                     complaints.push(format!("{}, {name}: {error}", self.id));
@@ -193,31 +189,6 @@ fn apart(off: &[f64]) -> Option<String> {
     }
     (median.abs() > MEDIAN_MS)
         .then(|| format!("sound is {median:+.1} ms after its picture, in the median of {off:.0?}"))
-}
-
-async fn record(url: &str, file: &Path) -> Result<(), linkmic::probe::Error> {
-    let file = file.display().to_string();
-    let before = "-hide_banner -nostats -loglevel warning -y -i";
-    let after = format!("-t {RECORDED} -c copy");
-    let line: Vec<&str> = before
-        .split_whitespace()
-        .chain([url])
-        .chain(after.split_whitespace())
-        .chain([file.as_str()])
-        .collect();
-    Process::spawn("ffmpeg", &line)?.success(PATIENCE * 2).await
-}
-
-/// From each flash to its beep, ms.
-async fn offsets(
-    file: &Path,
-    region: Region,
-    tone: f64,
-) -> Result<Vec<f64>, linkmic::probe::Error> {
-    let mut flashes = sync::flashes(file, region).await?;
-    flashes.retain(|flash| *flash > JOINED);
-    let beeps = sync::beeps(file, tone).await?;
-    Ok(sync::offsets(&flashes, &beeps))
 }
 
 /// Keeps one mix, for as long as the soak lasts.
