@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::random::Random;
+
 /// How large a soak is. The defaults fit two cores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scale {
@@ -18,6 +20,8 @@ impl Scale {
     pub const FIRST: usize = 3;
     /// A main and a sub that are linked and parted again and again.
     pub const LINKED: usize = 2;
+    /// Of so many players in a row one is a peer, two are pages and the others viewers.
+    pub const WAYS: usize = 10;
 
     /// As the environment says it; see `./run soak --help`.
     ///
@@ -52,6 +56,12 @@ impl Scale {
             return Err(format!(
                 "{} mixes and a link need {least} publishers",
                 scale.mixes
+            ));
+        }
+        if scale.players < Self::WAYS {
+            return Err(format!(
+                "a soak has {} players at least, so that each way to play has one",
+                Self::WAYS
             ));
         }
         if scale.minutes.is_nan() || scale.minutes < 2.0 || scale.minutes > 10_000.0 {
@@ -165,21 +175,17 @@ pub enum Mixing {
     Off(Duration),
 }
 
-/// Numbers that a seed decides (splitmix64).
+/// What a seed decides.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice(Random);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     pub fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below.max(1)
+        self.0.next() % below.max(1)
     }
 
     fn pick(&mut self, of: std::ops::Range<usize>) -> usize {
@@ -396,6 +402,7 @@ mod tests {
             ("MIXES", "0", "one mix"),
             ("MINUTES", "0.5", "2 minutes"),
             ("PLAYERS", "many", "no such number"),
+            ("PLAYERS", "0", "10 players at least"),
         ] {
             let variable =
                 |asked: &str| (asked == format!("LINKMIC_SOAK_{name}")).then(|| value.to_owned());
