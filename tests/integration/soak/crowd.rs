@@ -12,12 +12,12 @@ use linkmic::load::stamp;
 use linkmic::rtmp::kind;
 use linkmic::rtmp::session::client::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::account::{End, KICKED, STALLED, Whose};
-use super::plan::{Dice, Watching};
+use super::plan::{Dice, Scale, Watching};
 use super::world::{World, until};
 use crate::edge::SOON;
 use crate::edge::client::{Client, is_frame};
@@ -28,6 +28,11 @@ const RECEIVE_BUFFER: u32 = 16 << 10;
 const SETTLING: Duration = Duration::from_secs(3);
 /// A player that was ended comes back after so many milliseconds, up to this many more.
 const BACK_AFTER: u64 = 300;
+/// Nobody waits for a picture for longer: a player of an absent stream is told so after 20 s ([`World::build`]), and no act
+/// keeps an anchor away or silent for longer.
+const SILENT: Duration = Duration::from_secs(25);
+/// A player that the operator disconnected is gone by then.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What players of one class got since it was asked last.
 pub struct Class {
@@ -35,6 +40,10 @@ pub struct Class {
     latencies: Mutex<Histogram<u64>>,
     pictures: AtomicU64,
     missed: AtomicU64,
+    /// Of the whole soak.
+    given: AtomicU64,
+    /// How long players read altogether, ms.
+    read_ms: AtomicU64,
 }
 
 /// The same, once read.
@@ -56,6 +65,8 @@ impl Default for Class {
             latencies: Mutex::new(latencies),
             pictures: AtomicU64::new(0),
             missed: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            read_ms: AtomicU64::new(0),
         }
     }
 }
@@ -63,6 +74,7 @@ impl Default for Class {
 impl Class {
     fn picture(&self, latency: Option<Duration>, missed: u64) {
         self.pictures.fetch_add(1, Relaxed);
+        self.given.fetch_add(1, Relaxed);
         self.missed.fetch_add(missed, Relaxed);
         if let Some(latency) = latency {
             let us = latency.as_micros() as u64;
@@ -87,6 +99,12 @@ impl Class {
         latencies.reset();
         seen
     }
+
+    /// Pictures that players got in the whole soak, and how many there were while they read, at that rate.
+    pub fn given(&self, fps: u32) -> (u64, u64) {
+        let expected = self.read_ms.load(Relaxed) * u64::from(fps) / 1000;
+        (self.given.load(Relaxed), expected)
+    }
 }
 
 /// By class: peers first, then viewers.
@@ -96,6 +114,9 @@ pub struct Tally {
     /// Players that are being served now.
     pub playing: AtomicU64,
     pub joins: AtomicU64,
+    /// Players that the operator was to disconnect, and those that he found.
+    pub kicks: AtomicU64,
+    pub kicked: AtomicU64,
 }
 
 /// How a place plays.
@@ -104,6 +125,13 @@ enum Way {
     Peer,
     Viewer,
     Page,
+}
+
+impl Way {
+    /// Its place in [`Tally::classes`].
+    fn class(self) -> usize {
+        usize::from(self != Self::Peer)
+    }
 }
 
 /// What a feed gave.
@@ -185,7 +213,9 @@ struct Page {
 impl Page {
     async fn open(server: SocketAddr, name: &str) -> Result<Self, (End, String)> {
         let lost = |error: io::Error| (End::Cut, error.to_string());
-        let mut socket = TcpStream::connect(server).await.map_err(lost)?;
+        let socket = TcpSocket::new_v4().map_err(lost)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER).map_err(lost)?;
+        let mut socket = socket.connect(server).await.map_err(lost)?;
         let request = format!("GET /live/{name}.flv HTTP/1.1\r\nHost: {server}\r\n\r\n");
         socket.write_all(request.as_bytes()).await.map_err(lost)?;
         let mut page = Self {
@@ -288,7 +318,7 @@ impl Page {
 /// One place, for as long as the soak lasts.
 pub async fn place(slot: usize, world: Arc<World>, mut orders: mpsc::Receiver<Watching>) {
     let mut dice = Dice::new(world.scale.seed.rotate_left(17) ^ slot as u64);
-    let way = match slot % 10 {
+    let way = match slot % Scale::WAYS {
         0 => Way::Peer,
         1 | 2 => Way::Page,
         _ => Way::Viewer,
@@ -302,9 +332,13 @@ pub async fn place(slot: usize, world: Arc<World>, mut orders: mpsc::Receiver<Wa
         world.tally.joins.fetch_add(1, Relaxed);
         match Feed::open(&world, way, &name).await {
             Ok(mut feed) => {
+                let begun = Instant::now();
                 world.tally.playing.fetch_add(1, Relaxed);
-                play(slot, way, &name, &mut feed, &world, &mut orders).await;
+                let stalled = play(slot, way, &name, &mut feed, &world, &mut orders).await;
                 world.tally.playing.fetch_sub(1, Relaxed);
+                let read = begun.elapsed().saturating_sub(stalled).as_millis();
+                let class = &world.tally.classes[way.class()];
+                class.read_ms.fetch_add(read as u64, Relaxed);
             }
             Err((end, words)) => world.account.player_ended(slot, &name, end, words),
         }
@@ -312,6 +346,7 @@ pub async fn place(slot: usize, world: Arc<World>, mut orders: mpsc::Receiver<Wa
     }
 }
 
+/// Plays until something ends it. How long nothing was read on purpose.
 async fn play(
     slot: usize,
     way: Way,
@@ -319,9 +354,12 @@ async fn play(
     feed: &mut Feed,
     world: &World,
     orders: &mut mpsc::Receiver<Watching>,
-) {
-    let class = &world.tally.classes[usize::from(way != Way::Peer)];
+) -> Duration {
+    let class = &world.tally.classes[way.class()];
     let mut judged_from = Instant::now() + SETTLING;
+    let mut stalled = Duration::ZERO;
+    let mut silent_at = Instant::now() + SILENT;
+    let mut gone_by = None;
     let mut last: Option<u64> = None;
     let mut open = world.open.subscribe();
     loop {
@@ -330,6 +368,7 @@ async fn play(
                 Got::Other => {}
                 Got::Picture(payload) => {
                     let now = Instant::now();
+                    silent_at = now + SILENT;
                     let is_judged = now >= judged_from;
                     let stamp = stamp::read(&payload);
                     let missed = match (last, &stamp) {
@@ -344,11 +383,11 @@ async fn play(
                 }
                 Got::End(end, words) => {
                     world.account.player_ended(slot, name, end, words);
-                    return;
+                    return stalled;
                 }
             },
             order = orders.recv() => match order {
-                None | Some(Watching::Leave) => return,
+                None | Some(Watching::Leave) => return stalled,
                 Some(Watching::Vanish) => {
                     // A reset instead of an end.
                     let socket = match feed {
@@ -357,19 +396,33 @@ async fn play(
                     };
                     let socket = socket2::SockRef::from(socket);
                     let _ = socket.set_linger(Some(Duration::ZERO));
-                    return;
+                    return stalled;
                 }
                 Some(Watching::Stall(lasts)) => {
                     world.account.excuse(Whose::Slot(slot), STALLED, lasts + SOON);
                     sleep(lasts).await;
+                    stalled += lasts;
                     judged_from = Instant::now() + SETTLING;
+                    silent_at = Instant::now() + SILENT;
                 }
                 Some(Watching::Kicked) => {
                     world.account.excuse(Whose::Slot(slot), KICKED, SOON);
-                    world.kick(name, feed.local_addr()).await;
+                    world.tally.kicks.fetch_add(1, Relaxed);
+                    if world.kick(name, feed.local_addr()).await {
+                        world.tally.kicked.fetch_add(1, Relaxed);
+                        gone_by = Some(Instant::now() + GONE_WITHIN);
+                    }
                 }
             },
-            _ = until(&mut open, false) => return,
+            () = sleep_until(gone_by.unwrap_or(silent_at).into()) => {
+                let what = match gone_by {
+                    Some(_) => format!("was disconnected by the operator, and plays after {GONE_WITHIN:?}"),
+                    None => format!("was given no picture for {SILENT:?}, and not told why"),
+                };
+                world.account.complain(format!("player {slot} of {name} ({way:?}) {what}"));
+                return stalled;
+            }
+            _ = until(&mut open, false) => return stalled,
         }
     }
 }

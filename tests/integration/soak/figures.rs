@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::{World, sum};
+use super::world::World;
 
 /// The process, when all players, anchors and mixes are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Figures {
     pub descriptors: usize,
     /// Of its runtime.
     pub tasks: u64,
+    /// Bytes of media and unfinished messages, by its own account.
+    pub held: u64,
 }
 
 /// Resident memory may be so much more at a later calm than at the first. What is freed in the midst of a heap stays
@@ -21,18 +23,39 @@ pub const CALM_KIB: u64 = 16 << 10;
 pub const LOADED_KIB: u64 = 32 << 10;
 
 impl Figures {
-    pub async fn of(world: &World) -> Self {
+    /// # Errors
+    /// Why the server says nothing of itself.
+    pub async fn of(world: &World) -> Result<Self, String> {
         let mut server = world.server.lock().await;
         let (resident_kib, threads) = (server.resident() / 1024, server.threads());
         let descriptors = server.descriptors();
         drop(server);
-        let metrics = world.metrics().await.unwrap_or_default();
-        Self {
+        let numbers = world.metrics().await?;
+        let memory = numbers.series("linkmic_memory_bytes");
+        let held = memory.iter().find(|(labels, _)| *labels == "kind=\"used\"");
+        Ok(Self {
             resident_kib,
             threads,
             descriptors,
-            tasks: sum(&metrics, "linkmic_runtime_tasks", "") as u64,
+            tasks: numbers.value("linkmic_runtime_tasks") as u64,
+            held: held.expect("its own account").1 as u64,
+        })
+    }
+
+    /// The fewest of each.
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            resident_kib: self.resident_kib.min(other.resident_kib),
+            threads: self.threads.min(other.threads),
+            descriptors: self.descriptors.min(other.descriptors),
+            tasks: self.tasks.min(other.tasks),
+            held: self.held.min(other.held),
         }
+    }
+
+    /// What nobody is there for.
+    pub fn left_over(&self) -> Option<String> {
+        (self.held > 0).then(|| format!("{} bytes are held for nobody", self.held))
     }
 
     /// What is more than it was at the first calm.
@@ -59,7 +82,7 @@ impl Figures {
     pub fn json(&self) -> Value {
         json!({
             "resident_kib": self.resident_kib, "threads": self.threads,
-            "descriptors": self.descriptors, "tasks": self.tasks,
+            "descriptors": self.descriptors, "tasks": self.tasks, "held": self.held,
         })
     }
 }
@@ -96,6 +119,7 @@ mod tests {
         threads: 12,
         descriptors: 40,
         tasks: 30,
+        held: 0,
     };
 
     #[test]
@@ -106,9 +130,17 @@ mod tests {
             threads: 13,
             descriptors: 41,
             tasks: 31,
+            held: 0,
         };
         assert_eq!(grown.grown_since(&CALM).len(), 4);
         assert_eq!(CALM.grown_since(&grown), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_held_when_nobody_is_there_is_told() {
+        let held = Figures { held: 384, ..CALM };
+        assert!(held.left_over().expect("told").contains("384 bytes"));
+        assert_eq!(held.least(CALM).left_over(), None);
     }
 
     #[test]

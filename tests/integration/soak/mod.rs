@@ -10,6 +10,7 @@ mod command;
 mod crowd;
 mod events;
 mod figures;
+mod judges;
 mod mixes;
 mod plan;
 mod rates;
@@ -33,42 +34,23 @@ use anchors::{Anchor, Source};
 use crowd::Seen;
 use events::{Chronicle, Deliveries, Listener};
 use figures::Figures;
+use judges::{wrong_with_all_given, wrong_with_counts, wrong_with_kicks, wrong_with_players};
 use plan::{Act, JUDGED, Mixing, Publishing, Scale, Watching, judged, plan};
 use rates::Rates;
 use report::Report;
 use trouble::Pushed;
-use world::{Clips, PATIENCE, World, anchor_name, sum};
+use world::{Clips, FPS, PATIENCE, World, anchor_name};
 
 use crate::edge::SOON;
+use crate::numbers::Numbers;
 use crate::studio::alone;
 
 /// Set by `./run soak`; the environment has the scale, too.
 const WANTED: &str = "LINKMIC_SOAK";
 /// Orders that one may have before him; more are a mistake of the plan.
 const ORDERS: usize = 4;
-/// How far behind players may be, in 99 of 100 pictures, peers first: the class's budget, and a GOP to be back in it.
-const LAG_MS: [f64; 2] = [400.0 + 1000.0, 3000.0 + 1000.0];
-/// Pictures that players may miss, of all: who is behind for a moment skips.
-const MISSED: f64 = 0.01;
 /// Between two calm moments in a long soak.
 const STRETCH: Duration = Duration::from_secs(600);
-/// Ends that no act of a soak leads to.
-const NEVER: &[&str] = &[
-    "internal",
-    "amf",
-    "too_large",
-    "timeout",
-    "idle",
-    "limit_reached",
-    "overloaded",
-    "too_fast",
-    "name_busy",
-    "protocol",
-    "hook_failed",
-    "hook_denied",
-    "shutdown",
-];
-
 /// Everybody who takes orders.
 struct Hands {
     slots: Vec<Sender<Watching>>,
@@ -95,6 +77,8 @@ struct Soak {
     /// At the end of each minute after the warm-up, KiB.
     loaded: Vec<u64>,
     calms: Vec<Figures>,
+    /// At the end.
+    pushes_live: usize,
     _listener: Listener,
 }
 
@@ -164,77 +148,90 @@ impl Soak {
             acts: 0,
             loaded: Vec::new(),
             calms: Vec::new(),
+            pushes_live: 0,
             _listener: listener,
         }
     }
 
-    /// Everybody comes.
+    /// Everybody comes: players when all that they can play is there, so that from then on nothing is excused.
     async fn fill(&mut self) {
-        self.excuse_all();
+        self.world.hushed.store(false, Relaxed);
         self.world.on_air.send_replace(true);
-        let (world, publishers) = (self.world.clone(), self.world.scale.publishers as f64);
-        let on_air = poll("all anchors on air", PATIENCE * 2, || async {
-            let metrics = world.metrics().await?;
-            let there = sum(&metrics, "linkmic_relay_publishers", "");
-            (there >= publishers).then_some(())
+        let (world, names) = (self.world.clone(), self.world.names.len() as f64);
+        let on_air = poll("all anchors and mixes on air", PATIENCE * 2, || async {
+            let numbers = world.metrics().await.ok()?;
+            (numbers.sum("linkmic_relay_publishers") >= names).then_some(())
         });
         if let Err(error) = on_air.await {
             self.report.complain("the beginning", &error.to_string());
         }
+        self.world.account.excuse_nobody();
         self.world.open.send_replace(true);
     }
 
     /// Everybody goes, and what is left is counted.
     async fn calm(&mut self, when: &str) {
         self.excuse_all();
+        self.world.hushed.store(true, Relaxed);
         self.pushed.end(&self.world).await;
         self.world.open.send_replace(false);
         sleep(Duration::from_secs(1)).await;
         self.world.on_air.send_replace(false);
         let world = self.world.clone();
         let gone = poll("everybody gone", PATIENCE * 2, || async {
-            let metrics = world.metrics().await?;
-            let there = sum(&metrics, "linkmic_relay_streams", "")
-                + sum(&metrics, "linkmic_ingest_connections", "")
-                + sum(&metrics, "linkmic_relay_subscribers", "");
+            let numbers = world.metrics().await.ok()?;
+            let there = [
+                "linkmic_relay_streams",
+                "linkmic_ingest_connections",
+                "linkmic_relay_subscribers",
+            ];
+            let there: f64 = there.iter().map(|name| numbers.sum(name)).sum();
             (there == 0.0).then_some(())
         });
         if let Err(error) = gone.await {
             self.report.complain(when, &error.to_string());
         }
-        // Connections linger, threads are joined, letters to the dead back end time out: the fewest in a while count.
-        let mut least = Figures::of(&self.world).await;
-        let until = Instant::now() + SETTLE;
-        while Instant::now() < until {
-            sleep(Duration::from_millis(500)).await;
-            let now = Figures::of(&self.world).await;
-            least.resident_kib = least.resident_kib.min(now.resident_kib);
-            least.threads = least.threads.min(now.threads);
-            least.descriptors = least.descriptors.min(now.descriptors);
-            least.tasks = least.tasks.min(now.tasks);
+        match self.least().await {
+            Ok(least) => self.judge_calm(when, least),
+            Err(what) => self.report.complain(when, &what),
         }
-        let line = format!(
-            "calm at {when}: {} KiB resident, {} threads, {} descriptors, {} tasks",
-            least.resident_kib, least.threads, least.descriptors, least.tasks
-        );
-        self.report
-            .calm(&line, json!({"when": when, "figures": least.json()}));
-        if let Some(first) = self.calms.first() {
-            for what in least.grown_since(first) {
-                self.report.complain(when, &what);
-            }
-        }
-        self.calms.push(least);
         self.judge_ends(when);
     }
 
-    /// While all come or go, streams are absent.
+    /// Connections linger, threads are joined, letters to the dead back end time out: the fewest of each in a while.
+    async fn least(&self) -> Result<Figures, String> {
+        let mut least = Figures::of(&self.world).await?;
+        let until = Instant::now() + SETTLE;
+        while Instant::now() < until {
+            sleep(Duration::from_millis(500)).await;
+            least = least.least(Figures::of(&self.world).await?);
+        }
+        Ok(least)
+    }
+
+    fn judge_calm(&mut self, when: &str, least: Figures) {
+        let line = format!(
+            "calm at {when}: {} KiB resident, {} bytes held, {} threads, {} descriptors, {} tasks",
+            least.resident_kib, least.held, least.threads, least.descriptors, least.tasks
+        );
+        self.report
+            .calm(&line, json!({"when": when, "figures": least.json()}));
+        let mut wrong = Vec::from_iter(least.left_over());
+        if let Some(first) = self.calms.first() {
+            wrong.extend(least.grown_since(first));
+        }
+        for what in wrong {
+            self.report.complain(when, &what);
+        }
+        self.calms.push(least);
+    }
+
+    /// While all go, streams are absent, until [`fill`](Self::fill).
     fn excuse_all(&self) {
+        const LONG: Duration = Duration::from_secs(600);
         for name in &self.world.names {
             let whose = Whose::Stream(name.clone());
-            self.world
-                .account
-                .excuse(whose, GONE, Duration::from_secs(60));
+            self.world.account.excuse(whose, GONE, LONG);
         }
     }
 
@@ -334,8 +331,13 @@ impl Soak {
         for what in rates.complaints {
             self.report.complain(&when, &what);
         }
-        let now = Figures::of(&self.world).await;
-        let metrics = self.world.metrics().await.unwrap_or_default();
+        let (now, numbers) = match self.counted().await {
+            Ok(counted) => counted,
+            Err(what) => return self.report.complain(&when, &what),
+        };
+        for what in wrong_with_counts(&numbers) {
+            self.report.complain(&when, &what);
+        }
         if counts {
             self.loaded.push(now.resident_kib);
         }
@@ -367,32 +369,18 @@ impl Soak {
             "process": now.json(),
         });
         self.report.minute(&line, figures);
-        for reason in NEVER {
-            let ended = sum(
-                &metrics,
-                "linkmic_ingest_disconnects_total",
-                &format!("reason=\"{reason}\""),
-            );
-            if ended > 0.0 {
-                self.report.complain(
-                    &when,
-                    &format!("{ended} connections ended so far with {reason}"),
-                );
-            }
-        }
-        let lost = sum(&metrics, "linkmic_hooks_lost_total", "");
-        if lost > 0.0 {
-            self.report.complain(
-                &when,
-                &format!("{lost} letters to back ends were lost so far"),
-            );
-        }
         while let Some(done) = self.house.try_join_next() {
             if let Err(panic) = done {
                 self.report
                     .complain(&when, &format!("somebody gave up: {panic}"));
             }
         }
+    }
+
+    /// The process, and all that it counts.
+    async fn counted(&self) -> Result<(Figures, Numbers), String> {
+        let figures = Figures::of(&self.world).await?;
+        Ok((figures, self.world.metrics().await?))
     }
 
     /// Ends, events, webhooks.
@@ -405,6 +393,13 @@ impl Soak {
         drop(chronicle);
         for what in wrong {
             self.report.complain(when, &what);
+        }
+    }
+
+    async fn judge_pushes(&mut self) {
+        match self.pushed.all_live(&self.world, &self.cdn_url).await {
+            Ok(count) => self.pushes_live = count,
+            Err(what) => self.report.complain("the end", &what),
         }
     }
 
@@ -431,10 +426,25 @@ impl Soak {
             self.report
                 .complain("the end", &format!("{live} epochs have no end"));
         }
+        let tally = &self.world.tally;
+        let given = [0, 1].map(|class| tally.classes[class].given(FPS));
+        let (kicks, kicked) = (tally.kicks.load(Relaxed), tally.kicked.load(Relaxed));
+        let mut wrong = wrong_with_all_given(given);
+        wrong.extend(wrong_with_kicks(kicks, kicked));
+        for what in wrong {
+            self.report.complain("the end", &what);
+        }
+        let ends = match self.world.metrics().await {
+            Ok(numbers) => json!(numbers.counted("linkmic_ingest_disconnects_total")),
+            Err(what) => json!(what),
+        };
+        let class = |(given, expected)| json!({"given": given, "expected": expected});
         let totals = json!({
             "acts": self.acts, "epochs": epochs, "ends_explained": self.world.account.explained(),
             "webhooks": self.deliveries.count(), "webhooks_twice": self.deliveries.twice,
-            "joins": self.world.tally.joins.load(Relaxed),
+            "joins": tally.joins.load(Relaxed), "kicks": kicks, "kicked": kicked,
+            "pushes_live": self.pushes_live, "connections_ended": ends,
+            "low_latency": class(given[0]), "viewers": class(given[1]),
         });
         self.house.abort_all();
         self.world.server.lock().await.end().await;
@@ -442,8 +452,9 @@ impl Soak {
     }
 }
 
-/// How long after everybody is gone figures are looked at. A letter to a back end that says nothing has 20 s.
-const SETTLE: Duration = Duration::from_secs(10);
+/// How long after everybody is gone figures are looked at. A letter to a back end that says nothing has 20 s: the last of those
+/// that were sent before it was [hushed](World::hushed) is given up in this time.
+const SETTLE: Duration = Duration::from_secs(25);
 
 /// Who sends what: one anchor each of the first two mixes is ffmpeg.
 fn source(scale: &Scale, clips: &Clips, anchor: usize) -> Source {
@@ -460,61 +471,6 @@ fn source(scale: &Scale, clips: &Clips, anchor: usize) -> Source {
         (Some(0), 0) | (Some(1), 1) => Source::Ffmpeg(clips.files[place].clone()),
         _ => Source::Ours(clips.sent[place].clone()),
     }
-}
-
-/// What is wrong with what players got in a minute.
-fn wrong_with_players(seen: &[Seen], playing: u64, places: u64) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for ((seen, most), class) in seen.iter().zip(LAG_MS).zip(["peers", "viewers"]) {
-        if seen.pictures == 0 {
-            wrong.push(format!("{class} got no pictures"));
-        }
-        if seen.p99_ms > most {
-            wrong.push(format!(
-                "{class} were {:.0} ms behind (p99), {most:.0} are allowed",
-                seen.p99_ms
-            ));
-        }
-        if seen.missed as f64 > MISSED * seen.pictures as f64 {
-            wrong.push(format!(
-                "{class} missed {} of {} pictures",
-                seen.missed, seen.pictures
-            ));
-        }
-    }
-    if playing * 10 < places * 8 {
-        wrong.push(format!("only {playing} of {places} players play"));
-    }
-    wrong
-}
-
-#[test]
-fn players_that_are_late_miss_pictures_or_stay_away_are_told() {
-    let good = Seen {
-        pictures: 1000,
-        missed: 2,
-        p50_ms: 3.0,
-        p99_ms: 300.0,
-        worst_ms: 900.0,
-    };
-    assert_eq!(
-        wrong_with_players(&[good, good], 95, 100),
-        Vec::<String>::new()
-    );
-    let late = Seen {
-        p99_ms: 2000.0,
-        ..good
-    };
-    let holes = Seen { missed: 20, ..good };
-    let nothing = Seen {
-        pictures: 0,
-        missed: 0,
-        ..good
-    };
-    assert_eq!(wrong_with_players(&[late, good], 95, 100).len(), 1);
-    assert_eq!(wrong_with_players(&[good, late], 95, 100).len(), 0);
-    assert_eq!(wrong_with_players(&[good, holes], 95, 100).len(), 1);
-    assert_eq!(wrong_with_players(&[nothing, nothing], 10, 100).len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -545,10 +501,8 @@ async fn everything_at_once_for_as_long_as_asked_breaks_no_invariant() {
         let to = from + minute * ((to - from).as_secs() / 60) as u32;
         soak.fill().await;
         soak.live(from, to, true).await;
-        if to + minute > whole
-            && let Err(what) = soak.pushed.all_live(&soak.world).await
-        {
-            soak.report.complain("the end", &what);
+        if to + minute > whole {
+            soak.judge_pushes().await;
         }
         soak.calm(&format!("minute {}", to.as_secs() / 60)).await;
         from = to;

@@ -1,6 +1,6 @@
 //! What happens around anchors and players: links, pushes, a CDN that comes and goes, strangers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -103,18 +103,31 @@ impl Pushed {
         }
     }
 
-    /// Waits until every push whose stream is there is live.
-    pub async fn all_live(&self, world: &World) -> Result<usize, String> {
+    /// Waits until every anchor that is to be pushed is, one at least: how many there are.
+    ///
+    /// # Errors
+    /// What there is instead.
+    pub async fn all_live(&self, world: &World, cdn: &str) -> Result<usize, String> {
+        let is_nobody = self.0.lock().expect("whole").is_empty();
+        if is_nobody {
+            self.toggle(world, 0, cdn).await;
+        }
+        let pushed: BTreeSet<String> = {
+            let numbers = self.0.lock().expect("whole");
+            numbers.iter().map(|n| format!("push{n}")).collect()
+        };
         let last = Mutex::new(Value::Null);
         let live = poll("all pushes live", PATIENCE * 3, || async {
             let pushes = world.control.get("/api/v1/pushes").await.ok()?.json();
-            *last.lock().expect("whole") = pushes.clone();
-            let pushes = pushes["pushes"].as_array()?;
-            let live = pushes.iter().filter(|push| push["state"] == "live").count();
-            (live == pushes.len()).then_some(live)
+            let live = live(&pushes);
+            *last.lock().expect("whole") = pushes;
+            (live? == pushed).then_some(pushed.len())
         });
         let live = live.await;
-        live.map_err(|error| format!("{error}: {}", last.into_inner().expect("whole")))
+        live.map_err(|error| {
+            let last = last.into_inner().expect("whole");
+            format!("{error}: {pushed:?} are to be, and there is {last}")
+        })
     }
 
     /// Ends all of them.
@@ -126,6 +139,16 @@ impl Pushed {
                 .await;
         }
     }
+}
+
+/// The ids of all pushes, if all are live.
+fn live(pushes: &Value) -> Option<BTreeSet<String>> {
+    let pushes = pushes["pushes"].as_array()?.iter();
+    let live = pushes.map(|push| match push["state"] == "live" {
+        true => push["id"].as_str().map(str::to_owned),
+        false => None,
+    });
+    live.collect()
 }
 
 /// Somebody who is to be refused, and told why.
@@ -147,4 +170,17 @@ pub async fn stranger(world: &World, nameless: bool) {
             "a stranger was told {other:?} where {wanted} was due"
         )),
     }
+}
+
+#[test]
+fn pushes_are_live_when_all_of_them_are() {
+    let pushes = |states: &[&str]| {
+        let pushes = states.iter().enumerate();
+        let pushes = pushes.map(|(n, state)| json!({"id": format!("push{n}"), "state": state}));
+        live(&json!({"pushes": pushes.collect::<Vec<_>>()})).map(|live| live.len())
+    };
+    assert_eq!(pushes(&["live", "live"]), Some(2));
+    assert_eq!(pushes(&["live", "backoff"]), None);
+    assert_eq!(pushes(&[]), Some(0));
+    assert_eq!(live(&json!({"code": "busy"})), None);
 }

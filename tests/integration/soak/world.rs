@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use linkmic::load::{Clip, Shape};
@@ -21,6 +21,7 @@ use super::plan::{Dice, Scale};
 use crate::abuse::binary::Binary;
 use crate::edge::house::Urls;
 use crate::hooks::receiver::{Receiver, Reply};
+use crate::numbers::Numbers;
 
 /// Every picture is of this size.
 pub const SIZE: Size = Size::new(320, 180);
@@ -54,6 +55,8 @@ pub struct World {
     pub hooks: Receiver,
     /// One that takes nothing.
     _dead: Receiver,
+    /// Whether it says so at once, and leaves no connection open without a word: for moments in which those are counted.
+    pub hushed: Arc<AtomicBool>,
     /// Names of all that can be played: the anchors first, then what mixes make.
     pub names: Vec<String>,
     reloads: AtomicUsize,
@@ -106,9 +109,13 @@ impl Clips {
 impl World {
     pub async fn build(scale: Scale) -> Self {
         let hooks = Receiver::open().await;
-        let dead = Receiver::deciding(None, |_, count| match count % 2 {
-            0 => Reply::Says(503, "never"),
-            _ => Reply::Silence,
+        let hushed = Arc::new(AtomicBool::new(false));
+        let is_hushed = hushed.clone();
+        let dead = Receiver::deciding(None, move |_, count| {
+            match is_hushed.load(Relaxed) || count.is_multiple_of(2) {
+                true => Reply::Says(503, "never"),
+                false => Reply::Silence,
+            }
         });
         let dead = dead.await;
         let hook = |url: String| {
@@ -143,6 +150,7 @@ impl World {
             stages,
             hooks,
             _dead: dead,
+            hushed,
             names,
             reloads: AtomicUsize::new(0),
             more,
@@ -162,7 +170,17 @@ impl World {
     /// A call that has to succeed: what it answers. `None`, and a complaint, when it does not.
     pub async fn changes(&self, method: &str, path: &str, body: Option<Value>) -> Option<Value> {
         let body = body.map(|body| body.to_string());
-        match self.control.request(method, path, body).await {
+        let answer = self.control.request(method, path, body).await;
+        self.succeeded(method, path, answer)
+    }
+
+    fn succeeded(
+        &self,
+        method: &str,
+        path: &str,
+        answer: Result<http::Answer, linkmic::probe::Error>,
+    ) -> Option<Value> {
+        match answer {
             Ok(answer) if answer.is_success() => Some(answer.json()),
             Ok(answer) => {
                 let what = format!("{method} {path}: {} {}", answer.status, answer.body);
@@ -176,21 +194,29 @@ impl World {
         }
     }
 
-    /// Disconnects the player of a stream that comes from there.
-    pub async fn kick(&self, name: &str, from: SocketAddr) {
+    /// Disconnects the player of a stream that comes from there. `false`: the server has none, which is no mistake of a stream
+    /// or a player that has gone meanwhile, or waits for its stream.
+    pub async fn kick(&self, name: &str, from: SocketAddr) -> bool {
         let path = format!("/api/v1/streams/live/{name}/readers");
-        // A stream that is not there, or a player that is gone, is no mistake.
-        let Ok(answer) = self.control.get(&path).await else {
-            return;
+        let Some(readers) = self.asked("GET", &path).await else {
+            return false;
         };
         let from = from.to_string();
-        let readers = answer.json();
         let mut readers = readers["readers"].as_array().into_iter().flatten();
-        if let Some(reader) = readers.find(|reader| reader["address"] == from.as_str()) {
-            let _ = self
-                .control
-                .delete(&format!("{path}/{}", reader["id"]))
-                .await;
+        let Some(reader) = readers.find(|reader| reader["address"] == from.as_str()) else {
+            return false;
+        };
+        let path = format!("{path}/{}", reader["id"]);
+        self.asked("DELETE", &path).await.is_some()
+    }
+
+    /// A call about something that may be gone: what it answers. `None` when it is gone, and, with a complaint, when there is
+    /// no such answer.
+    async fn asked(&self, method: &str, path: &str) -> Option<Value> {
+        let answer = self.control.request(method, path, None).await;
+        match answer {
+            Ok(answer) if answer.status == 404 => None,
+            answer => self.succeeded(method, path, answer),
         }
     }
 
@@ -209,9 +235,10 @@ impl World {
         }
     }
 
-    /// Numbers of `/metrics`.
-    pub async fn metrics(&self) -> Option<String> {
-        Some(self.control.get("/metrics").await.ok()?.body)
+    /// # Errors
+    /// Why there are no numbers.
+    pub async fn metrics(&self) -> Result<Numbers, String> {
+        Numbers::of(&self.control).await
     }
 }
 
@@ -223,25 +250,6 @@ pub async fn until(gate: &mut watch::Receiver<bool>, open: bool) -> bool {
 /// Anchor number `n`'s stream.
 pub fn anchor_name(n: usize) -> String {
     format!("anchor{n}")
-}
-
-/// The sum of a metric's values that have all of `labels`.
-pub fn sum(metrics: &str, name: &str, labels: &str) -> f64 {
-    let lines = metrics.lines().filter(|line| {
-        let rest = line.strip_prefix(name);
-        rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(labels))
-    });
-    lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
-#[test]
-fn a_metric_is_summed_over_what_is_asked_for() {
-    let page = "a_total{x=\"1\",y=\"2\"} 3\na_total{x=\"2\"} 4\na_total_of 9\nb 1\n";
-    assert_eq!(sum(page, "a_total", ""), 7.0);
-    assert_eq!(sum(page, "a_total", "x=\"1\""), 3.0);
-    assert_eq!(sum(page, "b", ""), 1.0);
 }
 
 /// For what takes its time on a busy machine.
