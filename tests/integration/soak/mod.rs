@@ -11,6 +11,7 @@ mod crowd;
 mod events;
 mod figures;
 mod judges;
+mod machine;
 mod mixes;
 mod plan;
 mod rates;
@@ -35,6 +36,7 @@ use crowd::Seen;
 use events::{Chronicle, Deliveries, Listener};
 use figures::Figures;
 use judges::{wrong_with_all_given, wrong_with_counts, wrong_with_kicks, wrong_with_players};
+use machine::Machine;
 use plan::{Act, JUDGED, Mixing, Publishing, Scale, Watching, judged, plan};
 use rates::Rates;
 use report::Report;
@@ -70,6 +72,7 @@ struct Soak {
     chronicle: Arc<Mutex<Chronicle>>,
     deliveries: Deliveries,
     rates: Arc<Rates>,
+    machine: Machine,
     report: Report,
     /// Tasks that live as long as the soak.
     house: JoinSet<()>,
@@ -143,6 +146,7 @@ impl Soak {
             chronicle,
             deliveries: Deliveries::default(),
             rates,
+            machine: Machine::watch(),
             report,
             house,
             acts: 0,
@@ -341,9 +345,10 @@ impl Soak {
         if counts {
             self.loaded.push(now.resident_kib);
         }
+        let late = self.machine.take();
         let line = format!(
             "{when}: {playing} playing; peers p50 {:.0} p99 {:.0} ms, viewers p50 {:.0} p99 {:.0} ms, {} of {} pictures missed; \
-             mixes at {:.2} to {:.2} fps; mix{mix} sound {medians:+.0?} ms; {} KiB, {} threads, {} descriptors",
+             mixes at {:.2} to {:.2} fps; mix{mix} sound {medians:+.0?} ms; {} KiB, {} threads, {} descriptors; the machine up to {late} ms late",
             seen[0].p50_ms,
             seen[0].p99_ms,
             seen[1].p50_ms,
@@ -366,7 +371,7 @@ impl Soak {
             "minute": minute + 1, "playing": playing, "low_latency": class(&seen[0]), "viewers": class(&seen[1]),
             "fps": {"windows": rates.windows, "least": rates.least, "most": rates.most},
             "judged": {"mix": mix, "sound_after_picture_ms": medians},
-            "process": now.json(),
+            "process": now.json(), "machine_late_ms": late,
         });
         self.report.minute(&line, figures);
         while let Some(done) = self.house.try_join_next() {
