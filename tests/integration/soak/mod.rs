@@ -439,8 +439,11 @@ impl Soak {
         for what in wrong {
             self.report.complain("the end", &what);
         }
-        let ends = match self.world.metrics().await {
-            Ok(numbers) => json!(numbers.counted("linkmic_ingest_disconnects_total")),
+        let counted = match self.world.metrics().await {
+            Ok(numbers) => json!({
+                "connections_ended": numbers.counted("linkmic_ingest_disconnects_total"),
+                "messages_skipped": numbers.counted("linkmic_playback_dropped_messages_total"),
+            }),
             Err(what) => json!(what),
         };
         let class = |(given, expected)| json!({"given": given, "expected": expected});
@@ -448,7 +451,7 @@ impl Soak {
             "acts": self.acts, "epochs": epochs, "ends_explained": self.world.account.explained(),
             "webhooks": self.deliveries.count(), "webhooks_twice": self.deliveries.twice,
             "joins": tally.joins.load(Relaxed), "kicks": kicks, "kicked": kicked,
-            "pushes_live": self.pushes_live, "connections_ended": ends,
+            "pushes_live": self.pushes_live, "counted": counted,
             "low_latency": class(given[0]), "viewers": class(given[1]),
         });
         self.house.abort_all();
