@@ -1,13 +1,14 @@
 //! The real binary on a machine that fails it: it goes on, or says what it refuses; nothing that it acknowledged is lost.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use linkmic::auth::Purpose;
 use linkmic::probe::http::{Answer, Client as Control};
-use linkmic::probe::process::{Process, poll};
+use linkmic::probe::process::{Process, output, poll};
 use serde_json::{Value, json};
 
 use super::disk::Disk;
@@ -240,33 +241,31 @@ async fn refusal(state: &Path) -> (String, Option<i32>) {
 
 /// What sets another wall clock, and leaves the monotonic one alone.
 struct Clock {
-    file: PathBuf,
-    words: Vec<String>,
+    offset: std::fs::File,
+    words: [String; 3],
     _folder: tempfile::TempDir,
 }
 
 impl Clock {
     /// # Panics
-    /// Without Debian's `faketime`.
-    fn new() -> Self {
+    /// Without a C compiler.
+    async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("offset");
-        let places = std::fs::read_dir("/usr/lib").expect("a folder").flatten();
-        let library = places
-            .map(|place| place.path().join("faketime/libfaketimeMT.so.1"))
-            .find(|path| path.exists());
-        let library =
-            library.expect("libfaketime is not installed; the package that has it: faketime");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (library, file) = (path("clock.so"), path("offset"));
+        let source = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/integration/operate/clock.c"
+        );
+        let build = ["-shared", "-fPIC", "-O1", "-o", &library, source];
+        output("cc", &build, SOON).await.expect("it compiles");
         let clock = Self {
-            words: vec![
+            offset: std::fs::File::create(&file).expect("a file"),
+            words: [
                 "env".into(),
-                format!("LD_PRELOAD={}", library.display()),
-                format!("FAKETIME_TIMESTAMP_FILE={}", file.display()),
-                "FAKETIME_NO_CACHE=1".into(),
-                "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
-                "DONT_FAKE_MONOTONIC=1".into(),
+                format!("LD_PRELOAD={library}"),
+                format!("LINKMIC_TEST_CLOCK={file}"),
             ],
-            file,
             _folder: folder,
         };
         clock.step(0);
@@ -275,10 +274,8 @@ impl Clock {
 
     /// The wall clock is so many seconds before or behind the true one from now on.
     fn step(&self, seconds: i64) {
-        // Renamed, so that it is never half written.
-        let new = self.file.with_extension("new");
-        std::fs::write(&new, format!("{seconds:+}\n")).expect("written");
-        std::fs::rename(&new, &self.file).expect("renamed");
+        let written = self.offset.write_all_at(&seconds.to_ne_bytes(), 0);
+        written.expect("written");
     }
 
     fn words(&self) -> Vec<&str> {
@@ -291,7 +288,7 @@ const STEP: i64 = 3_700;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wall_clock_that_steps_by_an_hour_disturbs_no_stream_and_signatures_are_judged_by_it() {
-    let clock = Clock::new();
+    let clock = Clock::new().await;
     let (hooks, patience) = Patience::open().await;
     let server = Binary::serve_under(&clock.words(), &told(&hooks)).await;
     let healthy = Healthy::start_with(&server.urls, 3).await;
