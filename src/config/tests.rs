@@ -575,7 +575,7 @@ fn state_goes_where_systemd_or_the_user_keeps_it() {
         (
             vec![
                 ("STATE_DIRECTORY", "/var/lib/linkmic:/var/lib/other"),
-                ("HOME", "/root"),
+                ("HOME", "/home/a"),
             ],
             "/var/lib/linkmic",
         ),

@@ -71,6 +71,12 @@ pub struct Machine {
     folder: TempDir,
 }
 
+/// Where a process finds what it calls `path`.
+fn as_seen_by(process: u32, path: &str) -> PathBuf {
+    let tree = PathBuf::from(format!("/proc/{process}")).join("root");
+    tree.join(path.trim_start_matches('/'))
+}
+
 impl Machine {
     /// # Errors
     /// Why it cannot be started here.
@@ -174,7 +180,7 @@ impl Machine {
     /// Where a file of its is, as seen from here.
     pub fn path(&self, inside: &str) -> PathBuf {
         let first = self.first.expect("it is up");
-        PathBuf::from(format!("/proc/{first}/root{inside}"))
+        as_seen_by(first, inside)
     }
 
     /// Writes a file.
@@ -189,12 +195,10 @@ impl Machine {
     pub fn differences(&self) -> Vec<String> {
         let nspawn = self.nspawn.id().expect("it is up");
         // Mounted for systemd-nspawn and those it started, and for nobody else.
-        let upper = format!(
-            "/proc/{nspawn}/root{}",
-            self.folder.path().join("upper").display()
-        );
+        let upper = self.folder.path().join("upper");
         let listed = std::process::Command::new("find")
-            .args([&upper, "-mindepth", "1", "-printf", "/%P\n"])
+            .arg(as_seen_by(nspawn, &upper.display().to_string()))
+            .args(["-mindepth", "1", "-printf", "/%P\n"])
             .output()
             .expect("find");
         assert!(listed.status.success(), "{listed:?}");

@@ -149,7 +149,7 @@ async fn the_package_installs_starts_upgrades_and_leaves_nothing_behind() {
     );
 
     // Root finds the token that the service made, though HOME says to look elsewhere.
-    let streams = "env HOME=/root linkmic ctl streams list --json";
+    let streams = "env HOME=/home linkmic ctl streams list --json";
     let streams = machine.shell(streams).await;
     assert!(streams.contains("\"streams\""), "{streams}");
 
@@ -167,18 +167,18 @@ async fn the_package_installs_starts_upgrades_and_leaves_nothing_behind() {
     assert_eq!(kept, "root:linkmic 640\n1\n1");
 
     // What is removed from another root, as when an image is made, leaves this one alone.
-    let elsewhere = "mkdir -p /srv/root/etc && cp /etc/passwd /etc/group /etc/shadow /etc/gshadow /srv/root/etc/";
+    let elsewhere = "mkdir -p /srv/image/etc && cp /etc/passwd /etc/group /etc/shadow /etc/gshadow /srv/image/etc/";
     machine.shell(elsewhere).await;
     for script in ["prerm remove", "postrm purge"] {
-        let script = format!("DPKG_ROOT=/srv/root sh /var/lib/dpkg/info/linkmic.{script}");
+        let script = format!("DPKG_ROOT=/srv/image sh /var/lib/dpkg/info/linkmic.{script}");
         machine.shell(&script).await;
     }
-    let left = "systemctl is-active linkmic; getent passwd linkmic | cut -d: -f1; ls -d /var/lib/linkmic; grep -c ^linkmic: /srv/root/etc/passwd || true";
+    let left = "systemctl is-active linkmic; getent passwd linkmic | cut -d: -f1; ls -d /var/lib/linkmic; grep -c ^linkmic: /srv/image/etc/passwd || true";
     assert_eq!(
         machine.shell(left).await,
         "active\nlinkmic\n/var/lib/linkmic\n0"
     );
-    machine.shell("rm -rf /srv/root").await;
+    machine.shell("rm -rf /srv/image").await;
 
     // An instance takes over from the service, listeners of systemd's included, which would have the service back.
     machine
