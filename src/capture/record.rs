@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::files::Files;
@@ -19,6 +19,8 @@ use crate::relay::{Item, Read, Subscriber, Tenure};
 const BATCH: usize = 16;
 /// Bytes that are gathered before they are written, beyond which one message goes at most. Messages may be of megabytes.
 const PIECE: usize = 1 << 20;
+/// How often a publisher that sends nothing is looked after.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A capture, as it is kept beside its files and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +141,16 @@ impl Recorder {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Stopped),
                 () = sleep_until(over.into()) => return Ok(End::Time),
-                reception = self.reader.read(BATCH, &mut items) => reception,
+                reception = self.reader.read(BATCH, &mut items) => Some(reception),
+                // Who takes over may send nothing.
+                () = sleep(LOOK) => None,
+            };
+            let Some(reception) = reception else {
+                let over_at = self.tenure.over_at();
+                if over_at.is_some_and(|at| self.reader.cursor() >= at) {
+                    return Ok(End::Publisher);
+                }
+                continue;
             };
             let arrived = (Instant::now(), SystemTime::now());
             if let Read::Skipped(missed) = reception.read {

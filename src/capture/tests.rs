@@ -239,25 +239,27 @@ async fn one_that_runs_goes_for_no_other() {
 
 #[tokio::test]
 async fn a_capture_ends_with_its_publisher_although_another_one_takes_over() {
-    let room = Room::new();
-    let first = room.publish("a");
-    send(&first, 0, &[0x17, 1, 0, 0, 0, 1]);
-    let begun = room.captures.begin(&key("a"), MAX_TIME).await.unwrap();
-    send(&first, 40, &[0x27, 1, 0, 0, 0, 2]);
-    let second = room.publish("a");
-    for n in 0..10u8 {
-        send(
-            &second,
-            1_000 + i64::from(n) * 40,
-            &[0x17, 1, 0, 0, 0, 0x70 + n],
-        );
+    for sent in [10u8, 0] {
+        let room = Room::new();
+        let first = room.publish("a");
+        send(&first, 0, &[0x17, 1, 0, 0, 0, 1]);
+        let begun = room.captures.begin(&key("a"), MAX_TIME).await.unwrap();
+        send(&first, 40, &[0x27, 1, 0, 0, 0, 2]);
+        let second = room.publish("a");
+        for n in 0..sent {
+            send(
+                &second,
+                1_000 + i64::from(n) * 40,
+                &[0x17, 1, 0, 0, 0, 0x70 + n],
+            );
+        }
+        let info = room.done(&begun.id).await;
+        assert_eq!(info.end, Some(End::Publisher));
+        // The header from before, and one picture.
+        assert_eq!(info.messages, 2);
+        assert_ne!(info.epoch, 0);
+        let media = room.file(&begun.id, "flv");
+        let theirs = |tag: &[u8]| tag[..5] == [0x17, 1, 0, 0, 0] && tag[5] >= 0x70;
+        assert!(!media.windows(6).any(theirs));
     }
-    let info = room.done(&begun.id).await;
-    assert_eq!(info.end, Some(End::Publisher));
-    // The header from before, and one picture.
-    assert_eq!(info.messages, 2);
-    assert_ne!(info.epoch, 0);
-    let media = room.file(&begun.id, "flv");
-    let theirs = |tag: &[u8]| tag[..5] == [0x17, 1, 0, 0, 0] && tag[5] >= 0x70;
-    assert!(!media.windows(6).any(theirs));
 }
