@@ -12,7 +12,7 @@ use linkmic::config::Env;
 
 /// The allocator of the whole process, GStreamer and other C libraries included. Threads of mixes come and go and fill each of glibc's 16
 /// heaps in turn, which keep what was freed in their midst: when all had left after six minutes of four mixes, 116 MB of 192 were held
-/// for nobody. This one gives pages back that have been free for some seconds: 105 MB at the end of the same, as after its first minute.
+/// for nobody. This one gives pages back that have been free for some seconds: 105 MB at rest after five minutes of the same, 102 after one.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

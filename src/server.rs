@@ -536,20 +536,24 @@ async fn open_store(config: &Config) -> Result<Store, Error> {
 mod tests {
     use super::*;
 
+    /// With its state there, and the control API at that address.
+    fn configuration(state: &std::path::Path, control: std::net::SocketAddr) -> Config {
+        let text = format!(
+            "[rtmp]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n\
+             [control]\nlisten = '{control}'\ntoken = 'only for this test'\n\
+             [state]\ndir = '{}'",
+            state.display()
+        );
+        Config::parse(&text, "test", &config::Env::default()).unwrap()
+    }
+
     #[tokio::test]
     async fn a_start_that_finds_a_listener_taken_leaves_the_state_directory_free() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let control = taken.local_addr().unwrap();
         for _ in 0..20 {
             let folder = tempfile::tempdir().unwrap();
-            let text = format!(
-                "[rtmp]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n\
-                 [control]\nlisten = '{control}'\ntoken = 'only for this test'\n\
-                 [state]\ndir = '{}'",
-                folder.path().display()
-            );
-            let config = Config::parse(&text, "test", &config::Env::default()).unwrap();
-            let refused = Server::start(config).await;
+            let refused = Server::start(configuration(folder.path(), control)).await;
             assert!(matches!(refused, Err(Error::Listen { .. })));
             // What the next server does first.
             Store::open(folder.path()).unwrap();
@@ -559,13 +563,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_has_started_can_be_taken_over_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let text = format!(
-            "[rtmp]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n\
-             [control]\nlisten = '127.0.0.1:0'\ntoken = 'only for this test'\n\
-             [state]\ndir = '{}'",
-            folder.path().display()
-        );
-        let config = Config::parse(&text, "test", &config::Env::default()).unwrap();
+        let config = configuration(folder.path(), ([127, 0, 0, 1], 0).into());
         let server = Server::start(config).await.unwrap();
         // None of its tasks has run since.
         let socket = folder.path().join("takeover.sock");

@@ -43,26 +43,10 @@ pub async fn measure(
     sleep(LOOK).await;
     let mut figures = BTreeMap::new();
     let alone = relayed(&peers, &publishers[0], &clips[0], window).await;
-    let mut count = 0;
-    for preset in two.iter().flat_map(|preset| [preset; 2]) {
-        count += 1;
-        server.mix_hard(&format!("mix{count}"), preset).await?;
-        // Their beginning is not what is measured.
-        sleep(LOOK).await;
-    }
-    while two.is_none() {
-        let baseline = Baseline::now();
-        sleep(LOOK).await;
-        let busy = baseline.machine().busy_pct;
-        if busy >= BUSY || count == MOST {
-            break;
-        }
-        count += 1;
-        let (name, small) = (format!("mix{count}"), busy >= NEARLY);
-        server.mix_aside(&name, small).await?;
-        // Their beginning is not what is measured.
-        sleep(LOOK).await;
-    }
+    let count = match two {
+        Some(preset) => mix_two(&server, preset).await?,
+        None => fill(&server).await?,
+    };
     let baseline = Baseline::now();
     let beside = relayed(&peers, &publishers[0], &clips[0], window).await;
     let machine = baseline.machine();
@@ -80,6 +64,33 @@ pub async fn measure(
         figure(&format!("peers {name}"), beside / alone);
     }
     Ok(figures)
+}
+
+/// Two mixes with that preset.
+async fn mix_two(server: &Server, preset: &str) -> Result<usize, Error> {
+    for name in ["mix1", "mix2"] {
+        server.mix_hard(name, preset).await?;
+        // Their beginning is not what is measured.
+        sleep(LOOK).await;
+    }
+    Ok(2)
+}
+
+/// As many as there is room for; how many these are.
+async fn fill(server: &Server) -> Result<usize, Error> {
+    for count in 0..MOST {
+        let baseline = Baseline::now();
+        sleep(LOOK).await;
+        let busy = baseline.machine().busy_pct;
+        if busy >= BUSY {
+            return Ok(count);
+        }
+        let name = format!("mix{}", count + 1);
+        server.mix_aside(&name, busy >= NEARLY).await?;
+        // Their beginning is not what is measured.
+        sleep(LOOK).await;
+    }
+    Ok(MOST)
 }
 
 /// From a picture's way into the server to its way out to each peer, for a while from now on.

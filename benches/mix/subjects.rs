@@ -131,10 +131,7 @@ impl Server {
 
     /// Mixes all sources to a name of its own: a mix as above, or one of a sixth of its pixels and half its frames.
     pub async fn mix_aside(&self, name: &str, small: bool) -> Result<(), Error> {
-        let mut output = json!({
-            "stream": name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
-            "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS,
-        });
+        let mut output = aside(name);
         if !small {
             return self.put(name, SOURCES.len(), &PLACES, output).await;
         }
@@ -151,10 +148,8 @@ impl Server {
 
     /// Mixes all sources to a name of its own, with a preset that takes more of a core.
     pub async fn mix_hard(&self, name: &str, preset: &str) -> Result<(), Error> {
-        let output = json!({
-            "stream": name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
-            "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS, "preset": preset,
-        });
+        let mut output = aside(name);
+        output["preset"] = preset.into();
         self.put(name, SOURCES.len(), &PLACES, output).await
     }
 
@@ -258,4 +253,12 @@ pub fn ffmpeg(server: &Server, output: &str, count: usize) -> Result<Process, Er
     line.extend(encoder.split_whitespace().map(str::to_owned));
     line.push(server.url(output));
     Process::spawn("ffmpeg", &line)
+}
+
+/// The output of a mix to a name of its own.
+fn aside(name: &str) -> Value {
+    json!({
+        "stream": name, "fps": SOURCES[0].fps, "gop": GOP_SECONDS,
+        "video_kbps": KBPS, "audio_kbps": AUDIO_KBPS,
+    })
 }

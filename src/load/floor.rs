@@ -10,10 +10,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
 use super::clip::Clip;
-use super::stamp::{self, Stamp};
 use crate::rtmp::{Framed, MEDIA_STREAM_ID, control, kind};
 
 /// Bytes kept for a player whose socket is full; what is beyond is left out, as a server would.
@@ -125,20 +124,8 @@ impl Floor {
             let (frame, due_ms) = (clip.frame(index), clip.due_ms(index));
             let due = began + Duration::from_millis(due_ms);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let payload = match frame.stamp_at {
-                None => frame.payload.clone(),
-                Some(at) => {
-                    let mut payload = frame.payload.to_vec();
-                    let stamp = Stamp {
-                        sequence,
-                        sent_ns: stamp::now_ns(),
-                        clock: stamp::clock(),
-                    };
-                    stamp::write(&mut payload, at, stamp);
-                    sequence += 1;
-                    Bytes::from(payload)
-                }
-            };
+            let payload = frame.stamped(sequence);
+            sequence += u64::from(frame.is_picture());
             Framed::new(frame.type_id, due_ms as u32, MEDIA_STREAM_ID, payload)
                 .write_to(&mut batch);
             let held = match self.config.merge_window {
