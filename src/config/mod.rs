@@ -27,7 +27,7 @@ pub use token::{Token, TokenError};
 pub use types::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Control, Drain,
     Http, Join, Limits, Links, Log, Metrics, Mixer, OnBusy, Push, Rtmp, Rtmps, Rule, Sign, State,
-    TargetUrl, TokenSource,
+    TargetUrl, Threads, TokenSource,
 };
 
 use crate::auth;
@@ -67,6 +67,8 @@ pub struct Config {
     pub state: State,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[threads]`
+    pub threads: Threads,
     /// `[drain]`
     pub drain: Drain,
     /// `[log]`
@@ -168,6 +170,7 @@ impl Config {
                 dir: source::state_dir(env),
             },
             metrics: Metrics::default(),
+            threads: Threads::default(),
             drain: Drain::default(),
             log: Log::default(),
         }

@@ -17,7 +17,7 @@ use super::secret::secret;
 use super::{
     AccessLists, App, Apps, AudioEncoder, CertificateFiles, ClassLimits, Classes, Config, Control,
     Drain, Env, Http, Join, Limits, Links, Log, Metrics, Mixer, OnBusy, Push, Remark, Rtmp, Rtmps,
-    Rule, Sign, State, TargetUrl, TokenSource, check, compat, hooks,
+    Rule, Sign, State, TargetUrl, Threads, TokenSource, check, compat, hooks,
 };
 use crate::auth::{self, Access, AddressList, AppKeys, Key, KeyId, Role, Window};
 use crate::logging;
@@ -128,6 +128,9 @@ pub(super) fn read(reader: &Reader, tree: Value, env: &Env) -> Config {
                 default.metrics.per_stream_cap,
                 number(1..=MAX_SERIES_STREAMS),
             ),
+        }),
+        threads: root.section("threads", |t| Threads {
+            realtime: t.value("realtime", default.threads.realtime, flag),
         }),
         drain: root.section("drain", |t| Drain {
             deadline: t.value(

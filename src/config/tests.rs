@@ -278,7 +278,7 @@ fn all_mistakes_are_found_at_once_each_with_its_path() {
         "classes.viewer.join: \"late\" is none of \"squeeze\", \"burst\", \"wait\"",
         "classes.viewer.merge_window: 33ms is more than half of max_lag, 60ms; every reader would count as late",
         "classes.viewer.readers_per_name: -1 is not within 0 to 1000000",
-        "colour: unknown key; known here: rtmp, rtmps, http, control, compat, hooks, access, auth, apps, push, links, classes, limits, mixer, state, metrics, drain, log",
+        "colour: unknown key; known here: rtmp, rtmps, http, control, compat, hooks, access, auth, apps, push, links, classes, limits, mixer, state, metrics, threads, drain, log",
         "control.listen: expected a string, found a whole number",
         "http.listen: the list is empty; at least one address is needed",
         "limits.connections: expected a whole number, found a string",

@@ -399,6 +399,13 @@ impl Metrics {
     }
 }
 
+/// `[threads]`: how far those that relay go before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// Before all that compute, where the host allows it.
+    pub realtime: bool,
+}
+
 /// `[drain]`: how the server goes down when it is asked to by SIGTERM, the API or a process that takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
@@ -565,6 +572,12 @@ impl Default for Metrics {
             per_stream: false,
             per_stream_cap: 200,
         }
+    }
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self { realtime: true }
     }
 }
 

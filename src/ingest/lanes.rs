@@ -11,7 +11,7 @@ use std::thread;
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use crate::net::Worker;
+use crate::net::{Precedence, Worker};
 
 /// Publishers in a lane before another is opened: at 2 Mbit/s each that is a tenth of a core.
 const COMFORTABLE: usize = 128;
@@ -21,6 +21,7 @@ const COMFORTABLE: usize = 128;
 pub struct Lanes {
     lanes: Mutex<Vec<Lane>>,
     most: usize,
+    precedence: Precedence,
 }
 
 #[derive(Debug)]
@@ -37,10 +38,11 @@ pub struct Place {
 }
 
 impl Lanes {
-    pub fn new() -> Self {
+    pub fn new(precedence: Precedence) -> Self {
         Self {
             lanes: Mutex::default(),
             most: thread::available_parallelism().map_or(1, usize::from),
+            precedence,
         }
     }
 
@@ -52,7 +54,7 @@ impl Lanes {
         let roomy = lanes.iter().position(|lane| users(lane) < COMFORTABLE);
         let at = match roomy {
             Some(at) => at,
-            None if lanes.len() < self.most => match Lane::open() {
+            None if lanes.len() < self.most => match Lane::open(self.precedence) {
                 Ok(lane) => {
                     lanes.push(lane);
                     lanes.len() - 1
@@ -86,9 +88,9 @@ impl Lanes {
 }
 
 impl Lane {
-    fn open() -> io::Result<Self> {
+    fn open(precedence: Precedence) -> io::Result<Self> {
         Ok(Self {
-            worker: Worker::open("linkmic-lane")?,
+            worker: Worker::open("linkmic-lane", precedence)?,
             users: Arc::default(),
         })
     }
@@ -116,7 +118,7 @@ mod tests {
     fn a_second_lane_opens_when_the_first_is_full_and_places_are_given_back() {
         let lanes = Lanes {
             most: 2,
-            ..Lanes::new()
+            ..Lanes::new(Precedence::default())
         };
         let counts = || -> Vec<usize> {
             let lanes = lanes.lanes.lock().unwrap();
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_lane_serves_until_the_lanes_are_gone() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Precedence::default());
         let place = lanes.enter().unwrap();
         let name = place
             .runtime()

@@ -28,7 +28,7 @@ use crate::media::health::Report;
 use crate::media::{PerApp, StreamKey};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::net::{self, Admission, Bounds, Entrance, Pass};
+use crate::net::{self, Admission, Bounds, Entrance, Pass, Precedence};
 use crate::reason::Reason;
 use crate::relay::Relay;
 use crate::relay::door::PlayDoor;
@@ -47,6 +47,8 @@ pub struct Config {
     pub chunks: chunk::Limits,
     /// The applications that exist.
     pub apps: PerApp<AppConfig>,
+    /// Of the threads that read publishers.
+    pub precedence: Precedence,
 }
 
 impl Default for Config {
@@ -57,6 +59,7 @@ impl Default for Config {
             stage_deadline: Duration::from_secs(10),
             chunks: chunk::Limits::default(),
             apps: PerApp::all(AppConfig::default()),
+            precedence: Precedence::default(),
         }
     }
 }
@@ -126,6 +129,7 @@ impl Ingest {
         Self {
             shared: Arc::new(Shared {
                 apps: ArcSwap::from_pointee(config.apps.clone()),
+                lanes: Lanes::new(config.precedence),
                 config,
                 relay,
                 authorizer,
@@ -133,7 +137,6 @@ impl Ingest {
                 metrics,
                 tasks,
                 shutdown,
-                lanes: Lanes::new(),
                 closing: OnceLock::new(),
                 leave: CancellationToken::new(),
                 observer: OnceLock::new(),

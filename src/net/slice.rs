@@ -1,17 +1,14 @@
 //! How long the scheduler lets a thread go on before it asks whether another one is due.
 //!
-//! | source | covered |
-//! |---|---|
-//! | Linux 6.12, `sched_setattr(2)` | `sched_runtime` of `SCHED_OTHER`: the slice, 0.1 to 100 ms |
-//!
 //! Linux schedules by earliest virtual deadline: who asks for short slices gets his share in more and smaller pieces, so that he
 //! waits less when he wakes, and no more of it than others. A thread that relays works for some microseconds at a time, one
 //! that decodes or encodes for milliseconds; with slices alike the first one waits for the second one's to end. With the
 //! slices here the wait in front of a core went from 2.5–2.9 ms in the 99th percentile to under 0.3 ms, beside six threads at
 //! niceness 4 that kept two cores busy. Where the kernel is older, or refuses, all stays as it was.
 
-use std::io;
 use std::time::Duration;
+
+use super::scheduler;
 
 /// Of threads that pass on what has come.
 const SHORT: Duration = Duration::from_micros(100);
@@ -21,52 +18,12 @@ const LONG: Duration = Duration::from_millis(20);
 /// The calling thread, and those that it starts, works for a moment at a time and is waited for.
 pub fn short() {
     // An older kernel ignores the number; one that refuses leaves the thread as it is.
-    let _ = set(SHORT);
+    let _ = scheduler::set_slice(SHORT);
 }
 
 /// The calling thread, and those that it starts, computes for long.
 pub fn long() {
-    let _ = set(LONG);
-}
-
-/// `struct sched_attr`, as of its first version.
-#[repr(C)]
-struct Attributes {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    /// Nanoseconds; those of `SCHED_OTHER` may have one.
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
-/// `SCHED_OTHER`.
-const OTHER: u32 = 0;
-
-// No safe wrapper has this call: neither the standard library nor rustix, and what crates offer of it is for deadlines.
-#[allow(unsafe_code)]
-fn set(slice: Duration) -> io::Result<()> {
-    let mut attributes = Attributes {
-        size: size_of::<Attributes>() as u32,
-        policy: OTHER,
-        flags: 0,
-        // The call sets it too.
-        nice: rustix::process::getpriority_process(None)?,
-        priority: 0,
-        runtime: slice.as_nanos() as u64,
-        deadline: 0,
-        period: 0,
-    };
-    // SAFETY: the call reads `size` bytes from the address that it is given, which are those of `attributes`, and may write
-    // another `size` there; both are ours until it returns, and it keeps no address. 0 is the calling thread.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw mut attributes, 0) };
-    match done {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let _ = scheduler::set_slice(LONG);
 }
 
 #[cfg(test)]
@@ -94,9 +51,9 @@ mod tests {
     fn a_thread_has_the_slice_that_it_asks_for_and_keeps_its_niceness() {
         let seen = thread::spawn(|| {
             rustix::process::setpriority_process(None, 3).unwrap();
-            set(SHORT).unwrap();
+            scheduler::set_slice(SHORT).unwrap();
             let short = told();
-            set(LONG).unwrap();
+            scheduler::set_slice(LONG).unwrap();
             let nice = rustix::process::getpriority_process(None).unwrap();
             (short, told(), nice)
         });

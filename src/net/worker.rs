@@ -1,6 +1,6 @@
 //! A thread with a runtime of its own, for work on sockets that is to be woken by nothing else and handed to nobody.
 //!
-//! It asks for short slices of a core ([`slice`](super::slice)) and to go first ([`precedence`](super::precedence)), since what it passes on
+//! It asks for short slices of a core ([`slice`](super::slice)) and to go first ([`Precedence`]), since what it passes on
 //! is waited for.
 //!
 //! On a runtime of several threads each wake-up from outside goes to a common queue, wakes one thread to look into it, and
@@ -14,6 +14,8 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::Precedence;
+
 /// Such a thread. Dropping it ends the thread, and with it what runs there.
 #[derive(Debug)]
 pub struct Worker {
@@ -25,12 +27,12 @@ pub struct Worker {
 impl Worker {
     /// # Errors
     /// When there is no thread, or no descriptors for a runtime, to be had.
-    pub fn open(name: &str) -> io::Result<Self> {
+    pub fn open(name: &str, precedence: Precedence) -> io::Result<Self> {
         let (open, closed) = oneshot::channel();
         let (tell, told) = mpsc::sync_channel(1);
         thread::Builder::new().name(name.into()).spawn(move || {
             super::slice::short();
-            super::precedence::claim();
+            precedence.claim();
             match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = tell.send(Ok(runtime.handle().clone()));
@@ -61,7 +63,7 @@ mod tests {
 
     #[test]
     fn what_is_spawned_runs_on_the_named_thread_until_the_worker_is_dropped() {
-        let worker = Worker::open("linkmic-test").unwrap();
+        let worker = Worker::open("linkmic-test", Precedence::default()).unwrap();
         let name = worker
             .runtime()
             .spawn(async { thread::current().name().map(str::to_owned) });

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use crate::net::Worker;
+use crate::net::{Precedence, Worker};
 
 /// The threads. Dropping them ends them, and the loops there.
 #[derive(Debug)]
 pub struct Desks {
     desks: Mutex<Vec<Desk>>,
     most: usize,
+    precedence: Precedence,
 }
 
 #[derive(Debug)]
@@ -34,10 +35,11 @@ pub struct Seat {
 
 impl Desks {
     /// `most` of them, that is one for each core.
-    pub fn new(most: usize) -> Self {
+    pub fn new(most: usize, precedence: Precedence) -> Self {
         Self {
             desks: Mutex::default(),
             most,
+            precedence,
         }
     }
 
@@ -53,7 +55,7 @@ impl Desks {
         let free = least.filter(|least| burden(least) == (0, 0));
         let mut at = free.or(least).map(|(at, _)| at);
         if free.is_none() && desks.len() < self.most {
-            match Worker::open("linkmic-writer") {
+            match Worker::open("linkmic-writer", self.precedence) {
                 Ok(worker) => {
                     at = Some(desks.len());
                     desks.push(Desk {
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn loops_spread_over_the_desks_and_siblings_sit_apart() {
-        let desks = Desks::new(2);
+        let desks = Desks::new(2, Precedence::default());
         let first = desks.sit(&[]).unwrap();
         let other = desks.sit(&[]).unwrap();
         assert_eq!((first.desk(), other.desk()), (0, 1));

@@ -78,11 +78,11 @@ impl Fanout {
         let cores = available_parallelism().map_or(1, usize::from);
         Self {
             relay,
+            desks: Desks::new(cores, config.precedence),
             config,
             metrics,
             tasks,
             cores,
-            desks: Desks::new(cores),
             ids: AtomicU64::new(0),
             feeds: Arc::default(),
         }

@@ -39,7 +39,7 @@ use fanout::Line;
 
 use crate::media::{Class, StreamKey};
 use crate::metrics::Metrics;
-use crate::net::{self, Socket};
+use crate::net::{self, Precedence, Socket};
 use crate::reason::Reason;
 use crate::relay::door::{Beside, Guest, Handover, PlayDoor, Played};
 use crate::relay::{Budget, Join, Relay};
@@ -55,6 +55,8 @@ pub struct Config {
     pub viewer: ClassConfig,
     /// Players of absent streams.
     pub waiting: WaitingLimits,
+    /// Of the threads that write.
+    pub precedence: Precedence,
 }
 
 /// What one class of readers gets.
@@ -84,6 +86,7 @@ impl Default for Config {
                 merge_window: Duration::ZERO,
             },
             waiting: WaitingLimits::default(),
+            precedence: Precedence::default(),
         }
     }
 }

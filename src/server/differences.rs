@@ -41,6 +41,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         limits,
         mixer,
         state,
+        threads,
         drain,
         metrics,
         log,
@@ -245,6 +246,13 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
             per_stream,
             per_stream_cap
         }
+    );
+    keys!(
+        found,
+        "threads",
+        old.threads,
+        threads,
+        config::Threads { realtime }
     );
     keys!(found, "drain", old.drain, drain, config::Drain { deadline });
     keys!(found, "log", old.log, log, config::Log { format, level });

@@ -132,11 +132,12 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::net::Worker;
+    use crate::net::{Precedence, Worker};
 
     #[tokio::test]
     async fn one_thread_that_hangs_is_found_among_those_that_run() {
-        let workers = [(); 3].map(|()| Worker::open("linkmic-test").unwrap());
+        let workers =
+            [(); 3].map(|()| Worker::open("linkmic-test", Precedence::default()).unwrap());
         let all = || workers.iter().map(|w| w.runtime().clone()).collect();
         let soon = || Instant::now() + Duration::from_secs(10);
         assert_eq!(all_run(all(), soon()).await, Ok(()));

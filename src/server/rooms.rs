@@ -26,7 +26,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::net::host::{Budget, Host};
 use crate::net::tls::{Certificates, Trust};
-use crate::net::{Admission, Bounds, Handed, descriptors};
+use crate::net::{Admission, Bounds, Handed, Precedence, descriptors};
 use crate::playback::{self, Playback, WaitingLimits};
 use crate::push::{self, Pushes};
 use crate::relay::{self, Join, OnBusy, Relay};
@@ -481,7 +481,16 @@ fn ingest_config(config: &Config, admission: &Admission, memory: &Memory) -> ing
         memory: memory.clone(),
         stage_deadline: config.limits.handshake,
         apps: ingest_apps(config),
+        precedence: precedence(config),
         ..ingest::Config::default()
+    }
+}
+
+/// Of the threads that relay.
+fn precedence(config: &Config) -> Precedence {
+    match config.threads.realtime {
+        true => Precedence::Realtime,
+        false => Precedence::Weight,
     }
 }
 
@@ -512,6 +521,7 @@ fn playback_config(config: &Config) -> playback::Config {
             total: config.limits.waiting_total,
             patience: config.limits.wait,
         },
+        precedence: precedence(config),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{Finding, State};
 use crate::config::Config;
-use crate::net::descriptors;
+use crate::net::{Precedence, descriptors};
 
 /// Fewer open files than that leave no room for a working day.
 const FEW_FILES: u64 = 1_024;
@@ -167,6 +167,7 @@ pub fn kernel() -> Vec<Finding> {
     findings.push(slices(
         read("kernel.osrelease").as_deref().unwrap_or_default(),
     ));
+    findings.push(precedence(Precedence::allowed()));
     findings
 }
 
@@ -212,6 +213,21 @@ pub(super) fn local_ports(value: Option<&str>) -> Finding {
     Finding::new("kernel", NAME, State::Warn, found).advise(format!(
         "each connection to a push target or back end takes one: sysctl -w {NAME}='32768 60999'"
     ))
+}
+
+/// Of who asks: a service may have other limits.
+pub(super) fn precedence(allowed: Option<Precedence>) -> Finding {
+    const NAME: &str = "precedence";
+    let found = match allowed {
+        Some(Precedence::Realtime) => {
+            return Finding::ok("kernel", NAME, "threads may be real-time ones");
+        }
+        Some(Precedence::Weight) => "threads may come forward, but be no real-time ones",
+        None => "threads may not come forward",
+    };
+    Finding::new("kernel", NAME, State::Warn, found.to_owned()).advise(
+        "beside mixes that keep the cores busy, players wait some ms longer: LimitRTPRIO=1 for a service, ulimits: rtprio: 1 for a container",
+    )
 }
 
 pub(super) fn slices(release: &str) -> Finding {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::net::Precedence;
 
 fn config() -> Config {
     Config::parse("[limits]\nconnections = 10000", "test", &Env::default()).unwrap()
@@ -38,6 +39,9 @@ fn every_limit_has_its_states_and_advice_where_it_is_not_well() {
         (host::slices("6.12.43+deb13-amd64\n"), Ok),
         (host::slices("7.0.1"), Ok),
         (host::slices("6.1.0-9-amd64"), Warn),
+        (host::precedence(Some(Precedence::Realtime)), Ok),
+        (host::precedence(Some(Precedence::Weight)), Warn),
+        (host::precedence(None), Warn),
         (disk::speed(dir, ms(4)), Ok),
         (disk::speed(dir, ms(80)), Warn),
         (disk::speed(dir, ms(900)), Bad),

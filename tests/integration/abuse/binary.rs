@@ -28,6 +28,8 @@ const SETTLE: Duration = Duration::from_secs(8);
 pub struct Scheduled {
     pub name: String,
     pub nice: i32,
+    /// `SCHED_RR`.
+    pub is_realtime: bool,
     /// `None` where the kernel does not tell.
     pub slice_ns: Option<u64>,
 }
@@ -232,6 +234,8 @@ impl Binary {
             Some(Scheduled {
                 name: name.to_owned(),
                 nice: nice.parse().expect("a number"),
+                // The 41st: 2 is SCHED_RR.
+                is_realtime: fields.split(' ').nth(41 - 3) == Some("2"),
                 slice_ns: slice.and_then(|line| line.rsplit(' ').next()?.parse().ok()),
             })
         };

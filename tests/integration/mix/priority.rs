@@ -1,5 +1,6 @@
 //! Who goes first on a machine that is short of processors.
 
+use linkmic::net::Precedence;
 use linkmic::net::precedence::NICENESS;
 use linkmic::probe::process::poll;
 use linkmic::probe::{Colour, Publisher};
@@ -12,6 +13,8 @@ use crate::edge::SOON;
 const MIXING: [&str; 5] = ["mix", "video:src", "audio:src", "canvas:src", "sound:src"];
 /// Those that every mix has, however its sound is made.
 const NEEDED: [&str; 3] = ["mix", "video:src", "canvas:src"];
+/// Beginnings of the names of those that read publishers and write to players.
+const RELAYING: [&str; 2] = ["linkmic-lane", "linkmic-writer"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
@@ -45,15 +48,20 @@ async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
         let there = mixing.iter().any(|thread| thread.name == wanted);
         assert!(there, "no thread {wanted} in {mixing:?} {others:?}");
     }
-    for Scheduled { name, nice, .. } in &mixing {
-        assert_eq!(*nice, 4, "{name}");
+    for thread in &mixing {
+        assert_eq!((thread.nice, thread.is_realtime), (4, false), "{thread:?}");
     }
     // The runtime's workers, lanes and writer loops among them.
     assert!(others.len() >= 3, "{others:?}");
-    let forward = if may_come_forward() { NICENESS } else { 0 };
-    for Scheduled { name, nice, .. } in &others {
-        let relays = name.starts_with("linkmic-lane") || name.starts_with("linkmic-writer");
-        assert_eq!(*nice, if relays { forward } else { 0 }, "{name}");
+    let (nice, realtime) = match Precedence::allowed() {
+        Some(Precedence::Realtime) => (0, true),
+        Some(Precedence::Weight) => (NICENESS, false),
+        None => (0, false),
+    };
+    for thread in &others {
+        let relays = RELAYING.iter().any(|name| thread.name.starts_with(name));
+        let wanted = if relays { (nice, realtime) } else { (0, false) };
+        assert_eq!((thread.nice, thread.is_realtime), wanted, "{thread:?}");
     }
 
     // Linux before 6.12 has one slice for all.
@@ -63,19 +71,14 @@ async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
             .unwrap_or_else(|| panic!("no thread {begins}"))
             .slice_ns
     };
-    let relaying = ["tokio-rt", "linkmic-lane"].map(|name| slice(&others, name));
+    // A real-time thread has no slice that counts.
+    let relaying = ["tokio-rt"; 2].map(|name| slice(&others, name));
     let computing = NEEDED.map(|name| slice(&mixing, name));
     let alike = relaying[0] == computing[0];
     if relaying[0].is_some() && !(alike && is_before(6, 12)) {
         assert_eq!(relaying, [Some(100_000); 2]);
         assert_eq!(computing, [Some(20_000_000); 3]);
     }
-}
-
-/// May threads of whoever runs this be less nice than others? Tried on one that does nothing else.
-fn may_come_forward() -> bool {
-    let trial = || rustix::process::setpriority_process(None, NICENESS).is_ok();
-    std::thread::spawn(trial).join().expect("it ends")
 }
 
 /// Is this kernel older than that?
