@@ -1,6 +1,6 @@
 //! What a mix costs and how late it is, beside ffmpeg's filter graph on the same streams, as a table.
 //!
-//! `cargo bench --bench mix -- [--rounds N] [--window 12s] [--inputs 1] [--crowd [--two PRESET]] [--beside OTHER-BINARY] [--log FILE]`
+//! `cargo bench --bench mix -- [--rounds N] [--window 12s] [--inputs 1] [--crowd [--two PRESET]] [--beside OTHER-BINARY] [--together] [--log FILE]`
 //! starts the server as shipped, publishes four clips ([`clips`]: 1280×720 at 30 frames a second, two of 320×480 at 15, one of
 //! 480×270 at 20), mixes them to 720p30 at 2.5 Mbit/s, and watches the program over RTMP. Latency is from a message's way into
 //! the server to the first program message with the number burnt into its picture; likeness is to the main's own pictures
@@ -9,7 +9,8 @@
 //! before the mix; ffmpeg's is ffmpeg's alone, without that of the server it plays from.
 //! With `--inputs 1` there is only the main to be mixed. With `--crowd` it is peers that are watched, beside as many mixes as the
 //! machine has room for, or with `--two PRESET` beside two whose encoders work so hard ([`crowd`]).
-//! Turns alternate, since numbers drift with the machine: the claim is the ratio within a round.
+//! Turns alternate, since numbers drift with the machine: the claim is the ratio within a round. Where the machine changes from one turn
+//! to the next, `--together` has both mix at the same time, so that what slows the one slows the other.
 
 mod clips;
 mod crowd;
@@ -83,6 +84,9 @@ struct Options {
     /// Without ffmpeg.
     #[arg(long)]
     alone: bool,
+    /// Both at the same time, each with a server and publishers of its own: only CPU is to be compared then.
+    #[arg(long, conflicts_with_all = ["crowd", "alone", "beside"])]
+    together: bool,
     /// Runs are appended here, one JSON object a line; what is there already is in the table too.
     #[arg(long)]
     log: Option<PathBuf>,
@@ -124,8 +128,11 @@ fn main() -> std::process::ExitCode {
     }
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        // What is measured is how long the server's threads wait for a core, not ours.
-        .on_thread_start(linkmic::net::slice::short)
+        // What is measured is how long the server's threads wait for a core, not ours: these go first, as a clock would.
+        .on_thread_start(|| {
+            linkmic::net::slice::short();
+            linkmic::net::Precedence::Realtime.claim();
+        })
         .build()
         .map_err(|error| Error::io("the runtime", error))
         .and_then(|runtime| runtime.block_on(compare(&options)));
@@ -150,10 +157,26 @@ async fn compare(options: &Options) -> Result<(), Error> {
     let before = runs.iter().map(|run| run.round + 1).max().unwrap_or(0);
     // Discarded runs are made up for, but not for ever.
     for round in before..before + 2 * options.rounds {
+        let counted = |runs: &[Run], who: Who| {
+            let valid = runs.iter().filter(|run| run.who == who && run.is_valid());
+            valid.count() >= options.rounds
+        };
+        if options.together {
+            if counted(&runs, Who::Ours) {
+                break;
+            }
+            let (ours, theirs) = tokio::join!(
+                measure(Who::Ours, LINKMIC, &clips, options),
+                measure(Who::Ffmpeg, LINKMIC, &clips, options)
+            );
+            for (who, figures) in [(Who::Ours, ours?), (Who::Ffmpeg, theirs?)] {
+                note(options, &mut runs, (who, round), figures)?;
+            }
+            continue;
+        }
         for turn in 0..subjects.len() {
             let who = subjects[(turn + round) % subjects.len()];
-            let valid = runs.iter().filter(|run| run.who == who && run.is_valid());
-            if valid.count() >= options.rounds {
+            if counted(&runs, who) {
                 continue;
             }
             let binary = match (who, &options.beside) {
@@ -165,14 +188,7 @@ async fn compare(options: &Options) -> Result<(), Error> {
             } else {
                 measure(who, binary, &clips, options).await?
             };
-            let run = Run {
-                who,
-                round,
-                figures,
-            };
-            eprintln!("round {}: {}", round + 1, table::brief(&run));
-            append_log(options, &run)?;
-            runs.push(run);
+            note(options, &mut runs, (who, round), figures)?;
         }
     }
     let inputs = usize::from(options.inputs);
@@ -180,6 +196,24 @@ async fn compare(options: &Options) -> Result<(), Error> {
         "{}",
         table::markdown(&runs, &format!("1+{}, 720p30", inputs - 1))
     );
+    Ok(())
+}
+
+/// A run is over.
+fn note(
+    options: &Options,
+    runs: &mut Vec<Run>,
+    (who, round): (Who, usize),
+    figures: BTreeMap<String, f64>,
+) -> Result<(), Error> {
+    let run = Run {
+        who,
+        round,
+        figures,
+    };
+    eprintln!("round {}: {}", round + 1, table::brief(&run));
+    append_log(options, &run)?;
+    runs.push(run);
     Ok(())
 }
 
