@@ -3,7 +3,7 @@
 //! The rooms of the house, lowest row first. A row may use only the rows below it;
 //! `tests/architecture.rs` holds us to that, and ARCHITECTURE.md says why.
 
-#![deny(unsafe_code)] // but for one line each of `net::queue` and `net::slice`
+#![deny(unsafe_code)] // but for one line each of `net::queue` and `net::scheduler`
 
 pub mod logging;
 pub mod memory;

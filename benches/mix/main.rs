@@ -30,11 +30,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use linkmic::load::usage::{Baseline, Usage};
+use linkmic::net::Precedence;
 use linkmic::probe::Error;
 use linkmic::probe::flv::Tag;
 use linkmic::probe::latency::Latencies;
 use linkmic::probe::process::poll;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use clips::{Clip, SOURCES};
@@ -131,7 +133,7 @@ fn main() -> std::process::ExitCode {
         // What is measured is how long the server's threads wait for a core, not ours: these go first, as a clock would.
         .on_thread_start(|| {
             linkmic::net::slice::short();
-            linkmic::net::Precedence::Realtime.claim();
+            Precedence::Realtime.claim();
         })
         .build()
         .map_err(|error| Error::io("the runtime", error))
@@ -146,6 +148,11 @@ fn main() -> std::process::ExitCode {
 }
 
 async fn compare(options: &Options) -> Result<(), Error> {
+    if Precedence::allowed() != Some(Precedence::Realtime) {
+        eprintln!(
+            "mix: threads may be no real-time ones here: ours wait for cores like any other, and so do the server's"
+        );
+    }
     let clips = clips::all(Path::new(FOLDER)).await?;
     let clips: Vec<Arc<Clip>> = clips.into_iter().map(Arc::new).collect();
     let mut subjects = vec![Who::Ours];
@@ -162,14 +169,15 @@ async fn compare(options: &Options) -> Result<(), Error> {
             valid.count() >= options.rounds
         };
         if options.together {
-            if counted(&runs, Who::Ours) {
+            if counted(&runs, Who::Ours) && counted(&runs, Who::Ffmpeg) {
                 break;
             }
-            let (ours, theirs) = tokio::join!(
-                measure(Who::Ours, LINKMIC, &clips, options),
-                measure(Who::Ffmpeg, LINKMIC, &clips, options)
-            );
-            for (who, figures) in [(Who::Ours, ours?), (Who::Ffmpeg, theirs?)] {
+            let both = Barrier::new(2);
+            let (ours, theirs) = tokio::try_join!(
+                measure(Who::Ours, LINKMIC, &clips, options, &both),
+                measure(Who::Ffmpeg, LINKMIC, &clips, options, &both)
+            )?;
+            for (who, figures) in [(Who::Ours, ours), (Who::Ffmpeg, theirs)] {
                 note(options, &mut runs, (who, round), figures)?;
             }
             continue;
@@ -186,7 +194,7 @@ async fn compare(options: &Options) -> Result<(), Error> {
             let figures = if options.crowd {
                 crowd::measure(binary, &clips, options.window, options.two.as_deref()).await?
             } else {
-                measure(who, binary, &clips, options).await?
+                measure(who, binary, &clips, options, &Barrier::new(1)).await?
             };
             note(options, &mut runs, (who, round), figures)?;
         }
@@ -242,6 +250,7 @@ async fn measure(
     binary: &str,
     clips: &[Arc<Clip>],
     options: &Options,
+    begin: &Barrier,
 ) -> Result<BTreeMap<String, f64>, Error> {
     let count = usize::from(options.inputs);
     let (window, clips) = (options.window, &clips[..count]);
@@ -287,6 +296,7 @@ async fn measure(
     });
     let mixed = mixed.await?;
     sleep_until(mixed + SETTLE).await;
+    begin.wait().await;
 
     let pid = graph
         .as_ref()

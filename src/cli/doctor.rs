@@ -99,7 +99,7 @@ pub async fn run(options: Options, env: &Env, out: &mut dyn Write) -> Result<Out
     findings.extend(host::limits(&config));
     findings.extend(host::clock().await);
     findings.extend(ports::all(&config).await);
-    findings.extend(host::kernel());
+    findings.extend(host::kernel(&config));
     findings.extend(disk::all(&config));
     let count = |state| findings.iter().filter(|one| one.state == state).count();
     let [ok, warn, bad] = [State::Ok, State::Warn, State::Bad].map(count);

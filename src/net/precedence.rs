@@ -23,12 +23,13 @@ pub enum Precedence {
     #[default]
     Weight,
     /// Before every thread that is no real-time one, with [`PRIORITY`] and in turn with its like; else as above. The kernel keeps
-    /// a twentieth of each core for the others (`kernel.sched_rt_runtime_us`).
+    /// a twentieth of each core for the others (before Linux 6.12 by `kernel.sched_rt_runtime_us`).
     Realtime,
 }
 
 impl Precedence {
-    /// Brings the calling thread forward so far, or as far as is allowed. A thread that it starts is nothing special.
+    /// Brings the calling thread forward so far, or as far as is allowed. What a real-time thread starts is ordinary, its slice too;
+    /// what another one starts is as forward as itself. Slices are asked for before, not after.
     pub fn claim(self) {
         if self == Self::Realtime && scheduler::set_realtime(PRIORITY).is_ok() {
             return;
@@ -38,15 +39,21 @@ impl Precedence {
     }
 
     /// May a thread of this process be a real-time one, or at least less nice than others? Tried on one that does nothing else.
-    /// `None`: neither.
+    /// `None`: neither, or there is no thread to be had.
     pub fn allowed() -> Option<Self> {
-        let trial = || match scheduler::set_realtime(PRIORITY) {
-            Ok(()) => Some(Self::Realtime),
-            Err(_) => rustix::process::setpriority_process(None, NICENESS)
-                .ok()
-                .map(|()| Self::Weight),
+        [Self::Realtime, Self::Weight]
+            .into_iter()
+            .find(|precedence| precedence.is_allowed())
+    }
+
+    /// May a thread of this process come so far forward? As above.
+    pub fn is_allowed(self) -> bool {
+        let trial = move || match self {
+            Self::Realtime => scheduler::set_realtime(PRIORITY).is_ok(),
+            Self::Weight => rustix::process::setpriority_process(None, NICENESS).is_ok(),
         };
-        std::thread::spawn(trial).join().ok().flatten()
+        let trial = std::thread::Builder::new().spawn(trial);
+        trial.is_ok_and(|trial| trial.join().unwrap_or(false))
     }
 }
 
@@ -78,16 +85,20 @@ mod tests {
             });
             thread.join().unwrap()
         };
-        let allowed = Precedence::allowed();
-        let weight = if allowed.is_some() { NICENESS } else { 0 };
         let other = libc::SCHED_OTHER as u32;
-        assert_eq!(of(Precedence::Weight).0, (other, weight));
+        let weight = match Precedence::Weight.is_allowed() {
+            true => (other, NICENESS),
+            false => scheduled(),
+        };
+        assert_eq!(of(Precedence::Weight), (weight, weight));
         let (itself, started) = of(Precedence::Realtime);
-        if allowed == Some(Precedence::Realtime) {
+        if Precedence::Realtime.is_allowed() {
             assert_eq!(itself.0, libc::SCHED_RR as u32);
-            assert_eq!(started, (other, 0));
+            assert_eq!(started.0, other);
+            // One that the test's own niceness is not passed on from either.
+            assert!(started.1 >= 0, "{started:?}");
         } else {
-            assert_eq!(itself, (other, weight));
+            assert_eq!((itself, started), (weight, weight));
         }
     }
 }

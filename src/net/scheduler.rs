@@ -26,7 +26,8 @@ struct Attributes {
 /// What one thread starts is not real-time by inheritance.
 const RESET_ON_FORK: u64 = 1;
 
-/// Gives the calling thread, and those that it starts, such slices; its niceness stays. An older kernel ignores the number.
+/// Gives the calling thread, and those that it starts, such slices; its niceness stays. An older kernel ignores the number. Not for a
+/// real-time thread: it would be one no more.
 ///
 /// # Errors
 /// What the kernel says.
@@ -40,7 +41,8 @@ pub(super) fn set_slice(slice: Duration) -> io::Result<()> {
     })
 }
 
-/// Makes the calling thread, but none that it starts, a real-time one of that priority (1 to 99), in turn with others of it.
+/// Makes the calling thread a real-time one of that priority (1 to 99), in turn with others of it. What it starts is ordinary, and has
+/// the kernel's slice.
 ///
 /// # Errors
 /// What the kernel says, mostly that this is not allowed.

@@ -341,6 +341,11 @@ mod tests {
                 &["apps.live.republish_grace"],
             ),
             ("[apps.live]", &[], &["apps.film"]),
+            (
+                "[apps.live]\n[apps.film]\n[threads]\nrealtime = false",
+                &[],
+                &["threads.realtime"],
+            ),
             ("[apps.live]\n[apps.film]\n[apps.more]", &[], &["apps.more"]),
             (
                 "[apps.live]\n[apps.film]\n[limits]\npublishers = 5\nmemory = 0\nwait = \"1s\"",

@@ -145,7 +145,7 @@ pub(super) fn synchronisation(told: &str, file: bool) -> Finding {
 }
 
 /// Settings that sockets and threads depend on.
-pub fn kernel() -> Vec<Finding> {
+pub fn kernel(config: &Config) -> Vec<Finding> {
     let read = |name: &str| {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         std::fs::read_to_string(path).ok()
@@ -167,7 +167,7 @@ pub fn kernel() -> Vec<Finding> {
     findings.push(slices(
         read("kernel.osrelease").as_deref().unwrap_or_default(),
     ));
-    findings.push(precedence(Precedence::allowed()));
+    findings.push(precedence(config.threads.realtime, Precedence::allowed()));
     findings
 }
 
@@ -215,19 +215,27 @@ pub(super) fn local_ports(value: Option<&str>) -> Finding {
     ))
 }
 
-/// Of who asks: a service may have other limits.
-pub(super) fn precedence(allowed: Option<Precedence>) -> Finding {
+/// What who asks may do, a service may do with other limits.
+pub(super) fn precedence(realtime: bool, allowed: Option<Precedence>) -> Finding {
     const NAME: &str = "precedence";
-    let found = match allowed {
-        Some(Precedence::Realtime) => {
-            return Finding::ok("kernel", NAME, "threads may be real-time ones");
-        }
-        Some(Precedence::Weight) => "threads may come forward, but be no real-time ones",
-        None => "threads may not come forward",
+    let found = match (realtime, allowed) {
+        (true, Some(Precedence::Realtime)) => "threads may be real-time ones",
+        (false, Some(_)) => "threads may come forward; threads.realtime is off",
+        (true, Some(Precedence::Weight)) => "threads may come forward, but be no real-time ones",
+        (_, None) => "threads may not come forward",
     };
-    Finding::new("kernel", NAME, State::Warn, found.to_owned()).advise(
-        "beside mixes that keep the cores busy, players wait some ms longer: LimitRTPRIO=1 for a service, ulimits: rtprio: 1 for a container",
-    )
+    let advice = match (realtime, allowed) {
+        (true, Some(Precedence::Realtime)) | (false, Some(_)) => {
+            return Finding::ok("kernel", NAME, found);
+        }
+        (true, _) => {
+            "LimitRTPRIO=1 for a service, ulimits: rtprio: 1 for a container (some kernels refuse it to both)"
+        }
+        (false, None) => "LimitNICE=-10 for a service",
+    };
+    Finding::new("kernel", NAME, State::Warn, found.to_owned()).advise(format!(
+        "beside mixes that keep the cores busy, players wait some ms longer: {advice}"
+    ))
 }
 
 pub(super) fn slices(release: &str) -> Finding {

@@ -2,10 +2,11 @@
 
 use linkmic::net::Precedence;
 use linkmic::net::precedence::NICENESS;
+use linkmic::probe::player::Watch;
 use linkmic::probe::process::poll;
-use linkmic::probe::{Colour, Publisher};
+use linkmic::probe::{Colour, Player, Publisher};
 
-use super::{main_show, one_plus_one, sub_show};
+use super::{CANVAS, main_show, one_plus_one, sub_show};
 use crate::abuse::binary::{Binary, Scheduled};
 use crate::edge::SOON;
 
@@ -16,9 +17,9 @@ const NEEDED: [&str; 3] = ["mix", "video:src", "canvas:src"];
 /// Beginnings of the names of those that read publishers and write to players.
 const RELAYING: [&str; 2] = ["linkmic-lane", "linkmic-writer"];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
-    let mut server = Binary::serve("").await;
+/// Threads of a server with that in its configuration, while it mixes for somebody who watches: those of mixes, and the others.
+async fn threads(configuration: &str) -> (Vec<Scheduled>, Vec<Scheduled>) {
+    let mut server = Binary::serve(configuration).await;
     let shows = [("a", main_show()), ("b", sub_show(Colour::RED, 600.0))];
     let mut publishers = Vec::new();
     for (name, show) in &shows {
@@ -39,31 +40,60 @@ async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
         (mix["stats"]["frames_out"].as_i64()? > 0).then_some(())
     });
     mixed.await.unwrap_or_else(|e| panic!("{e}"));
+    let url = server.urls.plain("a");
+    let mut viewer = Player::start(&url, Watch::whole(CANVAS))
+        .await
+        .expect("ffmpeg");
+    let seen = viewer.until("a picture", SOON, |seen| seen.newest_complete().map(drop));
+    seen.await.unwrap_or_else(|e| panic!("{e}"));
 
-    let threads = server.scheduled();
-    let (mixing, others): (Vec<_>, Vec<_>) = threads
+    let (mixing, others): (Vec<_>, Vec<_>) = server
+        .scheduled()
         .into_iter()
         .partition(|thread| MIXING.contains(&thread.name.as_str()));
-    for wanted in NEEDED {
-        let there = mixing.iter().any(|thread| thread.name == wanted);
-        assert!(there, "no thread {wanted} in {mixing:?} {others:?}");
+    for (wanted, among) in [(&NEEDED[..], &mixing), (&RELAYING[..], &others)] {
+        for name in wanted {
+            let there = among.iter().any(|thread| thread.name.starts_with(name));
+            assert!(there, "no thread {name} in {among:?}");
+        }
     }
+    (mixing, others)
+}
+
+/// What others than those of mixes are to have: niceness, and whether they are real-time ones.
+fn assert_forward(others: &[Scheduled], relaying: (i32, bool)) {
+    for thread in others {
+        let relays = RELAYING.iter().any(|name| thread.name.starts_with(name));
+        let wanted = if relays { relaying } else { (0, false) };
+        assert_eq!((thread.nice, thread.is_realtime), wanted, "{thread:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
+    let (mixing, others) = threads("").await;
     for thread in &mixing {
         assert_eq!((thread.nice, thread.is_realtime), (4, false), "{thread:?}");
     }
-    // The runtime's workers, lanes and writer loops among them.
-    assert!(others.len() >= 3, "{others:?}");
-    let (nice, realtime) = match Precedence::allowed() {
+    let relaying = match Precedence::allowed() {
         Some(Precedence::Realtime) => (0, true),
         Some(Precedence::Weight) => (NICENESS, false),
         None => (0, false),
     };
-    for thread in &others {
-        let relays = RELAYING.iter().any(|name| thread.name.starts_with(name));
-        let wanted = if relays { (nice, realtime) } else { (0, false) };
-        assert_eq!((thread.nice, thread.is_realtime), wanted, "{thread:?}");
-    }
+    assert_forward(&others, relaying);
+    assert_slices(&mixing, &others, &["tokio-rt"]);
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_thread_is_a_real_time_one_where_the_configuration_says_so() {
+    let (mixing, others) = threads("[threads]\nrealtime = false\n").await;
+    let allowed = Precedence::Weight.is_allowed();
+    assert_forward(&others, (if allowed { NICENESS } else { 0 }, false));
+    assert_slices(&mixing, &others, &["tokio-rt", "linkmic-lane"]);
+}
+
+/// Short slices for those that serve, long ones for those that mix. A real-time thread has none that counts.
+fn assert_slices(mixing: &[Scheduled], others: &[Scheduled], serving: &[&str]) {
     // Linux before 6.12 has one slice for all.
     let slice = |threads: &[Scheduled], begins: &str| {
         let found = threads.iter().find(|t| t.name.starts_with(begins));
@@ -71,13 +101,13 @@ async fn threads_that_decode_and_encode_step_back_behind_those_that_relay() {
             .unwrap_or_else(|| panic!("no thread {begins}"))
             .slice_ns
     };
-    // A real-time thread has no slice that counts.
-    let relaying = ["tokio-rt"; 2].map(|name| slice(&others, name));
-    let computing = NEEDED.map(|name| slice(&mixing, name));
-    let alike = relaying[0] == computing[0];
-    if relaying[0].is_some() && !(alike && is_before(6, 12)) {
-        assert_eq!(relaying, [Some(100_000); 2]);
-        assert_eq!(computing, [Some(20_000_000); 3]);
+    let computing = NEEDED.map(|name| slice(mixing, name));
+    for name in serving {
+        let short = slice(others, name);
+        if short.is_some() && !(short == computing[0] && is_before(6, 12)) {
+            assert_eq!(short, Some(100_000), "{name}");
+            assert_eq!(computing, [Some(20_000_000); 3]);
+        }
     }
 }
 
