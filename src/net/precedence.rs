@@ -14,7 +14,7 @@ use super::scheduler;
 /// it waits less.
 pub const NICENESS: i32 = -10;
 /// The least of 99: it is enough to go before all that compute, and lets go first who runs the host's own real-time threads.
-pub const PRIORITY: u32 = 1;
+const PRIORITY: u32 = 1;
 
 /// How far a thread may come forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,7 +22,7 @@ pub enum Precedence {
     /// With [`NICENESS`]: more of the cores than others when these are short, but not always at once.
     #[default]
     Weight,
-    /// Before every thread that is no real-time one, with [`PRIORITY`] and in turn with its like; else as above. The kernel keeps
+    /// Before every thread that is no real-time one, with the least priority of 99 and in turn with its like; else as above. The kernel keeps
     /// a twentieth of each core for the others (before Linux 6.12 by `kernel.sched_rt_runtime_us`).
     Realtime,
 }
@@ -95,7 +95,7 @@ mod tests {
         if Precedence::Realtime.is_allowed() {
             assert_eq!(itself.0, libc::SCHED_RR as u32);
             assert_eq!(started.0, other);
-            // One that the test's own niceness is not passed on from either.
+            // Resetting takes negative niceness away, and leaves another as it was or at 0.
             assert!(started.1 >= 0, "{started:?}");
         } else {
             assert_eq!((itself, started), (weight, weight));

@@ -23,7 +23,7 @@ struct Attributes {
     period: u64,
 }
 
-/// What one thread starts is not real-time by inheritance.
+/// `SCHED_FLAG_RESET_ON_FORK`: what such a thread starts is ordinary.
 const RESET_ON_FORK: u64 = 1;
 
 /// Gives the calling thread, and those that it starts, such slices; its niceness stays. An older kernel ignores the number. Not for a

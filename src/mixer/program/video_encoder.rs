@@ -163,3 +163,60 @@ pub(super) fn frame_info(size: Size, fps: u32) -> Result<video::VideoInfo, gst::
         .chroma_site(video::VideoChromaSite::MPEG2)
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use gstreamer_app as app;
+
+    use super::super::tests::square;
+    use super::*;
+    use crate::mixer::decode::{child, launch, stop};
+
+    /// What x264 says in its first packet of how it was set up. Options that it does not know it leaves out without an error.
+    fn options(preset: &str) -> String {
+        let settings = Settings {
+            preset: preset.into(),
+            encoder: Encoder::X264,
+            ..square(64, 25)
+        };
+        let pipeline = launch(&branch(&settings)).unwrap();
+        let canvas: app::AppSrc = child(&pipeline, "canvas").unwrap();
+        let pictures: app::AppSink = child(&pipeline, "pictures").unwrap();
+        let info = frame_info(settings.size, settings.fps).unwrap();
+        canvas.set_caps(Some(&info.to_caps().unwrap()));
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut frame = gst::Buffer::with_size(info.size()).unwrap();
+        frame.get_mut().unwrap().set_pts(gst::ClockTime::ZERO);
+        canvas.push_buffer(frame).unwrap();
+        let sample = pictures.try_pull_sample(gst::ClockTime::from_seconds(10));
+        let sample = sample.expect("a packet within 10 s");
+        let packet = sample.buffer().unwrap().map_readable().unwrap();
+        let text = String::from_utf8_lossy(&packet).into_owned();
+        drop(packet);
+        stop(&pipeline);
+        let at = text.find("options: ").expect("its options");
+        text[at..].split('\0').next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn x264_searches_fewer_partitions_at_superfast_and_for_fades_at_no_preset() {
+        gst::init().unwrap();
+        for (preset, wanted) in [
+            // Partitions of intra pictures, and of predicted ones.
+            ("superfast", ["analyse=0x3:0 ", "weightp=0 ", "aq=2:0.80"]),
+            ("ultrafast", ["analyse=0:0 ", "weightp=0 ", "aq=0"]),
+            (
+                "veryfast",
+                ["analyse=0x3:0x113 ", "weightp=0 ", "aq=1:1.00"],
+            ),
+        ] {
+            let options = options(preset);
+            for wanted in wanted {
+                assert!(
+                    options.contains(wanted),
+                    "{preset}: no {wanted} in {options}"
+                );
+            }
+        }
+    }
+}

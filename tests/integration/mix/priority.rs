@@ -14,7 +14,7 @@ use crate::edge::SOON;
 const MIXING: [&str; 5] = ["mix", "video:src", "audio:src", "canvas:src", "sound:src"];
 /// Those that every mix has, however its sound is made.
 const NEEDED: [&str; 3] = ["mix", "video:src", "canvas:src"];
-/// Beginnings of the names of those that read publishers and write to players.
+/// Those that read publishers and write to players.
 const RELAYING: [&str; 2] = ["linkmic-lane", "linkmic-writer"];
 
 /// Threads of a server with that in its configuration, while it mixes for somebody who watches: those of mixes, and the others.
@@ -53,7 +53,7 @@ async fn threads(configuration: &str) -> (Vec<Scheduled>, Vec<Scheduled>) {
         .partition(|thread| MIXING.contains(&thread.name.as_str()));
     for (wanted, among) in [(&NEEDED[..], &mixing), (&RELAYING[..], &others)] {
         for name in wanted {
-            let there = among.iter().any(|thread| thread.name.starts_with(name));
+            let there = among.iter().any(|thread| thread.name == *name);
             assert!(there, "no thread {name} in {among:?}");
         }
     }
@@ -63,7 +63,7 @@ async fn threads(configuration: &str) -> (Vec<Scheduled>, Vec<Scheduled>) {
 /// What others than those of mixes are to have: niceness, and whether they are real-time ones.
 fn assert_forward(others: &[Scheduled], relaying: (i32, bool)) {
     for thread in others {
-        let relays = RELAYING.iter().any(|name| thread.name.starts_with(name));
+        let relays = RELAYING.contains(&thread.name.as_str());
         let wanted = if relays { relaying } else { (0, false) };
         assert_eq!((thread.nice, thread.is_realtime), wanted, "{thread:?}");
     }
